@@ -1,1 +1,31 @@
-//! .
+//! The pure core of Nearbrick: functions on values, with no I/O, no clock and no async.
+//!
+//! * [`id`]: the identities of objects, bricks and incarnations.
+//! * [`version`]: version vectors.
+//! * [`stamp`]: hybrid logical clock stamps and last-writer registers.
+//! * [`op`]: the operations that a journal carries between members.
+//! * [`object`]: the state of one object, merged from operations in any order.
+//! * [`pending`]: which bricks lack the newest data of an object.
+//! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
+//! * [`heal`]: what a target does about one pending object.
+//! * [`name`]: names from peers are bytes to be validated.
+//!
+//! Invariant of the whole crate: merging is commutative, associative and
+//! idempotent, so members that have seen the same operations agree, whatever
+//! the order, the relays and the repetitions.
+
+pub mod heal;
+pub mod id;
+pub mod name;
+pub mod object;
+pub mod op;
+pub mod pending;
+pub mod stamp;
+pub mod tree;
+pub mod version;
+
+pub use id::{BrickId, FileId, Incarnation, LinkId};
+pub use object::{Content, Object};
+pub use op::{Attr, Entry, Kind, Op, Place};
+pub use stamp::{Reg, Stamp};
+pub use version::{Relation, VersionVector};

@@ -1,0 +1,369 @@
+//! The state of one object, merged from operations.
+//!
+//! Invariant: [`Object::apply`] is commutative, associative and idempotent.
+//! Every field is a register in which the last stamp wins, a map of such
+//! registers, or the set of the content versions that no other includes.
+//! So operations may come in any order, through any relay, any number of times.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BrickId, FileId, LinkId};
+use crate::op::{Attr, Entry, Kind, Op, Place};
+use crate::stamp::{Reg, Stamp};
+use crate::version::{Relation, VersionVector};
+
+/// One version of a file's content.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+pub struct Content {
+    /// What it includes.
+    pub version: VersionVector,
+    /// The brick that wrote it.
+    pub writer: BrickId,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written, by the writer's hybrid clock.
+    pub stamp: Stamp,
+}
+
+/// One name of an object.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+pub struct Link {
+    /// Where it is; none until the operation that made it has come.
+    pub place: Option<Reg<Place>>,
+    /// That it was removed, with the content that the deleter had seen.
+    pub removed: Option<Reg<VersionVector>>,
+}
+
+/// One object of the tree.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+pub struct Object {
+    /// Its kind; none until its creation is known here.
+    pub kind: Option<Kind>,
+    /// Owner, mode.
+    pub attr: Option<Reg<Attr>>,
+    /// Modification time: seconds and nanoseconds.
+    pub mtime: Option<Reg<(i64, u32)>>,
+    /// Extended attributes; none for a removed one.
+    pub xattrs: BTreeMap<Vec<u8>, Reg<Option<Vec<u8>>>>,
+    /// Its names.
+    pub links: BTreeMap<LinkId, Link>,
+    /// The versions that no other known version includes, sorted. More than one: a conflict.
+    pub contents: Vec<Content>,
+    /// Whether a brick's own programs are changing it.
+    pub writers: BTreeMap<BrickId, Reg<bool>>,
+    /// The complete version that each brick holds.
+    pub holders: BTreeMap<BrickId, Reg<Option<VersionVector>>>,
+    /// BLAKE3 of a version, once someone has read all of it.
+    pub hash: Option<(VersionVector, [u8; 32])>,
+    /// The bricks that must hold the newest data.
+    pub replicas: Option<Reg<Vec<BrickId>>>,
+}
+
+fn set<T>(slot: &mut Option<Reg<T>>, value: T, stamp: Stamp) {
+    match slot {
+        Some(reg) => {
+            reg.set(value, stamp);
+        }
+        None => *slot = Some(Reg::new(value, stamp)),
+    }
+}
+
+fn put<K: Ord, T>(map: &mut BTreeMap<K, Reg<T>>, key: K, value: T, stamp: Stamp) {
+    match map.get_mut(&key) {
+        Some(reg) => {
+            reg.set(value, stamp);
+        }
+        None => {
+            map.insert(key, Reg::new(value, stamp));
+        }
+    }
+}
+
+impl Object {
+    /// The root directory: it has no link and no maker.
+    pub fn root() -> Self {
+        Object { kind: Some(Kind::Dir), ..Object::default() }
+    }
+
+    /// Takes one operation in.
+    pub fn apply(&mut self, entry: &Entry) {
+        let stamp = entry.stamp();
+        match &entry.op {
+            Op::Create { brick, kind, attr, place, replicas } => {
+                if kind.is_file() {
+                    put(&mut self.writers, *brick, true, stamp);
+                }
+                if self.kind.is_none() {
+                    self.kind = Some(kind.clone());
+                }
+                self.set_attr(*attr, stamp);
+                set(&mut self.replicas, replicas.clone(), stamp);
+                self.place(LinkId { origin: entry.origin, seq: entry.seq }, place.clone(), stamp);
+            }
+            Op::Link(place) => {
+                self.place(LinkId { origin: entry.origin, seq: entry.seq }, place.clone(), stamp);
+            }
+            Op::Move { link, place } => self.place(*link, place.clone(), stamp),
+            Op::Unlink { link, seen } => {
+                set(&mut self.links.entry(*link).or_default().removed, seen.clone(), stamp);
+            }
+            Op::SetAttr(attr) => self.set_attr(*attr, stamp),
+            Op::SetXattr { name, value } => put(&mut self.xattrs, name.clone(), value.clone(), stamp),
+            Op::Dirty { brick } => put(&mut self.writers, *brick, true, stamp),
+            Op::Clean { brick } => put(&mut self.writers, *brick, false, stamp),
+            Op::Content { brick, version, size, mtime_sec, mtime_nsec, still_dirty } => {
+                self.add_content(Content { version: version.clone(), writer: *brick, size: *size, stamp });
+                set(&mut self.mtime, (*mtime_sec, *mtime_nsec), stamp);
+                put(&mut self.writers, *brick, *still_dirty, stamp);
+                put(&mut self.holders, *brick, Some(version.clone()), stamp);
+            }
+            Op::Have { brick, version, hash } => {
+                put(&mut self.holders, *brick, Some(version.clone()), stamp);
+                // Two hashes of one version would be a torn snapshot; the greater
+                // one stays, so that members agree, and a mismatch shows at the next heal.
+                let candidate = (version.clone(), *hash);
+                let newer = match &self.hash {
+                    None => true,
+                    Some((known, _)) if known == version => self.hash.as_ref() < Some(&candidate),
+                    Some((known, _)) => match version.relation(known) {
+                        Relation::After => true,
+                        Relation::Concurrent => version > known,
+                        _ => false,
+                    },
+                };
+                if newer {
+                    self.hash = Some(candidate);
+                }
+            }
+            Op::Drop { brick } => put(&mut self.holders, *brick, None, stamp),
+            Op::Replicas(bricks) => set(&mut self.replicas, bricks.clone(), stamp),
+        }
+    }
+
+    fn set_attr(&mut self, attr: Attr, stamp: Stamp) {
+        set(&mut self.attr, attr, stamp);
+        set(&mut self.mtime, (attr.mtime_sec, attr.mtime_nsec), stamp);
+    }
+
+    fn place(&mut self, link: LinkId, place: Place, stamp: Stamp) {
+        set(&mut self.links.entry(link).or_default().place, place, stamp);
+    }
+
+    fn add_content(&mut self, new: Content) {
+        let dominated = |c: &Content| match c.version.relation(&new.version) {
+            Relation::After => true,
+            // One version has one content; a repetition changes nothing.
+            Relation::Equal => c.stamp >= new.stamp,
+            _ => false,
+        };
+        if self.contents.iter().any(dominated) {
+            return;
+        }
+        self.contents.retain(|c| !new.version.includes(&c.version));
+        self.contents.push(new);
+        self.contents.sort();
+    }
+
+    /// The version that a reader gets. Among versions in conflict it is the
+    /// greatest by a fixed order of the vectors, so that all members choose alike.
+    pub fn head(&self) -> Option<&Content> {
+        self.contents.last()
+    }
+
+    /// A vector that includes every version known.
+    pub fn seen(&self) -> VersionVector {
+        let mut all = VersionVector::new();
+        self.contents.iter().for_each(|c| all.merge(&c.version));
+        all
+    }
+
+    /// Size in bytes of the newest version.
+    pub fn size(&self) -> u64 {
+        self.head().map_or(0, |c| c.size)
+    }
+
+    /// Whether versions exist of which neither includes the other.
+    pub fn in_conflict(&self) -> bool {
+        self.contents.len() > 1
+    }
+
+    /// The bricks at which programs are changing it.
+    pub fn writing(&self) -> impl Iterator<Item = BrickId> + '_ {
+        self.writers.iter().filter(|(_, reg)| reg.value).map(|(brick, _)| *brick)
+    }
+
+    /// The bricks that hold `version` or more.
+    pub fn holders_of<'a>(&'a self, version: &'a VersionVector) -> impl Iterator<Item = BrickId> + 'a {
+        self.holders
+            .iter()
+            .filter(|(_, reg)| reg.value.as_ref().is_some_and(|v| v.includes(version)))
+            .map(|(brick, _)| *brick)
+    }
+
+    /// Whether this name is to be seen, as far as the object itself can tell:
+    /// placed, and not removed by someone who had seen all of its content.
+    pub fn is_live(&self, link: &Link) -> bool {
+        let Some(place) = &link.place else {
+            return false;
+        };
+        match &link.removed {
+            None => true,
+            Some(removed) if place.stamp > removed.stamp => true,
+            Some(removed) => self.contents.iter().any(|c| !removed.value.includes(&c.version)),
+        }
+    }
+
+    /// Its live names.
+    pub fn live_links(&self) -> impl Iterator<Item = (LinkId, &Reg<Place>)> + '_ {
+        self.links
+            .iter()
+            .filter(|(_, link)| self.kind.is_some() && self.is_live(link))
+            .filter_map(|(id, link)| link.place.as_ref().map(|place| (*id, place)))
+    }
+
+    /// Whether it has a live name, or is the root.
+    pub fn exists(&self, id: FileId) -> bool {
+        id == FileId::ROOT || self.live_links().next().is_some()
+    }
+
+    /// Its replica set; empty when none was chosen yet.
+    pub fn replica_set(&self) -> &[BrickId] {
+        self.replicas.as_ref().map_or(&[], |reg| &reg.value)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::id::Incarnation;
+    use proptest::prelude::*;
+
+    pub(crate) fn brick(n: u8) -> BrickId {
+        BrickId([n; 16])
+    }
+
+    fn place(n: u8) -> Place {
+        Place { parent: FileId([n / 2; 16]), name: vec![b'a' + n % 2] }
+    }
+
+    fn version() -> impl Strategy<Value = VersionVector> {
+        prop::collection::vec((0u64..3, 1u64..4), 1..3)
+            .prop_map(|v| v.into_iter().map(|(w, n)| (Incarnation(w), n)).collect())
+    }
+
+    fn link() -> impl Strategy<Value = LinkId> {
+        (0u64..3, 1u64..4).prop_map(|(o, seq)| LinkId { origin: Incarnation(o), seq })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let bricks = || (0u8..3).prop_map(brick);
+        prop_oneof![
+            (0u8..4, any::<u32>()).prop_map(|(p, m)| Op::Create {
+                brick: brick(p % 3),
+                kind: Kind::File,
+                attr: Attr { mode: m & 0o777, ..Attr::default() },
+                place: place(p),
+                replicas: vec![brick(0), brick(1)],
+            }),
+            (0u8..4).prop_map(|p| Op::Link(place(p))),
+            (link(), 0u8..4).prop_map(|(link, p)| Op::Move { link, place: place(p) }),
+            (link(), version()).prop_map(|(link, seen)| Op::Unlink { link, seen }),
+            any::<u32>().prop_map(|m| Op::SetAttr(Attr { mode: m & 0o777, ..Attr::default() })),
+            (0u8..2, any::<Option<u8>>())
+                .prop_map(|(n, v)| Op::SetXattr { name: vec![b'u', n + 1], value: v.map(|b| vec![b]) }),
+            bricks().prop_map(|brick| Op::Dirty { brick }),
+            bricks().prop_map(|brick| Op::Clean { brick }),
+            (bricks(), version(), 0u64..9, any::<bool>()).prop_map(|(brick, version, size, still_dirty)| {
+                Op::Content { brick, version, size, mtime_sec: 1, mtime_nsec: 0, still_dirty }
+            }),
+            (bricks(), version(), any::<u8>()).prop_map(|(brick, version, h)| Op::Have {
+                brick,
+                version,
+                hash: [h; 32]
+            }),
+            bricks().prop_map(|brick| Op::Drop { brick }),
+            prop::collection::vec(bricks(), 0..3).prop_map(Op::Replicas),
+        ]
+    }
+
+    /// Entries as journals have them: each (origin, sequence) once, with its own stamp.
+    pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        prop::collection::vec((0u64..3, op(), 0u64..6), 0..14).prop_map(|list| {
+            let mut next = [0u64; 3];
+            let mut clock = [0u64; 3];
+            list.into_iter()
+                .map(|(origin, op, skip)| {
+                    let o = usize::try_from(origin).expect("small");
+                    next[o] += 1;
+                    clock[o] += 1 + skip;
+                    Entry {
+                        origin: Incarnation(origin),
+                        seq: next[o],
+                        time: clock[o],
+                        file: FileId([9; 16]),
+                        op,
+                    }
+                })
+                .collect()
+        })
+    }
+
+    fn all(entries: &[Entry]) -> Object {
+        let mut object = Object::default();
+        entries.iter().for_each(|e| object.apply(e));
+        object
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_gives_one_object(list in entries(), seed in any::<u64>()) {
+            let mut shuffled = list.clone();
+            let mut state = seed | 1;
+            for i in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                shuffled.swap(i, usize::try_from(state >> 33).expect("fits") % (i + 1));
+            }
+            let (mut a, mut b) = (all(&list), all(&shuffled));
+            // A kind is fixed at creation; two creations of one id do not happen.
+            (a.kind, b.kind) = (None, None);
+            prop_assert_eq!(a, b);
+        }
+
+        #[test]
+        fn repetition_changes_nothing(list in entries(), upto in 0usize..14) {
+            let once = all(&list);
+            let mut twice = once.clone();
+            list.iter().take(upto).for_each(|e| twice.apply(e));
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn contents_never_include_each_other(list in entries()) {
+            let object = all(&list);
+            for (i, a) in object.contents.iter().enumerate() {
+                for b in &object.contents[i + 1..] {
+                    prop_assert_eq!(a.version.relation(&b.version), Relation::Concurrent);
+                }
+            }
+        }
+
+        #[test]
+        fn t09_an_edit_beats_a_delete(list in entries()) {
+            let mut object = all(&list);
+            object.kind = Some(Kind::File);
+            let link = LinkId { origin: Incarnation(7), seq: 1 };
+            let at = |origin, seq, time, op| Entry { origin: Incarnation(origin), seq, time, file: FileId([9; 16]), op };
+            object.apply(&at(7, 1, 100, Op::Link(place(0))));
+            let seen = object.seen();
+            object.apply(&at(8, 1, 200, Op::Unlink { link, seen: seen.clone() }));
+            prop_assert!(!object.is_live(&object.links[&link]));
+            let edit = Op::Content {
+                brick: brick(1), version: seen.bumped(Incarnation(9)), size: 1, mtime_sec: 0, mtime_nsec: 0, still_dirty: false,
+            };
+            object.apply(&at(9, 1, 150, edit));
+            prop_assert!(object.is_live(&object.links[&link]));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The operations that members exchange: entries of a journal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BrickId, FileId, Incarnation, LinkId};
+use crate::name::{self, BadName};
+use crate::stamp::Stamp;
+use crate::version::VersionVector;
+
+/// What kind of object it is; fixed at its creation.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Kind {
+    /// A regular file: the only kind with content.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link, with its target.
+    Symlink(Vec<u8>),
+    /// A FIFO, socket or device: `mode`'s type bits and the device number.
+    Special {
+        /// `S_IFIFO`, `S_IFSOCK`, `S_IFCHR` or `S_IFBLK`.
+        format: u32,
+        /// Device number, 0 for FIFOs and sockets.
+        rdev: u64,
+    },
+}
+
+impl Kind {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Kind::Dir)
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Kind::File)
+    }
+}
+
+/// Owner, permissions and the times that are not a file content's own.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+pub struct Attr {
+    /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time set by hand, or a directory's: seconds since 1970.
+    pub mtime_sec: i64,
+    /// Its nanoseconds.
+    pub mtime_nsec: u32,
+}
+
+/// A place in the tree.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+pub struct Place {
+    /// The directory.
+    pub parent: FileId,
+    /// The name in it.
+    pub name: Vec<u8>,
+}
+
+/// A change to one object.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Op {
+    /// The object comes to be. A regular file is being written by its maker
+    /// until the first [`Op::Content`].
+    Create {
+        /// The brick that made it.
+        brick: BrickId,
+        /// Its kind.
+        kind: Kind,
+        /// Owner, mode, times.
+        attr: Attr,
+        /// Its first place; the link's id is this entry's origin and sequence.
+        place: Place,
+        /// The bricks that must hold its data.
+        replicas: Vec<BrickId>,
+    },
+    /// One more name (a hard link); the link's id is this entry's origin and sequence.
+    Link(Place),
+    /// The link moves: a rename.
+    Move {
+        /// Which link.
+        link: LinkId,
+        /// Where to.
+        place: Place,
+    },
+    /// The link goes: unlink, rmdir, or a rename over it.
+    Unlink {
+        /// Which link.
+        link: LinkId,
+        /// The content that the deleter knew. An edit that is not in it beats the delete.
+        seen: VersionVector,
+    },
+    /// Owner, mode or times change.
+    SetAttr(Attr),
+    /// An extended attribute is set or removed.
+    SetXattr {
+        /// Its name with the namespace, as `user.x`.
+        name: Vec<u8>,
+        /// Its value; none when it is removed.
+        value: Option<Vec<u8>>,
+    },
+    /// Someone at this brick has begun to change the content; what the brick
+    /// holds from now on is newer than any version known.
+    Dirty {
+        /// The brick.
+        brick: BrickId,
+    },
+    /// The writer stopped without a change.
+    Clean {
+        /// The brick.
+        brick: BrickId,
+    },
+    /// A new version of the content, which `brick` holds.
+    Content {
+        /// The brick that wrote it.
+        brick: BrickId,
+        /// What it includes.
+        version: VersionVector,
+        /// Bytes.
+        size: u64,
+        /// Seconds since 1970.
+        mtime_sec: i64,
+        /// Nanoseconds.
+        mtime_nsec: u32,
+        /// Whether its writer goes on: a snapshot, to be followed by another.
+        still_dirty: bool,
+    },
+    /// The brick holds this version, completely and durably.
+    Have {
+        /// The brick.
+        brick: BrickId,
+        /// The version.
+        version: VersionVector,
+        /// BLAKE3 of the bytes.
+        hash: [u8; 32],
+    },
+    /// The brick holds no complete version any more.
+    Drop {
+        /// The brick.
+        brick: BrickId,
+    },
+    /// The bricks that must hold the newest data.
+    Replicas(Vec<BrickId>),
+}
+
+/// One entry of a journal.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Entry {
+    /// The incarnation whose journal it is.
+    pub origin: Incarnation,
+    /// Its place there; from 1, without gaps.
+    pub seq: u64,
+    /// Hybrid logical time.
+    pub time: u64,
+    /// The object.
+    pub file: FileId,
+    /// What changed.
+    pub op: Op,
+}
+
+/// The most bricks in one replica set, and the most counters in one vector,
+/// that are taken from the wire.
+pub const MAX_MEMBERS: usize = 4096;
+/// The longest symlink target, in bytes.
+pub const MAX_TARGET: usize = 4095;
+/// The longest value of an extended attribute, in bytes.
+pub const MAX_XATTR: usize = 65536;
+
+/// Why an entry from a peer is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadEntry {
+    /// Its name would not be a name.
+    #[error("an entry's name is refused: {0}")]
+    Name(#[from] BadName),
+    /// A count or length over its bound.
+    #[error("an entry's {0} is over its bound")]
+    TooBig(&'static str),
+    /// A value that no member makes.
+    #[error("an entry's {0} makes no sense")]
+    Nonsense(&'static str),
+}
+
+impl Entry {
+    /// Its stamp.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { time: self.time, origin: self.origin }
+    }
+
+    /// The id of the link that this entry makes, if it makes one.
+    pub fn made_link(&self) -> Option<LinkId> {
+        matches!(self.op, Op::Create { .. } | Op::Link(_))
+            .then_some(LinkId { origin: self.origin, seq: self.seq })
+    }
+
+    /// Checks what a peer sent: names, bounds, and values that make sense.
+    pub fn check(&self) -> Result<(), BadEntry> {
+        if self.seq == 0 {
+            return Err(BadEntry::Nonsense("sequence"));
+        }
+        match &self.op {
+            Op::Create { kind, attr, place, replicas, brick: _ } => {
+                name::check(&place.name)?;
+                check_attr(attr)?;
+                check_replicas(replicas)?;
+                if self.file == FileId::ROOT {
+                    return Err(BadEntry::Nonsense("file id"));
+                }
+                match kind {
+                    Kind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+                        Err(BadEntry::Nonsense("symlink target"))
+                    }
+                    Kind::Symlink(target) if target.len() > MAX_TARGET => {
+                        Err(BadEntry::TooBig("symlink target"))
+                    }
+                    Kind::Special { format, .. }
+                        if !matches!(*format, 0o010_000 | 0o020_000 | 0o060_000 | 0o140_000) =>
+                    {
+                        Err(BadEntry::Nonsense("file type"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Op::Link(place) | Op::Move { place, .. } => Ok(name::check(&place.name)?),
+            Op::Unlink { seen: v, .. } | Op::Have { version: v, .. } => check_version(v),
+            Op::Content { version, mtime_nsec, .. } => {
+                check_version(version)?;
+                if version.is_empty() || *mtime_nsec >= 1_000_000_000 {
+                    return Err(BadEntry::Nonsense("version"));
+                }
+                Ok(())
+            }
+            Op::SetAttr(attr) => check_attr(attr),
+            Op::SetXattr { name, value } => {
+                name::check(name)?;
+                match value {
+                    Some(value) if value.len() > MAX_XATTR => Err(BadEntry::TooBig("extended attribute")),
+                    _ => Ok(()),
+                }
+            }
+            Op::Replicas(replicas) => check_replicas(replicas),
+            Op::Dirty { .. } | Op::Clean { .. } | Op::Drop { .. } => Ok(()),
+        }
+    }
+}
+
+fn check_attr(attr: &Attr) -> Result<(), BadEntry> {
+    if attr.mode & !0o7777 != 0 || attr.mtime_nsec >= 1_000_000_000 {
+        return Err(BadEntry::Nonsense("attributes"));
+    }
+    Ok(())
+}
+
+fn check_replicas(replicas: &[BrickId]) -> Result<(), BadEntry> {
+    if replicas.len() > MAX_MEMBERS {
+        return Err(BadEntry::TooBig("replica set"));
+    }
+    Ok(())
+}
+
+fn check_version(version: &VersionVector) -> Result<(), BadEntry> {
+    if version.len() > MAX_MEMBERS {
+        return Err(BadEntry::TooBig("version vector"));
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Version vectors: brick incarnation -> counter.
+//!
+//! Source: D. S. Parker et al., "Detection of Mutual Inconsistency in
+//! Distributed Systems" (1983). A vector includes another when each of its
+//! counters is at least the other's; if neither includes the other, the two
+//! versions were written without knowing of each other: a conflict.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Incarnation;
+
+/// How one version stands to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// The same version.
+    Equal,
+    /// The left one includes the right one and more.
+    After,
+    /// The right one includes the left one and more.
+    Before,
+    /// Neither includes the other.
+    Concurrent,
+}
+
+/// What a version of a file's content includes. Counters are never 0.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VersionVector(BTreeMap<Incarnation, u64>);
+
+impl VersionVector {
+    /// The empty vector: before every version.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The counter of `who`; 0 when it never wrote.
+    pub fn get(&self, who: Incarnation) -> u64 {
+        self.0.get(&who).copied().unwrap_or(0)
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many incarnations it names.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The next version by `who`, which includes this one.
+    #[must_use]
+    pub fn bumped(&self, who: Incarnation) -> Self {
+        let mut next = self.clone();
+        let counter = next.0.entry(who).or_insert(0);
+        *counter = counter.saturating_add(1);
+        next
+    }
+
+    /// Adds all that `other` includes: the least vector that includes both.
+    pub fn merge(&mut self, other: &Self) {
+        for (&who, &n) in &other.0 {
+            let mine = self.0.entry(who).or_insert(0);
+            *mine = (*mine).max(n);
+        }
+    }
+
+    /// Whether this version has all that `other` has.
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|(&who, &n)| self.get(who) >= n)
+    }
+
+    /// How this version stands to `other`.
+    pub fn relation(&self, other: &Self) -> Relation {
+        match (self.includes(other), other.includes(self)) {
+            (true, true) => Relation::Equal,
+            (true, false) => Relation::After,
+            (false, true) => Relation::Before,
+            (false, false) => Relation::Concurrent,
+        }
+    }
+
+    /// Its counters, by incarnation.
+    pub fn iter(&self) -> impl Iterator<Item = (Incarnation, u64)> + '_ {
+        self.0.iter().map(|(&who, &n)| (who, n))
+    }
+}
+
+impl FromIterator<(Incarnation, u64)> for VersionVector {
+    fn from_iter<I: IntoIterator<Item = (Incarnation, u64)>>(counters: I) -> Self {
+        let mut vector = Self::new();
+        for (who, n) in counters {
+            if n > 0 {
+                let mine = vector.0.entry(who).or_insert(0);
+                *mine = (*mine).max(n);
+            }
+        }
+        vector
+    }
+}
+
+impl fmt::Debug for VersionVector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<")?;
+        for (i, (who, n)) in self.iter().enumerate() {
+            write!(f, "{}{who:?}:{n}", if i > 0 { " " } else { "" })?;
+        }
+        f.write_str(">")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn vectors() -> impl Strategy<Value = VersionVector> {
+        prop::collection::vec((0u64..4, 0u64..4), 0..5)
+            .prop_map(|v| v.into_iter().map(|(w, n)| (Incarnation(w), n)).collect())
+    }
+
+    fn merged(a: &VersionVector, b: &VersionVector) -> VersionVector {
+        let mut m = a.clone();
+        m.merge(b);
+        m
+    }
+
+    proptest! {
+        #[test]
+        fn merge_is_a_join(a in vectors(), b in vectors(), c in vectors()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(merged(&a, &a), a.clone());
+            prop_assert!(merged(&a, &b).includes(&a) && merged(&a, &b).includes(&b));
+        }
+
+        #[test]
+        fn a_bump_comes_after(a in vectors(), who in 0u64..5) {
+            prop_assert_eq!(a.bumped(Incarnation(who)).relation(&a), Relation::After);
+        }
+
+        #[test]
+        fn two_bumps_apart_are_concurrent(a in vectors()) {
+            let (x, y) = (a.bumped(Incarnation(10)), a.bumped(Incarnation(11)));
+            prop_assert_eq!(x.relation(&y), Relation::Concurrent);
+        }
+
+        #[test]
+        fn relation_is_antisymmetric(a in vectors(), b in vectors()) {
+            let flipped = match a.relation(&b) {
+                Relation::After => Relation::Before,
+                Relation::Before => Relation::After,
+                same => same,
+            };
+            prop_assert_eq!(b.relation(&a), flipped);
+        }
+    }
+}
