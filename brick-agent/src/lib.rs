@@ -1,1 +1,21 @@
-//! .
+//! The brick agent: one per workstation. It mounts each volume that the
+//! workstation carries, keeps the brick on the local disk, exchanges journals
+//! with its peers, heals, and reports to the API.
+//!
+//! * [`config`]: what it knows of a volume.
+//! * [`brick`]: access to the brick's directory, below which nothing escapes.
+//! * [`index`]: the embedded store: journal, objects, pending.
+//! * [`volume`]: the file system as a plain library.
+//! * [`heal`]: bringing pending files here.
+//! * [`fuse`]: the kernel's requests translated to calls of [`volume`].
+//! * [`peer`]: talking to other agents.
+//! * [`control`]: the Kubernetes API: what to mount, when to heal, reports.
+
+pub mod brick;
+pub mod config;
+pub mod control;
+pub mod fuse;
+pub mod heal;
+pub mod index;
+pub mod peer;
+pub mod volume;

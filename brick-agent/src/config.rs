@@ -1,0 +1,77 @@
+//! What an agent knows of a volume: the values that come from the API (or from
+//! the last copy that was kept beside the brick), checked and typed.
+
+use std::path::PathBuf;
+
+use nearbrick_core::BrickId;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One brick of the volume, here or elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its UUID.
+    pub brick: BrickId,
+    /// The name of its `Brick` object.
+    pub name: String,
+    /// Its workstation; its certificate must say so.
+    pub node: String,
+    /// `host:port` of its agent, once it has reported one.
+    pub address: Option<String>,
+}
+
+/// A rule for the replica set of new files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementRule {
+    /// The node on which the file is created.
+    pub creator: String,
+    /// Globs on the path from the volume's root, without a leading slash; empty: all.
+    pub paths: Vec<String>,
+    /// The bricks that must hold it.
+    pub bricks: Vec<BrickId>,
+}
+
+/// What the agent does when it cannot reach a newer version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StaleReads {
+    /// Reads what is here, and counts it.
+    #[default]
+    Allow,
+    /// Reads what is here, and makes an Event.
+    Warn,
+    /// EIO, with a log line that names the holder.
+    Fail,
+}
+
+/// One volume as one agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeConfig {
+    /// Namespace of the `WorkstationVolume`.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: the brick's identity must say the same.
+    pub volume_uuid: Uuid,
+    /// This workstation.
+    pub node: String,
+    /// This brick.
+    pub brick: BrickId,
+    /// The brick's directory.
+    pub path: PathBuf,
+    /// Whether the API says that this brick has been in use before: then an
+    /// empty directory is a disk that is not mounted, not a new brick (T24).
+    pub was_initialised: bool,
+    /// All bricks of the volume, this one too.
+    pub members: Vec<Member>,
+    /// First match decides; without a match a new file's set is this brick alone.
+    pub placement: Vec<PlacementRule>,
+    /// See there.
+    pub stale_reads: StaleReads,
+}
+
+impl VolumeConfig {
+    /// The member with this brick.
+    pub fn member(&self, brick: BrickId) -> Option<&Member> {
+        self.members.iter().find(|m| m.brick == brick)
+    }
+}

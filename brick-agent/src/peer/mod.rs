@@ -1,0 +1,87 @@
+//! The peer API: how brick agents talk, over TLS both ways.
+//!
+//! * [`wire`]: what is said, with its bounds.
+//! * `tls`: certificates, and which node the other side is.
+//! * `server`, `client`: the two sides.
+//! * `exchange`: keeps this brick's journal abreast of its peers'.
+//!
+//! The rest of the agent sees two narrow traits: [`Served`], which the volume
+//! implements for the server, and [`Remote`], which the client implements for
+//! the volume. A simulation can stand in for either.
+
+pub mod wire;
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, Entry, FileId, VersionVector};
+
+use wire::Heads;
+
+/// Bytes of one version of a file, ready to be sent.
+#[derive(Debug)]
+pub struct Source {
+    /// Open for reading, from the start of the file.
+    pub file: std::fs::File,
+    /// How many bytes to send.
+    pub size: u64,
+    /// The version that they are: the one asked for or one that includes it.
+    pub version: VersionVector,
+}
+
+/// What the server needs of a volume. All calls may block on the disk.
+pub trait Served: Send + Sync + 'static {
+    /// The volume's UUID.
+    fn volume(&self) -> uuid::Uuid;
+    /// This brick.
+    fn brick(&self) -> BrickId;
+    /// Whether the workstation `node` carries a brick of this volume, and which.
+    fn brick_of(&self, node: &str) -> Option<BrickId>;
+    /// The last contiguous sequence number known of each origin's journal.
+    fn heads(&self) -> Heads;
+    /// Entries after `cursors`, each origin's in order, about `max_bytes` of them at most.
+    fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> std::io::Result<Vec<Entry>>;
+    /// A peer says that it has entries up to `heads`.
+    fn hinted(&self, from: BrickId, heads: &Heads);
+    /// Opens a version that a peer wants to have.
+    fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason>;
+    /// A peer sent something that makes no sense; counted for the status.
+    fn rejected(&self, from: Option<BrickId>, why: &str);
+}
+
+/// What the volume needs of its peers. Calls block, within a limit; never
+/// call them with a lock held.
+pub trait Remote: Send + Sync + 'static {
+    /// Bytes `offset..offset+len` (less at the end of the file) of exactly this
+    /// version, from the first of `from` that can give them.
+    fn read(
+        &self,
+        file: FileId,
+        version: &VersionVector,
+        offset: u64,
+        len: usize,
+        from: &[BrickId],
+    ) -> Result<Vec<u8>, Reason>;
+
+    /// Streams whole files from one brick into `sink`, in the order of `items`.
+    /// An error is of the stream; a single file's failure goes to the sink.
+    fn fetch(&self, from: BrickId, items: &[wire::FetchItem], sink: &mut dyn FetchSink) -> Result<(), Reason>;
+
+    /// Tells all reachable peers soon that there are new entries here.
+    fn hint(&self);
+}
+
+/// Takes in the files of a [`Remote::fetch`]. For each item: `begin`, `data`
+/// any number of times, and `end`; or `failed` in place of any of them.
+pub trait FetchSink: Send {
+    /// A file begins: the version that comes, its size.
+    fn begin(&mut self, file: FileId, version: VersionVector, size: u64);
+    /// Its next bytes.
+    fn data(&mut self, file: FileId, bytes: &[u8]);
+    /// Its end, with the BLAKE3 of all that the source sent.
+    fn end(&mut self, file: FileId, hash: [u8; 32]);
+    /// It will not come (or not the rest of it).
+    fn failed(&mut self, file: FileId, reason: Reason);
+    /// Whether to stop between two files.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

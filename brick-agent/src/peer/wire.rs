@@ -1,0 +1,76 @@
+//! What agents say to each other. Encoded with postcard; every body is bounded
+//! by [`MAX_BODY`] before memory is taken for it, every stream frame by
+//! [`MAX_FRAME`].
+
+use std::collections::BTreeMap;
+
+use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
+use serde::{Deserialize, Serialize};
+
+/// The last contiguous sequence number known of each origin's journal.
+pub type Heads = BTreeMap<Incarnation, u64>;
+
+/// The protocol's version, in the path: `/v1/...`.
+pub const PROTOCOL: u32 = 1;
+/// The largest request or reply body, in bytes.
+pub const MAX_BODY: usize = 16 << 20;
+/// The largest frame of a stream, in bytes.
+pub const MAX_FRAME: usize = 1 << 20;
+/// How many bytes of entries one reply carries, about.
+pub const ENTRIES_BYTES: usize = 4 << 20;
+/// The most files in one fetch.
+pub const MAX_FETCH: usize = 4096;
+
+/// Asks for entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRequest {
+    /// What the asker has.
+    pub cursors: Heads,
+}
+
+/// Entries that the asker lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalReply {
+    /// In order for each origin.
+    pub entries: Vec<Entry>,
+    /// What the answerer has: more is to be asked for if this is beyond the entries.
+    pub heads: Heads,
+}
+
+/// Says that there are new entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Who says so.
+    pub brick: BrickId,
+    /// What it has.
+    pub heads: Heads,
+}
+
+/// One file that is wanted whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchItem {
+    /// The file.
+    pub file: FileId,
+    /// The version wanted, or any that includes it.
+    pub version: VersionVector,
+}
+
+/// Asks for whole files, in this order, in one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchRequest {
+    /// At most [`MAX_FETCH`].
+    pub items: Vec<FetchItem>,
+}
+
+/// Asks for a range of one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRequest {
+    /// The file.
+    pub file: FileId,
+    /// Exactly this version.
+    pub version: VersionVector,
+    /// First byte.
+    pub offset: u64,
+    /// At most [`MAX_BODY`] / 2.
+    pub len: u32,
+}
