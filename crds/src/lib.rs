@@ -1,1 +1,44 @@
-//! .
+//! The API objects of the group `nearbrick.io/v1alpha1`, typed; one module for each kind.
+//!
+//! This crate is the only place where they are defined: the operator, the brick-agent, the lab, the
+//! generated YAML under `crds/yaml/` and the chart all come from here (`crdgen` writes the files, and
+//! `crdgen --check` says when they are not current).
+//!
+//! Invariants:
+//! - A field that the schema has is either acted on, or [`unacted`] lists it, and the operator says
+//!   so in the condition `SpecActedOn`.
+//! - Every field of a status is optional in the schema, so that each writer can apply its own part.
+//! - The schema has no default in a status: what nobody reported is absent, and never zero.
+
+pub mod brick;
+pub mod condition;
+pub mod conflict;
+pub mod job;
+pub mod meta;
+pub mod migration;
+pub mod pending;
+pub mod policy;
+pub mod schedule;
+pub mod schema;
+pub mod unacted;
+pub mod volume;
+pub mod workstation;
+
+pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut};
+pub use conflict::{FileConflict, FileConflictSpec, FileConflictStatus, FileVersion};
+pub use job::{
+    FailureReason, HealJob, HealJobSpec, HealJobStatus, JobBytes, JobFiles, JobPhase, JobReason, Transfer,
+    TransferFailure, TransferPhase,
+};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+pub use k8s_openapi::jiff;
+pub use meta::LocalRef;
+pub use migration::{MigrationPhase, ReplicaMigration, ReplicaMigrationSpec, ReplicaMigrationStatus};
+pub use pending::Pending;
+pub use policy::{HealPolicy, HealPolicySpec, HealPolicyStatus, HistoryLimits};
+pub use schedule::{CronSchedule, TimeWindow};
+pub use volume::{
+    ConflictPolicy, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,
+    VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec, WorkstationVolumeStatus,
+};
+pub use workstation::{Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

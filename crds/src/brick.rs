@@ -1,0 +1,200 @@
+//! `Brick`: one workstation's store for one volume.
+//!
+//! The operator makes it; the agent of its node writes the status. The data on disk outlives the
+//! object: deleting a `Brick` deletes no file (`deletionPolicy: Retain`), which is why it has no finalizer.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::LocalRef;
+use crate::pending::Pending;
+
+/// One workstation's store for one volume; made by the operator.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "nearbrick.io",
+    version = "v1alpha1",
+    kind = "Brick",
+    plural = "bricks",
+    shortname = "wsb",
+    category = "nearbrick",
+    namespaced,
+    status = "BrickStatus",
+    derive = "PartialEq",
+    selectable = ".spec.node",
+    selectable = ".spec.volumeRef.name",
+    doc = "One workstation's store for one volume; made by the operator.",
+    printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volumeRef.name", description = "The volume"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node", description = "The workstation"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "What its agent says of it"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it can be used; Unknown while its agent is silent"),
+    printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", description = "Files whose data is here"),
+    printcolumn(name = "Pending-Out", type_ = "integer", json_path = ".status.pending.files", description = "Files whose newest data is here and that others lack"),
+    printcolumn(name = "Pending-Bytes", type_ = "integer", json_path = ".status.pending.bytes", description = "Bytes that others lack"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The bytes that others lack, as a person reads them"),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.pending.oldestSince", description = "Age of the oldest file that others lack"),
+    printcolumn(name = "Pending-In", type_ = "integer", json_path = ".status.pendingIn.files", description = "Files that this brick must hold and lacks"),
+    printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
+    printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last reported"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Bytes whose data is here"),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".status.freeBytes", priority = 1, description = "Free bytes of its file system"),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.address", priority = 1, description = "Where its agent is reached"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What its agent says, in one line"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Age of the object"),
+    validation = Rule::new("self.metadata.name == self.spec.volumeRef.name + '.' + self.spec.node").message("a Brick is named VOLUME.NODE; bricks are made by the operator: change the WorkstationVolume's members instead"),
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.uuid == oldSelf.uuid",
+        "message": "uuid of a Brick cannot be changed: it is the identity of the data on disk",
+        "fieldPath": ".uuid"
+    },
+    {
+        "rule": "self.node == oldSelf.node",
+        "message": "node of a Brick cannot be changed: add the node to the volume's members to get a brick there",
+        "fieldPath": ".node"
+    },
+    {
+        "rule": "self.volumeRef == oldSelf.volumeRef",
+        "message": "volumeRef of a Brick cannot be changed",
+        "fieldPath": ".volumeRef"
+    },
+    {
+        "rule": "self.volumeUuid == oldSelf.volumeUuid",
+        "message": "volumeUuid of a Brick cannot be changed: it says to which volume the data on disk belongs",
+        "fieldPath": ".volumeUuid"
+    }
+]))]
+pub struct BrickSpec {
+    /// The volume.
+    pub volume_ref: LocalRef,
+    /// The volume's `metadata.uid`: an agent refuses data of another one.
+    #[schemars(length(min = 36, max = 36), regex(pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
+    pub volume_uuid: String,
+    /// The workstation.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// Directory on the workstation. The agent's own choice if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = [{
+        "rule": "self.startsWith('/') && !self.split('/').exists(c, c == '..')",
+        "message": "path of a Brick is absolute and has no '..'"
+    }]))]
+    pub path: Option<String>,
+    /// Random identity of this brick, given once by the operator.
+    #[schemars(length(min = 36, max = 36), regex(pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
+    pub uuid: String,
+}
+
+/// What an agent says of its brick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrickStatus {
+    /// Whether it is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<BrickState>,
+    /// Why, in one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The brick's present incarnation, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// `host:port` of its agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Size of its file system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
+    /// Free bytes of its file system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Files whose data is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Bytes whose data is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Files whose entry is here without their data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stubs: Option<u64>,
+    /// Files that were changed here and have not settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirty_files: Option<u64>,
+    /// Since when the oldest of them has been changing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_dirty_since: Option<Time>,
+    /// What this brick must hold and lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_in: Option<Pending>,
+    /// What others must hold and lack, and this brick has: one entry for each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["brick"]))]
+    pub pending_out: Vec<PendingOut>,
+    /// All that others lack and this brick has, each file once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Open conflicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflicts: Option<u64>,
+    /// The last error that a person should know of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// Messages from peers that were dropped because they made no sense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_messages: Option<u64>,
+    /// When the agent last reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Time>,
+    /// The spec's generation to which this status refers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Whether a brick is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BrickState {
+    /// Mounted and in use.
+    Ready,
+    /// Being opened.
+    Starting,
+    /// The agent does not use what it found; the message says why.
+    Refused,
+    /// In use, with a fault; the message says which.
+    Degraded,
+}
+
+/// What one other brick must hold and lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["brick"]))]
+pub struct PendingOut {
+    /// Name of the brick that lacks it.
+    pub brick: String,
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Since when the oldest of them has been waiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_since: Option<Time>,
+}
+
+/// An error that a person should know of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastError {
+    /// One word.
+    pub reason: String,
+    /// One line: what, where, what to do.
+    pub message: String,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}

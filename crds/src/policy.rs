@@ -1,0 +1,196 @@
+//! `HealPolicy`: when and how volumes are healed.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::{CronSchedule, TimeWindow};
+
+/// The interval of a policy that sets neither interval nor cron, and of a volume without a policy.
+pub const DEFAULT_INTERVAL: &str = "10m";
+
+/// When and how the volumes that refer to it are healed.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "nearbrick.io",
+    version = "v1alpha1",
+    kind = "HealPolicy",
+    plural = "healpolicies",
+    shortname = "whp",
+    category = "nearbrick",
+    namespaced,
+    status = "HealPolicyStatus",
+    derive = "PartialEq",
+    doc = "When and how the volumes that refer to it are healed.",
+    printcolumn(
+        name = "Schedule",
+        type_ = "string",
+        json_path = ".status.schedule",
+        description = "The schedule in force"
+    ),
+    printcolumn(
+        name = "Paused",
+        type_ = "boolean",
+        json_path = ".spec.paused",
+        description = "Whether heals are held back"
+    ),
+    printcolumn(
+        name = "Volumes",
+        type_ = "integer",
+        json_path = ".status.volumes",
+        description = "Volumes that refer to it"
+    ),
+    printcolumn(
+        name = "Last-Run",
+        type_ = "date",
+        json_path = ".status.lastRun",
+        description = "Time since a job was last made by it"
+    ),
+    printcolumn(
+        name = "Next-Run",
+        type_ = "string",
+        json_path = ".status.nextRun",
+        description = "When the next job is due, if something is pending then"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether its schedule can be followed"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Age of the object"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!(has(self.interval) && has(self.cron))",
+    "message": "set either interval or cron, not both: remove one of them"
+}]))]
+pub struct HealPolicySpec {
+    /// Time between heals, for example `10m`. This is the default, where `cron` is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s')",
+        "message": "write an interval of at least one second, such as 30s, 10m or 1h30m"
+    }]))]
+    pub interval: Option<String>,
+    /// Times of heals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<CronSchedule>,
+    /// Holds back heals by schedule. A trigger, and a job made by a person, still run.
+    #[serde(default)]
+    pub paused: bool,
+    /// How many ended jobs are kept for each volume.
+    #[serde(default)]
+    pub history_limits: HistoryLimits,
+    /// Age of the oldest pending file at which a heal starts early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 30s, 10m or 1h30m"
+    }]))]
+    pub max_pending_age: Option<String>,
+    /// Pending bytes at which a heal starts early, for example `10Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "message": "write a number of bytes such as 10Gi"
+    }]))]
+    pub max_pending_bytes: Option<String>,
+    /// Quiet hours: heals run only while one of these is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<TimeWindow>,
+    /// Most bytes in a second that one transfer may take, for example `50Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "message": "write bytes in a second, such as 50Mi"
+    }]))]
+    pub bandwidth: Option<String>,
+    /// Most transfers that run side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<u32>,
+    /// Which files come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<HealOrder>,
+    /// When failed files are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// When hashes are compared between holders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_schedule: Option<CronSchedule>,
+}
+
+/// How many ended jobs are kept for each volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HistoryLimits {
+    /// Jobs that completed.
+    #[schemars(range(min = 0, max = 100))]
+    pub successful: u32,
+    /// Jobs that failed.
+    #[schemars(range(min = 0, max = 100))]
+    pub failed: u32,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { successful: 3, failed: 3 }
+    }
+}
+
+/// Which files come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HealOrder {
+    /// What has waited longest.
+    #[default]
+    OldestFirst,
+    /// What was written last.
+    NewestFirst,
+    /// The smallest.
+    SmallestFirst,
+}
+
+/// When failed files are tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Tries within one job.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: u32,
+}
+
+/// What is known of a policy; written by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealPolicyStatus {
+    /// The schedule in force, in words: `every 10m`, or the cron fields with the time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// How many volumes refer to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<u32>,
+    /// Names of these volumes: the first ten.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_names: Vec<String>,
+    /// When a job was last made by schedule for one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Time>,
+    /// When the next job is due for one of them, if something is pending then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_run: Option<Time>,
+    /// The spec's generation to which this status refers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, SpecActedOn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,112 @@
+//! Fields that are in the schema and that this version does not act on yet.
+//!
+//! Invariant: destructuring without `..`, so that a new field does not compile until somebody has
+//! decided whether it is acted on.
+
+use crate::conflict::FileConflictSpec;
+use crate::job::HealJobSpec;
+use crate::migration::ReplicaMigrationSpec;
+use crate::policy::HealPolicySpec;
+use crate::volume::{ConflictPolicy, DeletionPolicy, MigrationMode, StaleReads, WorkstationVolumeSpec};
+use crate::workstation::WorkstationSpec;
+
+/// A spec that knows which of its fields that are set are not acted on.
+pub trait Unacted {
+    /// Names of these fields, as a person wrote them; empty if all are acted on.
+    fn unacted(&self) -> Vec<&'static str>;
+}
+
+fn listed(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
+    fields.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect()
+}
+
+impl Unacted for WorkstationVolumeSpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        let Self {
+            members: _,
+            replicas: _,
+            replica_sets: _,
+            heal_policy_ref: _,
+            trigger: _,
+            stale_reads,
+            conflicts,
+            migration,
+            ignore,
+            min_sync_copies,
+            capacity,
+            deletion_policy,
+        } = self;
+        listed(&[
+            ("staleReads", stale_reads.unwrap_or_default() != StaleReads::Allow),
+            ("conflicts", conflicts.unwrap_or_default() != ConflictPolicy::KeepBoth),
+            ("migration", migration.unwrap_or_default() != MigrationMode::Off),
+            ("ignore", !ignore.is_empty()),
+            ("minSyncCopies", min_sync_copies.is_some_and(|n| n > 1)),
+            ("capacity", capacity.is_some()),
+            ("deletionPolicy", deletion_policy.unwrap_or_default() != DeletionPolicy::Retain),
+        ])
+    }
+}
+
+impl Unacted for HealPolicySpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        let Self {
+            interval: _,
+            cron: _,
+            paused: _,
+            history_limits: _,
+            max_pending_age,
+            max_pending_bytes,
+            windows,
+            bandwidth,
+            concurrency,
+            order,
+            retry,
+            verify_schedule,
+        } = self;
+        listed(&[
+            ("maxPendingAge", max_pending_age.is_some()),
+            ("maxPendingBytes", max_pending_bytes.is_some()),
+            ("windows", !windows.is_empty()),
+            ("bandwidth", bandwidth.is_some()),
+            ("concurrency", concurrency.is_some()),
+            ("order", order.is_some()),
+            ("retry", retry.is_some()),
+            ("verifySchedule", verify_schedule.is_some()),
+        ])
+    }
+}
+
+impl Unacted for HealJobSpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        let Self { volume_ref: _, reason: _, target_bricks: _, source_brick, paths } = self;
+        listed(&[("sourceBrick", source_brick.is_some()), ("paths", !paths.is_empty())])
+    }
+}
+
+impl Unacted for WorkstationSpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        // `lost` is acted on as far as the state goes; replacing its copies elsewhere is not, and so
+        // it is listed.
+        let Self { lost, eviction_requested, expected_offline } = self;
+        listed(&[
+            ("lost (shown as state Lost; its copies are not replaced elsewhere yet)", *lost),
+            ("evictionRequested", *eviction_requested),
+            ("expectedOffline", !expected_offline.is_empty()),
+        ])
+    }
+}
+
+impl Unacted for ReplicaMigrationSpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        let Self { volume_ref: _, paths: _, to: _, from: _, dry_run: _ } = self;
+        vec!["the whole object"]
+    }
+}
+
+impl Unacted for FileConflictSpec {
+    fn unacted(&self) -> Vec<&'static str> {
+        let Self { volume_ref: _, path: _, resolution: _ } = self;
+        vec!["the whole object"]
+    }
+}

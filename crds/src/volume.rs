@@ -1,0 +1,289 @@
+//! `WorkstationVolume`: one shared tree on every member workstation.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::LocalRef;
+use crate::pending::Pending;
+
+/// One shared tree on every member workstation: writes go to the local disk, the other copies follow
+/// by heal jobs.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "nearbrick.io",
+    version = "v1alpha1",
+    kind = "WorkstationVolume",
+    plural = "workstationvolumes",
+    shortname = "wsv",
+    category = "nearbrick",
+    namespaced,
+    status = "WorkstationVolumeStatus",
+    derive = "PartialEq",
+    doc = "One shared tree on every member workstation: writes go to the local disk, the other copies follow by heal jobs.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Whether the volume can be used as its spec asks"),
+    printcolumn(name = "Health", type_ = "string", json_path = ".status.health", description = "Whether all copies are there: Protected, Pending, Healing, Conflicted, Degraded or Unknown"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas", description = "Copies that each file must have"),
+    printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", description = "Files in the tree"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending.files", description = "Copies of files that are still to be made"),
+    printcolumn(name = "Pending-Bytes", type_ = "integer", json_path = ".status.pending.bytes", description = "Bytes that are still to be copied"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The pending bytes as a person reads them"),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.pending.oldestSince", description = "Age of the oldest pending file"),
+    printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
+    printcolumn(name = "Last-Heal", type_ = "date", json_path = ".status.lastHealTime", description = "Time since the last heal ended"),
+    printcolumn(name = "Next-Heal", type_ = "string", json_path = ".status.nextHealTime", priority = 1, description = "When the next heal is due"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Bytes in the tree"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Age of the object"),
+    validation = Rule::new("!self.metadata.name.contains('.') && size(self.metadata.name) <= 63").message("a WorkstationVolume's name has no dot and at most 63 characters, because bricks are named VOLUME.NODE: choose another name"),
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.members.nodes) || self.replicas <= self.members.nodes.size()",
+        "message": "replicas is more than the nodes that members.nodes lists: add nodes or lower replicas",
+        "fieldPath": ".replicas"
+    },
+    {
+        "rule": "!has(self.members.nodes) || !has(self.replicaSets) || self.replicaSets.all(s, s.nodes.all(n, n in self.members.nodes))",
+        "message": "a replica set names a node that is not in members.nodes: add the node to members.nodes or take it out of replicaSets",
+        "fieldPath": ".replicaSets"
+    },
+    {
+        "rule": "!has(self.replicaSets) || self.replicaSets.all(s, s.nodes.size() >= self.replicas)",
+        "message": "a replica set has fewer nodes than replicas: add nodes to it or lower replicas",
+        "fieldPath": ".replicaSets"
+    },
+    {
+        "rule": "!has(self.minSyncCopies) || self.minSyncCopies <= self.replicas",
+        "message": "minSyncCopies is more than replicas: lower it or raise replicas",
+        "fieldPath": ".minSyncCopies"
+    }
+]))]
+pub struct WorkstationVolumeSpec {
+    /// The workstations on which the tree is mounted.
+    pub members: Members,
+    /// How many bricks must hold each file's newest data.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: u32,
+    /// Explicit groups of nodes. The first one that contains the creating node and matches the path is a
+    /// new file's replica set; otherwise it is the creating node and the best other members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub replica_sets: Vec<ReplicaSet>,
+    /// When and how this volume is healed. Every ten minutes if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal_policy_ref: Option<LocalRef>,
+    /// Set it to any new value to heal at once; `status.lastTrigger` shows the last value that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub trigger: Option<String>,
+    /// What a read does where the newest version is known but cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_reads: Option<StaleReads>,
+    /// What happens to concurrent versions of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflicts: Option<ConflictPolicy>,
+    /// Whether copies move towards the workstation that uses them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationMode>,
+    /// Globs of paths that are not replicated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub ignore: Vec<String>,
+    /// How many bricks must hold the data before `fsync` returns. 1 if not set: the local brick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub min_sync_copies: Option<u32>,
+    /// Most bytes that the tree may hold, for example `500Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "message": "write a capacity such as 500Gi"
+    }]))]
+    pub capacity: Option<String>,
+    /// What happens to the data when the volume is deleted. `Retain` if not set: the directories stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+fn default_replicas() -> u32 {
+    2
+}
+
+/// The workstations of a volume: named, or chosen by label.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.nodes) != has(self.nodeSelector)",
+    "message": "set either members.nodes (names) or members.nodeSelector (labels), exactly one of them"
+}]))]
+pub struct Members {
+    /// The names of the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 256),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub nodes: Option<Vec<String>>,
+    /// Every node with these labels. An empty selector selects all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+}
+
+/// An explicit group of nodes that hold files together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSet {
+    /// The nodes, each once.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.all(n, self.exists_one(m, m == n))",
+            "message": "a replica set names a node twice: name each node once"
+        }])
+    )]
+    pub nodes: Vec<String>,
+    /// Globs on the path from the volume's root, without a leading slash. All paths if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 256)))]
+    pub paths: Vec<String>,
+}
+
+/// What a read does where the newest version is known but cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StaleReads {
+    /// Reads the version that is here, and counts it.
+    #[default]
+    Allow,
+    /// Reads the version that is here, and makes an Event.
+    Warn,
+    /// Fails with an input/output error.
+    Fail,
+}
+
+/// What happens to concurrent versions of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConflictPolicy {
+    /// One version keeps the name, the other becomes a sibling.
+    #[default]
+    KeepBoth,
+    /// The newest by its time wins.
+    Newest,
+    /// The largest wins.
+    Largest,
+    /// A person decides.
+    Manual,
+}
+
+/// Whether copies move towards the workstation that uses them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MigrationMode {
+    /// They stay where they are.
+    #[default]
+    Off,
+    /// Moves are proposed as `ReplicaMigration` objects, and not made.
+    Propose,
+    /// Moves are made.
+    Automatic,
+}
+
+/// What happens to the data when the volume is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// The bricks' directories stay as they are.
+    #[default]
+    Retain,
+    /// The bricks' directories are emptied.
+    Delete,
+}
+
+/// What is known of a volume; written by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkstationVolumeStatus {
+    /// Whether the volume can be used as its spec asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<VolumePhase>,
+    /// One word for "are all copies there?".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<VolumeHealth>,
+    /// Files in the tree, as the best informed brick counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Bytes in the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Copies that are still to be made: a file that two bricks lack counts twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Open conflicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflicts: Option<u64>,
+    /// When the last heal job ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heal_time: Option<Time>,
+    /// When the next one is due, if something is pending then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_heal_time: Option<Time>,
+    /// The last `spec.trigger` that was acted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_trigger: Option<String>,
+    /// The replica sets of new files, by creating node: the first entry whose `creator` is the node and
+    /// whose `paths` match decides. Agents act on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub placement: Vec<PlacementRule>,
+    /// The spec's generation to which this status refers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Protected, Converged, ConflictFree, Verified, Scheduled, SpecActedOn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The replica set of new files of one creating node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlacementRule {
+    /// The node on which the file is created.
+    pub creator: String,
+    /// Globs on the path; all paths if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Names of the bricks that must hold the file; the creator's own is one of them.
+    pub bricks: Vec<String>,
+}
+
+/// Whether the volume can be used as its spec asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VolumePhase {
+    /// Not every brick has reported yet.
+    Pending,
+    /// Every member has its brick in use, or is away after having had it.
+    Ready,
+    /// The spec asks for something that this cluster cannot give; the condition Ready says what.
+    Invalid,
+    /// It is being deleted.
+    Terminating,
+}
+
+/// One word for "are all copies there?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VolumeHealth {
+    /// Every brick in each file's replica set holds its newest data.
+    Protected,
+    /// Copies are still to be made.
+    Pending,
+    /// Copies are being made.
+    Healing,
+    /// Everything is copied, and conflicts are open.
+    Conflicted,
+    /// A brick cannot be used; its object says why.
+    Degraded,
+    /// An agent is silent: what it has not sent yet is not known.
+    Unknown,
+}

@@ -1,0 +1,146 @@
+//! `Workstation`: a cluster node with a brick-agent.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::pending::Pending;
+use crate::schedule::TimeWindow;
+
+/// A cluster node with a brick-agent; made by the operator for each member of a volume.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "nearbrick.io",
+    version = "v1alpha1",
+    kind = "Workstation",
+    plural = "workstations",
+    shortname = "wsn",
+    category = "nearbrick",
+    status = "WorkstationStatus",
+    derive = "PartialEq",
+    doc = "A cluster node with a brick-agent; made by the operator for each member of a volume.",
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "Online, Away or Lost"
+    ),
+    printcolumn(
+        name = "Safe-To-Leave",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"SafeToLeave\")].status",
+        description = "Whether it can be switched off without taking the only copy of anything with it"
+    ),
+    printcolumn(
+        name = "Last-Seen",
+        type_ = "date",
+        json_path = ".status.lastSeen",
+        description = "Time since its agent last reported"
+    ),
+    printcolumn(
+        name = "Bricks",
+        type_ = "integer",
+        json_path = ".status.bricks",
+        description = "Bricks in use there"
+    ),
+    printcolumn(
+        name = "Pending-Out",
+        type_ = "integer",
+        json_path = ".status.pendingOut.files",
+        description = "Files whose newest data others still lack"
+    ),
+    printcolumn(
+        name = "Pending-Bytes",
+        type_ = "integer",
+        json_path = ".status.pendingOut.bytes",
+        description = "Bytes that others still lack"
+    ),
+    printcolumn(
+        name = "Size",
+        type_ = "string",
+        json_path = ".status.pendingOut.size",
+        description = "The bytes that others still lack, as a person reads them"
+    ),
+    printcolumn(
+        name = "Oldest",
+        type_ = "date",
+        json_path = ".status.pendingOut.oldestSince",
+        description = "Age of the oldest file that others still lack"
+    ),
+    printcolumn(
+        name = "Address",
+        type_ = "string",
+        json_path = ".status.address",
+        priority = 1,
+        description = "Where its agent is reached"
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".status.agentVersion",
+        priority = 1,
+        description = "Version of its agent"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Age of the object"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkstationSpec {
+    /// A person's word that this workstation will not return.
+    #[serde(default)]
+    pub lost: bool,
+    /// Asks that all which only this workstation holds be copied elsewhere.
+    #[serde(default)]
+    pub eviction_requested: bool,
+    /// When it is expected to be off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub expected_offline: Vec<TimeWindow>,
+}
+
+/// What is known of a workstation: its agent's report, and the operator's judgement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkstationStatus {
+    /// The operator's judgement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<WorkstationState>,
+    /// When its agent last reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Time>,
+    /// `host:port` of its agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Version of its agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// Bricks in use there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bricks: Option<u32>,
+    /// What others still lack, over all its bricks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_out: Option<Pending>,
+    /// The spec's generation to which this status refers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, SafeToLeave (agent; Unknown by the operator while the agent is silent), SpecActedOn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The operator's judgement of a workstation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkstationState {
+    /// Its agent reports.
+    Online,
+    /// Its agent is silent; it is expected to return.
+    Away,
+    /// A person said that it will not return.
+    Lost,
+}
