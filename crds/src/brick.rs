@@ -30,7 +30,7 @@ use crate::pending::Pending;
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node", description = "The workstation"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "What its agent says of it"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it can be used; Unknown while its agent is silent"),
-    printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", description = "Files whose data is here"),
+    printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", description = "Files in the tree as this brick knows it"),
     printcolumn(name = "Pending-Out", type_ = "integer", json_path = ".status.pending.files", description = "Files whose newest data is here and that others lack"),
     printcolumn(name = "Pending-Bytes", type_ = "integer", json_path = ".status.pending.bytes", description = "Bytes that others lack"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The bytes that others lack, as a person reads them"),
@@ -38,7 +38,7 @@ use crate::pending::Pending;
     printcolumn(name = "Pending-In", type_ = "integer", json_path = ".status.pendingIn.files", description = "Files that this brick must hold and lacks"),
     printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
     printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last reported"),
-    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Bytes whose data is here"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Sum of the sizes of these files"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.freeBytes", priority = 1, description = "Free bytes of its file system"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address", priority = 1, description = "Where its agent is reached"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What its agent says, in one line"),
@@ -111,13 +111,13 @@ pub struct BrickStatus {
     /// Free bytes of its file system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
-    /// Files whose data is here.
+    /// Regular files in the tree as this brick knows it, with and without their data here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Bytes whose data is here.
+    /// Sum of the sizes of these files, with and without their data here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Files whose entry is here without their data.
+    /// How many of these files have no data, or not all of it, here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stubs: Option<u64>,
     /// Files that were changed here and have not settled.

@@ -10,6 +10,9 @@
 //! - Every field of a status is optional in the schema, so that each writer can apply its own part.
 //! - The schema has no default in a status: what nobody reported is absent, and never zero.
 
+// The lists of printer columns repeat their keys by nature, which this lint takes for a mistake.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod brick;
 pub mod condition;
 pub mod conflict;
