@@ -1,14 +1,26 @@
 //! The peer API: how brick agents talk, over TLS both ways.
 //!
 //! * [`wire`]: what is said, with its bounds.
-//! * `tls`: certificates, and which node the other side is.
-//! * `server`, `client`: the two sides.
-//! * `exchange`: keeps this brick's journal abreast of its peers'.
+//! * [`frame`]: the frames of a stream of files.
+//! * [`tls`]: certificates, and which node the other side is.
+//! * [`server`] accepts connections, [`routes`] answers requests, [`send`] streams files.
+//! * [`client`]: the other side, with [`connection`]s kept per peer.
+//! * [`exchange`]: keeps this brick's journal abreast of its peers'.
+//! * [`rubbish`]: counts what makes no sense, and logs it once per kind.
 //!
 //! The rest of the agent sees two narrow traits: [`Served`], which the volume
 //! implements for the server, and [`Remote`], which the client implements for
 //! the volume. A simulation can stand in for either.
 
+pub mod client;
+pub mod connection;
+pub mod exchange;
+pub mod frame;
+pub mod routes;
+pub mod rubbish;
+pub mod send;
+pub mod server;
+pub mod tls;
 pub mod wire;
 
 use nearbrick_core::heal::Reason;
@@ -62,8 +74,10 @@ pub trait Remote: Send + Sync + 'static {
     ) -> Result<Vec<u8>, Reason>;
 
     /// Streams whole files from one brick into `sink`, in the order of `items`.
-    /// An error is of the stream; a single file's failure goes to the sink.
-    fn fetch(&self, from: BrickId, items: &[wire::FetchItem], sink: &mut dyn FetchSink) -> Result<(), Reason>;
+    /// An error is of the stream: a file that had begun was failed to the sink,
+    /// those after it were not mentioned. A single file's failure goes to the sink.
+    fn fetch(&self, from: BrickId, items: &[wire::FetchItem], sink: &mut dyn FetchSink)
+    -> Result<(), Reason>;
 
     /// Tells all reachable peers soon that there are new entries here.
     fn hint(&self);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The last contiguous sequence number known of each origin's journal.
@@ -14,6 +15,12 @@ pub type Heads = BTreeMap<Incarnation, u64>;
 pub const PROTOCOL: u32 = 1;
 /// The largest request or reply body, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
+/// The largest request body that is taken, in bytes.
+pub const MAX_REQUEST: usize = 4 << 20;
+/// The most origins in one table of heads.
+pub const MAX_HEADS: usize = 4096;
+/// The most bytes in one ranged read.
+pub const MAX_READ: usize = 8 << 20;
 /// The largest frame of a stream, in bytes.
 pub const MAX_FRAME: usize = 1 << 20;
 /// How many bytes of entries one reply carries, about.
@@ -71,6 +78,46 @@ pub struct ReadRequest {
     pub version: VersionVector,
     /// First byte.
     pub offset: u64,
-    /// At most [`MAX_BODY`] / 2.
+    /// At most [`MAX_READ`].
     pub len: u32,
+}
+
+/// The bytes of a message.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // Serialising to memory cannot fail for these types.
+    postcard::to_stdvec(message).unwrap_or_default()
+}
+
+/// Reads a message; none if the bytes are not exactly one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Some(message),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_is_read_back_and_nothing_may_follow_it() {
+        let hint = Hint { brick: BrickId([3; 16]), heads: Heads::from([(Incarnation(4), 9)]) };
+        let mut bytes = encode(&hint);
+        assert_eq!(decode(&bytes), Some(hint));
+        bytes.push(0);
+        assert_eq!(decode::<Hint>(&bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode::<JournalRequest>(&bytes);
+            let _ = decode::<JournalReply>(&bytes);
+            let _ = decode::<Hint>(&bytes);
+            let _ = decode::<FetchRequest>(&bytes);
+            let _ = decode::<ReadRequest>(&bytes);
+        }
+    }
 }

@@ -1,0 +1,555 @@
+//! Asks peers. [`Client`] is async inside; as [`Remote`] it blocks, for the
+//! threads of the file system and of heals, never for those of the runtime.
+//!
+//! A peer that cannot be reached is left alone for a while that doubles, so
+//! that it holds nobody up; any sign of life from it ends that at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::Incoming;
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, FileId, VersionVector};
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::connection::{CallError, Connection, Frames, collect, refusal};
+use super::frame::Frame;
+use super::tls::Tls;
+use super::wire::{self, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest, ReadRequest};
+use super::{FetchSink, Remote};
+use crate::config::Member;
+
+/// Connections kept for the next request, per peer.
+const MAX_IDLE: usize = 4;
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How long the client waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a connection, and again for TLS.
+    pub connect: Duration,
+    /// For the answer to a short request, and for each part of it.
+    pub answer: Duration,
+    /// For the first and each further part of a stream of files.
+    pub stream: Duration,
+    /// For a whole ranged read, from all peers that are tried.
+    pub read: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            connect: Duration::from_secs(2),
+            answer: Duration::from_secs(5),
+            stream: Duration::from_secs(30),
+            read: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Called with the brick and the kind when an answer makes no sense.
+pub type OnRubbish = Box<dyn Fn(BrickId, &str) + Send + Sync>;
+
+/// The client of one volume.
+pub struct Client {
+    volume: Uuid,
+    me: BrickId,
+    tls: Arc<Tls>,
+    runtime: Handle,
+    patience: Patience,
+    on_rubbish: OnRubbish,
+    peers: RwLock<HashMap<BrickId, Arc<Peer>>>,
+    hints: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    brick: BrickId,
+    node: String,
+    address: Option<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Connection>,
+    down: Option<Down>,
+    said: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    until: Instant,
+    wait: Duration,
+    /// Trying takes long: worth to be skipped even by those who need it.
+    slow: bool,
+}
+
+impl Peer {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self) {
+        let mut state = self.state();
+        state.down = None;
+        if state.said.take().is_some() {
+            tracing::info!(brick = %self.brick, node = self.node, "the peer answers again");
+        }
+    }
+
+    fn failed(&self, error: &CallError) {
+        let slow = matches!(error, CallError::Slow(_));
+        let mut state = self.state();
+        if !matches!(error, CallError::Refused(..)) {
+            state.idle.clear();
+        }
+        let wait = state.down.map_or(FIRST_BACKOFF, |d| (d.wait * 2).min(LAST_BACKOFF));
+        state.down = Some(Down { until: Instant::now() + wait, wait, slow });
+        let text = error.to_string();
+        if state.said.as_ref() != Some(&text) {
+            tracing::info!(brick = %self.brick, node = self.node, "the peer does not answer: {text}");
+            state.said = Some(text);
+        }
+    }
+
+    fn take_idle(&self, generation: u64) -> Option<Connection> {
+        let mut state = self.state();
+        while let Some(connection) = state.idle.pop() {
+            if connection.is_ready() && connection.generation == generation {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut state = self.state();
+        if state.idle.len() < MAX_IDLE {
+            state.idle.push(connection);
+        }
+    }
+}
+
+impl Client {
+    /// For one volume; knows no peer before [`Client::set_members`].
+    pub fn new(
+        volume: Uuid,
+        me: BrickId,
+        tls: Arc<Tls>,
+        runtime: Handle,
+        patience: Patience,
+        on_rubbish: OnRubbish,
+    ) -> Arc<Self> {
+        Arc::new(Client {
+            volume,
+            me,
+            tls,
+            runtime,
+            patience,
+            on_rubbish,
+            peers: RwLock::default(),
+            hints: watch::Sender::new(0),
+        })
+    }
+
+    /// Takes over who the members are, and where.
+    pub fn set_members(&self, members: &[Member]) {
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut *peers);
+        *peers = members
+            .iter()
+            .filter(|m| m.brick != self.me)
+            .map(|m| {
+                let same = old.remove(&m.brick).filter(|p| p.node == m.node && p.address == m.address);
+                let peer = same.unwrap_or_else(|| {
+                    Arc::new(Peer {
+                        brick: m.brick,
+                        node: m.node.clone(),
+                        address: m.address.clone(),
+                        state: Mutex::default(),
+                    })
+                });
+                (m.brick, peer)
+            })
+            .collect();
+    }
+
+    /// The other bricks of the volume.
+    pub fn peers(&self) -> Vec<BrickId> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// How long this peer is to be left alone; none: it may be asked now.
+    pub fn wait_for(&self, brick: BrickId) -> Option<Duration> {
+        let down = self.peer(brick).ok()?.state().down?;
+        down.until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+    }
+
+    /// Whether the last attempt to reach it succeeded, or none failed yet.
+    pub fn is_up(&self, brick: BrickId) -> bool {
+        self.peer(brick).is_ok_and(|p| p.address.is_some() && p.state().down.is_none())
+    }
+
+    /// The peer gave a sign of life: it is worth asking again.
+    pub fn alive(&self, brick: BrickId) {
+        if let Ok(peer) = self.peer(brick) {
+            peer.state().down = None;
+        }
+    }
+
+    /// Ticks when peers are to be told of new entries.
+    pub fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
+    }
+
+    fn peer(&self, brick: BrickId) -> Result<Arc<Peer>, CallError> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers
+            .get(&brick)
+            .cloned()
+            .ok_or_else(|| CallError::Unreachable(format!("brick {brick} is no member of the volume")))
+    }
+
+    async fn call<T: Serialize>(
+        &self,
+        peer: &Peer,
+        verb: &str,
+        message: &T,
+        limit: Duration,
+    ) -> Result<(Connection, Response<Incoming>), CallError> {
+        let result = self.try_call(peer, verb, wire::encode(message).into(), limit).await;
+        match &result {
+            Ok(_) => peer.reached(),
+            Err(error) => peer.failed(error),
+        }
+        result
+    }
+
+    async fn try_call(
+        &self,
+        peer: &Peer,
+        verb: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<(Connection, Response<Incoming>), CallError> {
+        let address = peer
+            .address
+            .as_deref()
+            .ok_or_else(|| CallError::Unreachable(format!("node {} has reported no address", peer.node)))?;
+        let path = format!("/v{}/volumes/{}/bricks/{}/{verb}", wire::PROTOCOL, self.volume, peer.brick);
+        let tls = self.tls.current();
+        let mut response = None;
+        if let Some(mut connection) = peer.take_idle(tls.generation) {
+            match connection.post(&peer.node, &path, body.clone(), limit).await {
+                Ok(answer) => response = Some((connection, answer)),
+                // Closed while it was idle; every request can be repeated.
+                Err(CallError::Unreachable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (connection, response) = match response {
+            Some(found) => found,
+            None => {
+                let mut connection =
+                    Connection::open(address, &peer.node, &tls, self.patience.connect).await?;
+                let response = connection.post(&peer.node, &path, body, limit).await?;
+                (connection, response)
+            }
+        };
+        if response.status().is_success() {
+            Ok((connection, response))
+        } else {
+            Err(refusal(response, self.patience.answer).await)
+        }
+    }
+
+    /// Tells of an answer that made no sense, or passes on what else went wrong.
+    fn judged(&self, peer: &Peer, error: CallError) -> CallError {
+        if let CallError::Rubbish(why) = &error {
+            (self.on_rubbish)(peer.brick, why);
+        }
+        peer.failed(&error);
+        error
+    }
+
+    /// Asks a peer for the entries after `cursors`.
+    ///
+    /// # Errors
+    /// It cannot be reached, refuses, or answers rubbish.
+    pub async fn journal(&self, from: BrickId, cursors: Heads) -> Result<JournalReply, CallError> {
+        let peer = self.peer(from)?;
+        let limit = self.patience.answer;
+        let (connection, response) = self.call(&peer, "journal", &JournalRequest { cursors }, limit).await?;
+        let reply = collect(response.into_body(), wire::MAX_BODY, limit).await.and_then(|body| {
+            wire::decode::<JournalReply>(&body)
+                .filter(|reply| reply.heads.len() <= wire::MAX_HEADS)
+                .ok_or(CallError::Rubbish("a journal reply that cannot be read"))
+        });
+        let reply = reply.map_err(|e| self.judged(&peer, e))?;
+        peer.keep(connection);
+        Ok(reply)
+    }
+
+    /// Tells a peer what this brick has.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses.
+    pub async fn send_hint(&self, to: BrickId, heads: Heads) -> Result<(), CallError> {
+        let peer = self.peer(to)?;
+        let limit = self.patience.answer;
+        let (connection, response) = self.call(&peer, "hint", &Hint { brick: self.me, heads }, limit).await?;
+        collect(response.into_body(), 0, limit).await.map_err(|e| self.judged(&peer, e))?;
+        peer.keep(connection);
+        Ok(())
+    }
+
+    async fn read_from(&self, peer: &Peer, wanted: &ReadRequest) -> Result<Vec<u8>, Reason> {
+        let (connection, response) =
+            self.call(peer, "read", wanted, self.patience.answer).await.map_err(|e| e.reason())?;
+        let mut frames = Frames::new(response.into_body(), self.patience.answer);
+        match take_range(&mut frames, wanted).await {
+            Ok(result) => {
+                peer.keep(connection);
+                result
+            }
+            Err(error) => Err(self.judged(peer, error).reason()),
+        }
+    }
+
+    async fn read_any(&self, wanted: &ReadRequest, from: &[BrickId]) -> Result<Vec<u8>, Reason> {
+        let mut candidates: Vec<_> = from
+            .iter()
+            .filter_map(|brick| self.peer(*brick).ok())
+            .filter_map(|peer| {
+                let down = peer.state().down;
+                let skip = down.is_some_and(|d| d.slow && d.until > Instant::now());
+                (!skip).then_some((down.is_some(), peer))
+            })
+            .collect();
+        // Stable: the caller's order among those that answered last time.
+        candidates.sort_by_key(|(down, _)| *down);
+        let mut reason = Reason::Unreachable;
+        for (_, peer) in candidates {
+            match self.read_from(&peer, wanted).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(Reason::Unreachable) => {}
+                // What a peer that answers says is more to the point.
+                Err(why) => reason = why,
+            }
+        }
+        Err(reason)
+    }
+
+    async fn fetch_batch(
+        &self,
+        peer: &Peer,
+        items: &[FetchItem],
+        sink: &mut dyn FetchSink,
+    ) -> Result<(), Reason> {
+        let request = FetchRequest { items: items.to_vec() };
+        let (connection, response) =
+            self.call(peer, "fetch", &request, self.patience.stream).await.map_err(|e| e.reason())?;
+        let mut frames = Frames::new(response.into_body(), self.patience.stream);
+        let mut open = None;
+        match take_files(&mut frames, items, sink, &mut open).await {
+            Ok(Taken::All) => {
+                peer.keep(connection);
+                Ok(())
+            }
+            Ok(Taken::Cancelled) => Ok(()),
+            Err(error) => {
+                let reason = self.judged(peer, error).reason();
+                if let Some(file) = open {
+                    sink.failed(file, reason);
+                }
+                Err(reason)
+            }
+        }
+    }
+}
+
+impl Remote for Client {
+    fn read(
+        &self,
+        file: FileId,
+        version: &VersionVector,
+        offset: u64,
+        len: usize,
+        from: &[BrickId],
+    ) -> Result<Vec<u8>, Reason> {
+        let len = u32::try_from(len.min(wire::MAX_READ)).unwrap_or(u32::MAX);
+        let wanted = ReadRequest { file, version: version.clone(), offset, len };
+        self.runtime.block_on(async {
+            tokio::time::timeout(self.patience.read, self.read_any(&wanted, from))
+                .await
+                .unwrap_or(Err(Reason::Unreachable))
+        })
+    }
+
+    fn fetch(&self, from: BrickId, items: &[FetchItem], sink: &mut dyn FetchSink) -> Result<(), Reason> {
+        let peer = self.peer(from).map_err(|e| e.reason())?;
+        for batch in batches(items) {
+            if sink.cancelled() {
+                break;
+            }
+            self.runtime.block_on(self.fetch_batch(&peer, batch, sink))?;
+        }
+        Ok(())
+    }
+
+    fn hint(&self) {
+        self.hints.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Cuts `items` to what one request may ask for, in number and in bytes.
+fn batches(items: &[FetchItem]) -> impl Iterator<Item = &[FetchItem]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut bytes = 16;
+        let n = rest
+            .iter()
+            .take(wire::MAX_FETCH)
+            .take_while(|item| {
+                // An id, a count, and at most 20 bytes for each counter.
+                bytes += 32 + 20 * item.version.len();
+                bytes <= wire::MAX_REQUEST
+            })
+            .count()
+            .max(1)
+            .min(rest.len());
+        let (batch, later) = rest.split_at(n);
+        rest = later;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// The answer to a ranged read: bytes, or why not. An error is of the connection.
+async fn take_range(frames: &mut Frames, wanted: &ReadRequest) -> Result<Result<Vec<u8>, Reason>, CallError> {
+    let size = match frames.next().await? {
+        Some(Frame::Begin { file, version, size })
+            if file == wanted.file && version == wanted.version && size <= u64::from(wanted.len) =>
+        {
+            usize::try_from(size).map_err(|_| CallError::Rubbish("a range over its bound"))?
+        }
+        Some(Frame::Failed { file, reason }) if file == wanted.file => {
+            return end_of(frames).await.map(|()| Err(reason));
+        }
+        Some(_) => return Err(CallError::Rubbish("another range than the one asked for")),
+        None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+    };
+    let mut bytes = Vec::with_capacity(size);
+    loop {
+        match frames.next().await? {
+            Some(Frame::Data(data)) if bytes.len() + data.len() <= size => bytes.extend_from_slice(&data),
+            Some(Frame::End { hash }) if bytes.len() == size => {
+                if *blake3::hash(&bytes).as_bytes() != hash {
+                    return Err(CallError::Rubbish("a range whose hash is wrong"));
+                }
+                return end_of(frames).await.map(|()| Ok(bytes));
+            }
+            Some(Frame::Failed { file, reason }) if file == wanted.file => {
+                return end_of(frames).await.map(|()| Err(reason));
+            }
+            Some(_) => return Err(CallError::Rubbish("a range of another size than announced")),
+            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+        }
+    }
+}
+
+async fn end_of(frames: &mut Frames) -> Result<(), CallError> {
+    match frames.next().await? {
+        None => Ok(()),
+        Some(_) => Err(CallError::Rubbish("more files than were asked for")),
+    }
+}
+
+enum Taken {
+    All,
+    Cancelled,
+}
+
+/// Passes files to the sink, in the order of `items`. `open` is the file that
+/// has begun and not ended.
+async fn take_files(
+    frames: &mut Frames,
+    items: &[FetchItem],
+    sink: &mut dyn FetchSink,
+    open: &mut Option<FileId>,
+) -> Result<Taken, CallError> {
+    for item in items {
+        if sink.cancelled() {
+            return Ok(Taken::Cancelled);
+        }
+        let size = match frames.next().await? {
+            Some(Frame::Begin { file, version, size }) if file == item.file => {
+                if !version.includes(&item.version) {
+                    return Err(CallError::Rubbish("an older version than the one asked for"));
+                }
+                sink.begin(file, version, size);
+                *open = Some(file);
+                size
+            }
+            Some(Frame::Failed { file, reason }) if file == item.file => {
+                sink.failed(file, reason);
+                continue;
+            }
+            Some(_) => return Err(CallError::Rubbish("another file than the one asked for")),
+            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+        };
+        let mut got = 0u64;
+        loop {
+            match frames.next().await? {
+                Some(Frame::Data(data)) if data.len() as u64 <= size - got => {
+                    got += data.len() as u64;
+                    sink.data(item.file, &data);
+                }
+                Some(Frame::End { hash }) if got == size => {
+                    sink.end(item.file, hash);
+                    break;
+                }
+                Some(Frame::Failed { file, reason }) if file == item.file => {
+                    sink.failed(file, reason);
+                    break;
+                }
+                Some(_) => return Err(CallError::Rubbish("a file of another size than announced")),
+                None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+            }
+        }
+        *open = None;
+    }
+    end_of(frames).await.map(|()| Taken::All)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearbrick_core::Incarnation;
+
+    #[test]
+    fn a_long_fetch_is_cut_to_what_a_request_may_ask_for() {
+        let small = FetchItem { file: FileId([1; 16]), version: VersionVector::new().bumped(Incarnation(1)) };
+        let big = FetchItem {
+            version: (1..=4096).map(|n| (Incarnation(u64::MAX - n), u64::MAX)).collect(),
+            ..small.clone()
+        };
+        let mut items = vec![small.clone(); wire::MAX_FETCH + 10];
+        items.extend(vec![big; 100]);
+        items.push(small);
+        let cut: Vec<_> = batches(&items).collect();
+        assert_eq!(cut.concat(), items);
+        for batch in &cut {
+            assert!(!batch.is_empty() && batch.len() <= wire::MAX_FETCH);
+            assert!(wire::encode(&FetchRequest { items: batch.to_vec() }).len() <= wire::MAX_REQUEST);
+        }
+        assert_eq!(batches(&[]).count(), 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! Keeps this brick's journal abreast of its peers'. For each peer one task
+//! pulls what is lacking here, on a hint and every few seconds, and one task
+//! pushes hints after local changes. A slow peer delays only its own tasks.
+//!
+//! The exchange stands before its volume at the server: it is [`Served`] by
+//! passing everything on, and takes note of hints on the way.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::client::Client;
+use super::rubbish::Rubbish;
+use super::wire::Heads;
+use super::{Served, Source};
+
+/// A volume whose journal is kept abreast.
+pub trait Journal: Served {
+    /// Takes over entries from a peer that follow what is known; says how many
+    /// were new. May block on the disk.
+    fn absorb(&self, from: BrickId, entries: Vec<Entry>) -> io::Result<usize>;
+}
+
+/// How often, and how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two polls of a peer that gives no hints; jittered by a fifth.
+    pub poll: Duration,
+    /// How long hints are gathered.
+    pub debounce: Duration,
+    /// Replies taken in one round.
+    pub rounds: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { poll: Duration::from_secs(5), debounce: Duration::from_millis(20), rounds: 256 }
+    }
+}
+
+/// The exchange of one volume.
+pub struct Exchange {
+    journal: Arc<dyn Journal>,
+    client: Arc<Client>,
+    pace: Pace,
+    rubbish: Rubbish,
+    peers: Mutex<HashMap<BrickId, PeerTasks>>,
+}
+
+struct PeerTasks {
+    wake: Arc<Notify>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for PeerTasks {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Exchange {
+    /// Between this volume and its peers. Nothing happens before [`Exchange::members_changed`].
+    pub fn new(journal: Arc<dyn Journal>, client: Arc<Client>, pace: Pace) -> Arc<Self> {
+        Arc::new(Exchange { journal, client, pace, rubbish: Rubbish::default(), peers: Mutex::default() })
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<BrickId, PeerTasks>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the tasks of new peers and ends those of peers that are gone.
+    /// Call it after [`Client::set_members`], in the runtime.
+    pub fn members_changed(self: &Arc<Self>) {
+        let now: HashSet<BrickId> = self.client.peers().into_iter().collect();
+        let mut tasks = self.tasks();
+        tasks.retain(|brick, _| now.contains(brick));
+        for brick in now {
+            tasks.entry(brick).or_insert_with(|| {
+                let wake = Arc::new(Notify::new());
+                let pull = tokio::spawn(self.clone().pull_task(brick, wake.clone()));
+                let push = tokio::spawn(self.clone().push_task(brick, self.client.hints()));
+                PeerTasks { wake, tasks: [pull, push] }
+            });
+        }
+        // An address may have changed.
+        tasks.values().for_each(|t| t.wake.notify_one());
+    }
+
+    /// Ends all tasks.
+    pub fn stop(&self) {
+        self.tasks().clear();
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Journal) -> T + Send + 'static,
+    ) -> Option<T> {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || work(&*journal)).await.ok()
+    }
+
+    async fn pull_task(self: Arc<Self>, from: BrickId, wake: Arc<Notify>) {
+        loop {
+            if self.pull(from).await == Pulled::More {
+                continue;
+            }
+            let wait = self.client.wait_for(from).unwrap_or_else(|| jittered(self.pace.poll));
+            // A hint ends the wait, also that for a peer which did not answer.
+            let _ = tokio::time::timeout(wait, wake.notified()).await;
+        }
+    }
+
+    /// One bounded round.
+    async fn pull(&self, from: BrickId) -> Pulled {
+        for _ in 0..self.pace.rounds {
+            let Some(cursors) = self.blocking(|journal| journal.heads()).await else { return Pulled::All };
+            let Ok(reply) = self.client.journal(from, cursors).await else { return Pulled::All };
+            if reply.entries.is_empty() {
+                return Pulled::All;
+            }
+            let (good, bad) = sane(reply.entries);
+            for why in bad {
+                self.rubbish.note(&*self.journal, Some(from), &why);
+            }
+            match self.blocking(move |journal| journal.absorb(from, good)).await {
+                Some(Ok(0)) | None => return Pulled::All,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(volume = %self.journal.volume(), %error, "entries from a peer cannot be kept");
+                    return Pulled::All;
+                }
+            }
+        }
+        Pulled::More
+    }
+
+    async fn push_task(self: Arc<Self>, to: BrickId, mut hints: watch::Receiver<u64>) {
+        while hints.changed().await.is_ok() {
+            tokio::time::sleep(self.pace.debounce).await;
+            hints.borrow_and_update();
+            if self.client.wait_for(to).is_some() {
+                // It asks by itself when it is back.
+                continue;
+            }
+            let Some(heads) = self.blocking(|journal| journal.heads()).await else { return };
+            if let Err(error) = self.client.send_hint(to, heads).await {
+                tracing::debug!(brick = %to, %error, "a hint did not arrive");
+            }
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Pulled {
+    /// All that there is, or that can be had now.
+    All,
+    /// The round was full.
+    More,
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.8..1.2))
+}
+
+/// Splits off entries that make no sense, and with each those that follow it in
+/// its origin's journal, which can no longer be taken. Says the kinds.
+fn sane(entries: Vec<Entry>) -> (Vec<Entry>, Vec<String>) {
+    let mut broken: HashSet<Incarnation> = HashSet::new();
+    let mut bad = Vec::new();
+    let good = entries
+        .into_iter()
+        .filter(|entry| {
+            if broken.contains(&entry.origin) {
+                return false;
+            }
+            match entry.check() {
+                Ok(()) => true,
+                Err(why) => {
+                    broken.insert(entry.origin);
+                    bad.push(why.to_string());
+                    false
+                }
+            }
+        })
+        .collect();
+    (good, bad)
+}
+
+impl Served for Exchange {
+    fn volume(&self) -> uuid::Uuid {
+        self.journal.volume()
+    }
+
+    fn brick(&self) -> BrickId {
+        self.journal.brick()
+    }
+
+    fn brick_of(&self, node: &str) -> Option<BrickId> {
+        self.journal.brick_of(node)
+    }
+
+    fn heads(&self) -> Heads {
+        self.journal.heads()
+    }
+
+    fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        self.journal.entries_after(cursors, max_bytes)
+    }
+
+    fn hinted(&self, from: BrickId, heads: &Heads) {
+        self.client.alive(from);
+        let known = self.journal.heads();
+        let news = heads.iter().any(|(origin, seq)| known.get(origin).is_none_or(|have| have < seq));
+        if news && let Some(tasks) = self.tasks().get(&from) {
+            tasks.wake.notify_one();
+        }
+        self.journal.hinted(from, heads);
+    }
+
+    fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
+        self.journal.source(file, version)
+    }
+
+    fn rejected(&self, from: Option<BrickId>, why: &str) {
+        self.journal.rejected(from, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearbrick_core::op::{Op, Place};
+
+    fn entry(origin: u64, seq: u64, name: &[u8]) -> Entry {
+        let place = Place { parent: FileId::ROOT, name: name.to_vec() };
+        Entry { origin: Incarnation(origin), seq, time: 1, file: FileId([1; 16]), op: Op::Link(place) }
+    }
+
+    #[test]
+    fn rubbish_takes_what_follows_it_in_its_journal_and_nothing_else() {
+        let entries = vec![
+            entry(1, 1, b"a"),
+            entry(2, 1, b"b"),
+            entry(1, 2, b".."),
+            entry(1, 3, b"c"),
+            entry(2, 2, b"d"),
+        ];
+        let (good, bad) = sane(entries);
+        let kept: Vec<_> = good.iter().map(|e| (e.origin.0, e.seq)).collect();
+        assert_eq!(kept, [(1, 1), (2, 1), (2, 2)]);
+        assert_eq!(bad.len(), 1);
+    }
+}

@@ -1,0 +1,134 @@
+//! Journals that keep abreast of each other: by hints at once, by polls for
+//! certain, through a third member, and past rubbish.
+
+mod peer_common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearbrick_agent::peer::Remote;
+use nearbrick_agent::peer::client::Client;
+use nearbrick_agent::peer::exchange::{Exchange, Pace};
+use nearbrick_agent::peer::server::Limits;
+use nearbrick_core::op::{Op, Place};
+use nearbrick_core::{FileId, Incarnation};
+use peer_common::*;
+
+const NODES: [(&str, u8); 3] = [("ws-a", 1), ("ws-b", 2), ("ws-c", 3)];
+/// Never within a test.
+const NO_POLL: Duration = Duration::from_secs(3600);
+
+struct Peer {
+    volume: Arc<Memory>,
+    client: Arc<Client>,
+    exchange: Arc<Exchange>,
+    server: Running,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.exchange.stop();
+    }
+}
+
+async fn peer(ca: &Ca, n: usize, poll: Duration) -> Peer {
+    let (node, id) = NODES[n];
+    let nodes: Vec<_> = NODES.map(|(n, b)| (n, brick(b))).into();
+    let volume = Memory::new(brick(id), &nodes);
+    let tls = ca.tls(node);
+    let (client, _) = client(tls.clone(), brick(id), &[]);
+    let exchange = Exchange::new(volume.clone(), client.clone(), Pace { poll, ..Pace::default() });
+    let server = start(tls, exchange.clone(), Limits::default()).await;
+    Peer { volume, client, exchange, server }
+}
+
+/// Tells `who` of these others.
+fn meet(who: &Peer, others: &[(usize, &Peer)]) {
+    let known: Vec<_> = others.iter().map(|(n, p)| (NODES[*n], p.server.address.to_string())).collect();
+    let known: Vec<_> = known.iter().map(|((node, b), at)| (brick(*b), *node, at.as_str())).collect();
+    who.client.set_members(&members(&known));
+    who.exchange.members_changed();
+}
+
+fn has(state: &State, origin: u64, seq: u64) -> bool {
+    state.journal.contains_key(&(Incarnation(origin), seq))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_brings_new_entries_at_once_in_as_many_replies_as_it_takes() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, NO_POLL).await);
+    meet(&b, &[(0, &a)]);
+    meet(&a, &[(1, &b)]);
+    a.volume.write(1, 1..=3000);
+    a.client.hint();
+    b.volume.until("all entries at b", |s| has(s, 1, 3000)).await;
+    assert!(b.volume.state.lock().unwrap().absorbs >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_are_gathered() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, NO_POLL).await);
+    meet(&b, &[(0, &a)]);
+    meet(&a, &[(1, &b)]);
+    for n in 1..=500 {
+        a.volume.write(1, n..=n);
+        a.client.hint();
+    }
+    b.volume.until("all entries at b", |s| has(s, 1, 500)).await;
+    assert!(b.volume.state.lock().unwrap().hinted.len() < 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_hints_a_poll_makes_it_certain() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, Duration::from_millis(50)).await);
+    meet(&b, &[(0, &a)]);
+    a.volume.write(1, 1..=1);
+    b.volume.until("the entry at b", |s| has(s, 1, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_reaches_a_member_through_another_that_was_never_on_together_with_its_maker() {
+    let ca = Ca::new();
+    let b = {
+        let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, Duration::from_millis(50)).await);
+        a.volume.write(1, 1..=20);
+        meet(&b, &[(0, &a)]);
+        b.volume.until("all entries at b", |s| has(s, 1, 20)).await;
+        b
+    };
+    let c = peer(&ca, 2, NO_POLL).await;
+    meet(&c, &[(1, &b)]);
+    c.volume.until("all entries at c", |s| has(s, 1, 20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_returns_on_another_address_is_asked_at_once() {
+    let ca = Ca::new();
+    let b = peer(&ca, 1, NO_POLL).await;
+    b.client.set_members(&members(&[(brick(1), "ws-a", "127.0.0.1:1")]));
+    b.exchange.members_changed();
+    let a = peer(&ca, 0, NO_POLL).await;
+    a.volume.write(1, 1..=1);
+    meet(&b, &[(0, &a)]);
+    b.volume.until("the entry at b", |s| has(s, 1, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_in_a_journal_is_dropped_and_counted_and_the_rest_comes() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, Duration::from_millis(50)).await);
+    a.volume.write(1, 1..=5);
+    let place = Place { parent: FileId::ROOT, name: b"../../etc/passwd".to_vec() };
+    a.volume.insert(entry(9, 1, Op::Link(place)));
+    a.volume.write(9, 2..=4);
+    meet(&b, &[(0, &a)]);
+    b.volume.until("the good entries at b", |s| has(s, 1, 5) && !s.rejected.is_empty()).await;
+    let state = b.volume.state.lock().unwrap();
+    assert!((1..=4).all(|seq| !has(&state, 9, seq)));
+    let (from, why) = &state.rejected[0];
+    assert_eq!(*from, Some(brick(1)));
+    assert!(why.contains("slash"), "{why}");
+}
