@@ -31,6 +31,7 @@ use crate::pending::Pending;
     printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "What its agent says of it"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it can be used; Unknown while its agent is silent"),
     printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", description = "Files in the tree as this brick knows it"),
+    printcolumn(name = "Stubs", type_ = "integer", json_path = ".status.stubs", priority = 1, description = "Files without their data here"),
     printcolumn(name = "Pending-Out", type_ = "integer", json_path = ".status.pending.files", description = "Files whose newest data is here and that others lack"),
     printcolumn(name = "Pending-Bytes", type_ = "integer", json_path = ".status.pending.bytes", description = "Bytes that others lack"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The bytes that others lack, as a person reads them"),

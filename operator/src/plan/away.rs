@@ -1,0 +1,88 @@
+//! Whether a workstation is online, away or lost.
+//!
+//! The clock of the workstation does not matter: what counts is for how long the operator, by its own
+//! clock, has seen the same `lastSeen`. An operator that has just started has seen nothing change yet;
+//! it believes the state that is written, and gives an agent the full time before it says Away.
+
+use std::time::Duration;
+
+use nearbrick_crds::WorkstationState;
+
+/// What the operator knows of an agent's reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether the agent has ever reported.
+    pub ever: bool,
+    /// For how long `lastSeen` has been what it is, by the operator's clock.
+    pub unchanged_for: Duration,
+    /// Whether the operator has seen `lastSeen` change, and has not only found it.
+    pub changed_before_my_eyes: bool,
+}
+
+/// The judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The state.
+    pub state: WorkstationState,
+    /// When it has to be judged again, if no report comes before.
+    pub again_in: Option<Duration>,
+}
+
+/// Judges a workstation.
+pub fn judge(lost: bool, written: Option<WorkstationState>, seen: Seen, away_after: Duration) -> Judgement {
+    let settled = |state| Judgement { state, again_in: None };
+    if lost {
+        return settled(WorkstationState::Lost);
+    }
+    let was_away = matches!(written, Some(WorkstationState::Away | WorkstationState::Lost));
+    if !seen.ever || (was_away && !seen.changed_before_my_eyes) {
+        return settled(WorkstationState::Away);
+    }
+    match away_after.checked_sub(seen.unchanged_for) {
+        Some(left) if !left.is_zero() => Judgement { state: WorkstationState::Online, again_in: Some(left) },
+        _ => settled(WorkstationState::Away),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use WorkstationState::{Away, Lost, Online};
+
+    const AFTER: Duration = Duration::from_secs(40);
+
+    fn seen(ever: bool, secs: u64, changed: bool) -> Seen {
+        Seen { ever, unchanged_for: Duration::from_secs(secs), changed_before_my_eyes: changed }
+    }
+
+    #[test]
+    fn table() {
+        for (lost, written, s, expected) in [
+            // Never reported.
+            (false, None, seen(false, 0, false), Away),
+            // Reports.
+            (false, None, seen(true, 0, false), Online),
+            (false, Some(Online), seen(true, 39, true), Online),
+            // Silent.
+            (false, Some(Online), seen(true, 40, true), Away),
+            (false, Some(Online), seen(true, 4000, false), Away),
+            // A new operator believes what is written...
+            (false, Some(Away), seen(true, 0, false), Away),
+            (false, Some(Online), seen(true, 0, false), Online),
+            // ...until the agent reports.
+            (false, Some(Away), seen(true, 0, true), Online),
+            // A person's word counts most, and can be taken back.
+            (true, Some(Online), seen(true, 0, true), Lost),
+            (false, Some(Lost), seen(true, 0, false), Away),
+            (false, Some(Lost), seen(true, 0, true), Online),
+        ] {
+            assert_eq!(judge(lost, written, s, AFTER).state, expected, "{lost} {written:?} {s:?}");
+        }
+    }
+
+    #[test]
+    fn an_online_workstation_is_judged_again_when_its_time_is_over() {
+        let j = judge(false, Some(Online), seen(true, 30, true), AFTER);
+        assert_eq!(j.again_in, Some(Duration::from_secs(10)));
+    }
+}

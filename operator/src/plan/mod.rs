@@ -1,0 +1,14 @@
+//! Decisions: pure functions on values, without a client, a clock or anything asynchronous.
+//!
+//! The controllers collect what these functions need, and carry out what they say. All properties
+//! that matter (who holds what, when a heal is due, what a status says) are tested here.
+
+pub mod away;
+pub mod due;
+pub mod history;
+pub mod job;
+pub mod members;
+pub mod pending;
+pub mod placement;
+pub mod schedule;
+pub mod volume;
