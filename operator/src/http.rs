@@ -1,0 +1,63 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::TcpListener;
+use warp::Filter;
+use warp::http::StatusCode;
+
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::stores::Stores;
+
+/// Seconds without an answer from the API server after which this process is not ready.
+const SILENT_AFTER: i64 = 30;
+
+/// Opens the port; the error is one line for a person.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| format!("cannot listen on {address}: {e}: choose another address with --listen"))
+}
+
+/// Serves until the shutdown.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    stores: Arc<OnceLock<Stores>>,
+    shutdown: Shutdown,
+) {
+    let health = warp::path!("healthz").map(|| "ok\n".to_string());
+    let ready = {
+        let metrics = metrics.clone();
+        let stores = stores.clone();
+        warp::path!("readyz").map(move || {
+            let (code, text) = readiness(&metrics, stores.get());
+            warp::reply::with_status(text, code)
+        })
+    };
+    let text = warp::path!("metrics").map(move || match metrics.render(stores.get()) {
+        Ok(text) => warp::http::Response::builder()
+            .header("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(error) => warp::http::Response::builder()
+            .status(StatusCode::INTERNAL_SERVER_ERROR)
+            .body(format!("cannot write the metrics: {error}\n")),
+    });
+    let routes = warp::get().and(health.or(ready).or(text));
+    warp::serve(routes).incoming(listener).graceful(shutdown.wait()).run().await;
+}
+
+fn readiness(metrics: &Metrics, stores: Option<&Stores>) -> (StatusCode, String) {
+    if metrics.contact_age() > SILENT_AFTER {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the API server does not answer\n".to_string());
+    }
+    if !metrics.is_leading() {
+        return (StatusCode::OK, "stands by\n".to_string());
+    }
+    match stores {
+        Some(stores) if stores.are_filled() => (StatusCode::OK, "leads\n".to_string()),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "leads, and still reads the objects\n".to_string()),
+    }
+}

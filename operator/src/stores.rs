@@ -1,0 +1,293 @@
+//! What the operator sees of the cluster: one watch and one store for each kind, whose events wake the
+//! controllers that depend on the object.
+//!
+//! Reconciliations read from here and never ask the API server for what is here. An event only wakes
+//! whoever could decide differently because of it: a workstation's heartbeat, which is most of the
+//! traffic, wakes nobody but the workstation's own controller.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{Config, WatchStreamExt};
+use kube::{Client, Resource, ResourceExt};
+use nearbrick_crds::{Brick, HealJob, HealPolicy, Workstation, WorkstationVolume};
+use serde::de::DeserializeOwned;
+
+/// All that is known.
+#[derive(Clone)]
+pub struct Stores {
+    /// Volumes.
+    pub volumes: Store<WorkstationVolume>,
+    /// Heal policies.
+    pub policies: Store<HealPolicy>,
+    /// Heal jobs.
+    pub jobs: Store<HealJob>,
+    /// Bricks.
+    pub bricks: Store<Brick>,
+    /// Workstations.
+    pub workstations: Store<Workstation>,
+    /// Nodes: names and labels only.
+    pub nodes: Store<PartialObjectMeta<Node>>,
+    filled: Arc<AtomicBool>,
+}
+
+impl Stores {
+    /// Whether every kind has been listed once.
+    pub fn are_filled(&self) -> bool {
+        self.filled.load(Ordering::Relaxed)
+    }
+
+    /// Returns once every kind has been listed. No decision is made before: a node that has not been
+    /// listed yet is not unknown.
+    pub async fn wait_until_filled(&self) -> bool {
+        let ready = tokio::join!(
+            self.volumes.wait_until_ready(),
+            self.policies.wait_until_ready(),
+            self.jobs.wait_until_ready(),
+            self.bricks.wait_until_ready(),
+            self.workstations.wait_until_ready(),
+            self.nodes.wait_until_ready(),
+        );
+        let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
+        self.filled.store(all, Ordering::Relaxed);
+        all
+    }
+
+    /// The policy to which a volume refers, if it does and it exists.
+    pub fn policy_of(&self, volume: &WorkstationVolume) -> Option<Arc<HealPolicy>> {
+        let name = &volume.spec.heal_policy_ref.as_ref()?.name;
+        self.policies.get(&ObjectRef::new(name).within(&volume.namespace().unwrap_or_default()))
+    }
+}
+
+/// The ends of the queues at the controllers.
+pub struct Queues {
+    /// Volumes whose bricks, placement or status may have to change.
+    pub volume: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
+    /// Volumes for which a heal may be due.
+    pub heal: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
+    /// Jobs whose progress may have changed.
+    pub job: UnboundedReceiver<ObjectRef<HealJob>>,
+    /// Policies whose volumes may have changed.
+    pub policy: UnboundedReceiver<ObjectRef<HealPolicy>>,
+}
+
+/// The ends of the queues at the watches.
+#[derive(Clone)]
+struct Wake {
+    stores: Stores,
+    volume: UnboundedSender<ObjectRef<WorkstationVolume>>,
+    heal: UnboundedSender<ObjectRef<WorkstationVolume>>,
+    job: UnboundedSender<ObjectRef<HealJob>>,
+    policy: UnboundedSender<ObjectRef<HealPolicy>>,
+}
+
+/// The stores, the queues, and the watches as a future that must be polled for as long as they are used.
+pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> + Send + use<>) {
+    let (volumes, w_volumes) = reflector::store();
+    let (policies, w_policies) = reflector::store();
+    let (jobs, w_jobs) = reflector::store();
+    let (bricks, w_bricks) = reflector::store();
+    let (workstations, w_workstations) = reflector::store();
+    let (nodes, w_nodes) = reflector::store();
+    let filled = Arc::new(AtomicBool::new(false));
+    let stores = Stores { volumes, policies, jobs, bricks, workstations, nodes, filled };
+
+    let (volume, volume_rx) = unbounded();
+    let (heal, heal_rx) = unbounded();
+    let (job, job_rx) = unbounded();
+    let (policy, policy_rx) = unbounded();
+    let wake = Wake { stores: stores.clone(), volume, heal, job, policy };
+
+    // The order of the arguments: kind, events, store's writer, whom to wake.
+    let w = wake.clone();
+    let volumes = follow(watch::<WorkstationVolume>(client), w_volumes, move |v, _| w.volume_changed(v));
+    let w = wake.clone();
+    let policies = follow(watch::<HealPolicy>(client), w_policies, move |p, _| w.policy_changed(p));
+    let w = wake.clone();
+    let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, _| w.job_changed(j));
+    let w = wake.clone();
+    let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| w.brick_changed(b, gone));
+    let w = wake.clone();
+    let mut seen = HashMap::new();
+    let workstations = follow(watch::<Workstation>(client), w_workstations, move |ws, gone| {
+        if changed(&mut seen, ws, gone, |ws| {
+            (ws.spec.lost, ws.status.as_ref().and_then(|s| s.state).map(|s| s as u8))
+        }) {
+            w.workstation_changed(ws);
+        }
+    });
+    let w = wake;
+    let mut seen = HashMap::new();
+    let nodes = follow(watch::<PartialObjectMeta<Node>>(client), w_nodes, move |node, gone| {
+        if changed(&mut seen, node, gone, |n| n.metadata.labels.clone()) {
+            w.all_volumes();
+        }
+    });
+    let all = async move {
+        tokio::join!(volumes, policies, jobs, bricks, workstations, nodes);
+    };
+    let queues = Queues { volume: volume_rx, heal: heal_rx, job: job_rx, policy: policy_rx };
+    (stores, queues, all)
+}
+
+fn watch<K>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watcher(Api::<K>::all(client.clone()), watcher::Config::default())
+}
+
+/// Keeps a store current, and calls `touched` for each object that came, changed or went (`true`).
+async fn follow<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    writer: reflector::store::Writer<K>,
+    mut touched: impl FnMut(&K, bool) + Send,
+) where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let mut said = false;
+    let mut events = std::pin::pin!(events.default_backoff().reflect(writer));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => touched(&object, false),
+            Ok(Event::Delete(object)) => touched(&object, true),
+            Ok(Event::Init) => {}
+            Ok(Event::InitDone) => {
+                if std::mem::take(&mut said) {
+                    tracing::info!("watches {} again", K::plural(&()));
+                }
+            }
+            Err(error) => {
+                if !said {
+                    tracing::warn!("{}", explain(&K::plural(&()), &error));
+                    said = true;
+                }
+            }
+        }
+    }
+}
+
+fn explain(plural: &str, error: &watcher::Error) -> String {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(s))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code,
+        _ => 0,
+    };
+    match code {
+        404 => {
+            format!("cannot list {plural}: this cluster does not have the kind: apply the CRDs; tries again")
+        }
+        401 | 403 => format!("may not list {plural}: apply the operator's RBAC; tries again"),
+        _ => format!("the watch of {plural} broke: {error}; tries again"),
+    }
+}
+
+/// Whether the part of an object that `part` takes differs from when it was last seen.
+fn changed<K, P>(seen: &mut HashMap<String, u64>, object: &K, gone: bool, part: impl FnOnce(&K) -> P) -> bool
+where
+    K: Resource,
+    P: Hash,
+{
+    let name = object.name_any();
+    if gone {
+        seen.remove(&name);
+        return true;
+    }
+    let mut hasher = std::hash::DefaultHasher::new();
+    part(object).hash(&mut hasher);
+    let hash = hasher.finish();
+    seen.insert(name, hash) != Some(hash)
+}
+
+/// A reference to the volume that `spec.volumeRef` of an object names.
+pub fn volume_ref(namespace: Option<String>, name: &str) -> ObjectRef<WorkstationVolume> {
+    ObjectRef::new(name).within(&namespace.unwrap_or_default())
+}
+
+impl Wake {
+    // A queue whose receiver is gone belongs to a controller that has ended: then nobody needs waking.
+
+    fn both(&self, volume: &ObjectRef<WorkstationVolume>) {
+        let _ = self.volume.unbounded_send(volume.clone());
+        let _ = self.heal.unbounded_send(volume.clone());
+    }
+
+    fn volume_changed(&self, volume: &WorkstationVolume) {
+        // Also policies to which it no longer refers.
+        let namespace = volume.namespace();
+        for policy in self.stores.policies.state() {
+            if policy.namespace() == namespace {
+                let _ = self.policy.unbounded_send(ObjectRef::from_obj(&*policy));
+            }
+        }
+    }
+
+    fn policy_changed(&self, policy: &HealPolicy) {
+        let (namespace, name) = (policy.namespace(), policy.name_any());
+        for volume in self.stores.volumes.state() {
+            let refers = volume.spec.heal_policy_ref.as_ref().is_some_and(|r| r.name == name);
+            if refers && volume.namespace() == namespace {
+                let _ = self.heal.unbounded_send(ObjectRef::from_obj(&*volume));
+            }
+        }
+    }
+
+    fn job_changed(&self, job: &HealJob) {
+        let volume = volume_ref(job.namespace(), &job.spec.volume_ref.name);
+        self.both(&volume);
+        if let Some(volume) = self.stores.volumes.get(&volume) {
+            self.volume_changed(&volume);
+        }
+    }
+
+    fn brick_changed(&self, brick: &Brick, gone: bool) {
+        self.both(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
+        if gone {
+            self.active_jobs_for(&[(brick.namespace().unwrap_or_default(), brick.name_any())]);
+        }
+    }
+
+    fn workstation_changed(&self, workstation: &Workstation) {
+        let node = workstation.name_any();
+        let bricks = self.stores.bricks.state_filter(|b| b.spec.node == node);
+        for brick in &bricks {
+            self.both(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
+        }
+        let names: Vec<_> =
+            bricks.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())).collect();
+        self.active_jobs_for(&names);
+    }
+
+    /// Wakes the jobs that have not ended and wait for one of these bricks.
+    fn active_jobs_for(&self, bricks: &[(String, String)]) {
+        for job in self.stores.jobs.state() {
+            let Some(status) = &job.status else { continue };
+            let namespace = job.namespace().unwrap_or_default();
+            let waits = bricks.iter().any(|(ns, b)| *ns == namespace && status.targets.contains(b));
+            if waits && !status.phase.is_some_and(nearbrick_crds::JobPhase::is_ended) {
+                let _ = self.job.unbounded_send(ObjectRef::from_obj(&*job));
+            }
+        }
+    }
+
+    fn all_volumes(&self) {
+        for volume in self.stores.volumes.state() {
+            let _ = self.volume.unbounded_send(ObjectRef::from_obj(&*volume));
+        }
+    }
+}
+
+/// How controllers take their queues: events that come close together are one reconciliation.
+pub fn controller_config() -> Config {
+    Config::default().debounce(std::time::Duration::from_millis(100)).concurrency(8)
+}

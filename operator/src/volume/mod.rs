@@ -1,0 +1,30 @@
+//! The controller of volumes: bricks and workstations for members, placement, and the summary of what
+//! the bricks report.
+
+mod apply;
+mod build;
+mod dereference;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use nearbrick_crds::WorkstationVolume;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// All of it is derived again after this time, so that a lost event heals.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Brings what belongs to a volume in line with its spec, and its status in line with what is.
+pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) -> Result<Action, Error> {
+    let found = dereference::dereference(&context.stores, &volume);
+    let valid = validate::validate(&volume, found)?;
+    let built = build::build(&valid);
+    apply::apply(&context, &built).await?;
+    status::write(&context, &volume, &valid, &built).await?;
+    Ok(Action::requeue(AGAIN))
+}

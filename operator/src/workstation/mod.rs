@@ -1,0 +1,48 @@
+//! The controller of workstations: Online, Away or Lost; and Unknown where the agent is silent.
+
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use nearbrick_crds::Workstation;
+use tokio::time::Instant;
+
+use crate::backoff::lock;
+use crate::context::{Context, Heartbeat};
+use crate::error::Error;
+use crate::plan::away::{Seen, judge};
+
+/// All of it is derived again after this time, so that a lost event heals.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Judges a workstation.
+pub async fn reconcile(workstation: Arc<Workstation>, context: Arc<Context>) -> Result<Action, Error> {
+    let seen = see(&context, &workstation);
+    let written = workstation.status.as_ref().and_then(|s| s.state);
+    let judgement = judge(workstation.spec.lost, written, seen, context.settings.away_after);
+    status::write(&context, &workstation, judgement.state).await?;
+    Ok(Action::requeue(judgement.again_in.unwrap_or(AGAIN).max(Duration::from_millis(100))))
+}
+
+/// Notes the heartbeat, and for how long it has been the same by our own clock.
+fn see(context: &Context, workstation: &Workstation) -> Seen {
+    let last_seen = workstation.status.as_ref().and_then(|s| s.last_seen.as_ref()).map(|t| t.0);
+    let now = Instant::now();
+    let mut heartbeats = lock(&context.heartbeats);
+    let beat = heartbeats.entry(workstation.name_any()).or_insert(Heartbeat {
+        last_seen,
+        since: now,
+        changed: false,
+    });
+    if beat.last_seen != last_seen {
+        *beat = Heartbeat { last_seen, since: now, changed: true };
+    }
+    Seen {
+        ever: last_seen.is_some(),
+        unchanged_for: now.saturating_duration_since(beat.since),
+        changed_before_my_eyes: beat.changed,
+    }
+}

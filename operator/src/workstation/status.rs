@@ -1,0 +1,129 @@
+//! The operator's part of a workstation's status; and of its bricks', while the agent is silent.
+//!
+//! The agent writes Ready and SafeToLeave itself. When it falls silent, the operator takes these over
+//! and says Unknown; the agent's next report takes them back.
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use nearbrick_crds::condition::{self, Finding, Status};
+use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
+use nearbrick_crds::pending::human_files;
+use nearbrick_crds::unacted::Unacted;
+use nearbrick_crds::{Brick, BrickStatus, Condition, Workstation, WorkstationState, WorkstationStatus};
+use serde_json::json;
+
+use crate::context::{Context, News};
+use crate::error::{Error, is_not_found};
+use crate::patch::{Owned, apply_status};
+use crate::plan::volume::unacted_finding;
+
+const ONLINE: Owned = Owned {
+    manager: OPERATOR_MANAGER,
+    fields: &["state", "observedGeneration"],
+    conditions: &[condition::SPEC_ACTED_ON],
+};
+
+const SILENT: Owned =
+    Owned { conditions: &[condition::SPEC_ACTED_ON, condition::READY, condition::SAFE_TO_LEAVE], ..ONLINE };
+
+/// Writes it, if it says something new.
+pub async fn write(context: &Context, ws: &Workstation, state: WorkstationState) -> Result<(), Error> {
+    let before = ws.status.clone().unwrap_or_default();
+    let generation = ws.metadata.generation;
+    let mut findings = vec![unacted_finding(&ws.spec.unacted())];
+    let silent = state != WorkstationState::Online;
+    if silent {
+        let (reason, line) = why(&before, state);
+        for type_ in [condition::READY, condition::SAFE_TO_LEAVE] {
+            findings.push(Finding::new(type_, Status::Unknown, reason, line.clone()));
+        }
+    }
+    let status = WorkstationStatus {
+        state: Some(state),
+        observed_generation: generation,
+        conditions: condition::conditions(&before.conditions, &findings, generation, &now()),
+        ..WorkstationStatus::default()
+    };
+    let api: Api<Workstation> = Api::all(context.client.clone());
+    let owned = if silent { SILENT } else { ONLINE };
+    if apply_status(&api, ws, &status, &owned).await? {
+        context.metrics.wrote("workstation");
+        tell(context, ws, &before, state).await;
+    }
+    if silent {
+        mark_bricks(context, ws, state).await?;
+    }
+    Ok(())
+}
+
+fn why(before: &WorkstationStatus, state: WorkstationState) -> (&'static str, String) {
+    if state == WorkstationState::Lost {
+        return ("WorkstationLost", "spec.lost is true: what it held alone is gone".to_string());
+    }
+    match &before.last_seen {
+        None => ("NeverReported", "no report from its brick-agent yet: is it running there?".to_string()),
+        Some(at) => (
+            "AgentSilent",
+            format!(
+                "no report since {}: switch it on, or see its brick-agent's log",
+                at.0.strftime("%Y-%m-%dT%H:%M:%SZ")
+            ),
+        ),
+    }
+}
+
+/// A workstation that leaves with data that nobody else has is a warning; one that goes home is not.
+async fn tell(context: &Context, ws: &Workstation, before: &WorkstationStatus, state: WorkstationState) {
+    if before.state == Some(state) || (before.state.is_none() && state != WorkstationState::Lost) {
+        return;
+    }
+    let alone = before.pending_out.as_ref().map_or(0, |p| p.files);
+    let (warning, reason, note) = match state {
+        WorkstationState::Online => (false, "WorkstationOnline", "its agent reports again".to_string()),
+        WorkstationState::Away if alone > 0 => (
+            true,
+            "WorkstationAway",
+            format!("it went away with {} that others still lack", human_files(alone)),
+        ),
+        WorkstationState::Away => (false, "WorkstationAway", "its agent is silent".to_string()),
+        WorkstationState::Lost => {
+            (true, "WorkstationLost", "a person said that it will not return".to_string())
+        }
+    };
+    let news = News { warning, reason, action: "Watch", note, related: None };
+    context.tell(&ws.object_ref(&()), news).await;
+}
+
+/// Says Ready Unknown on each of its bricks.
+async fn mark_bricks(context: &Context, ws: &Workstation, state: WorkstationState) -> Result<(), Error> {
+    let node = ws.name_any();
+    let before = ws.status.clone().unwrap_or_default();
+    let (reason, line) = why(&before, state);
+    let finding = Finding::new(condition::READY, Status::Unknown, reason, line);
+    for brick in context.stores.bricks.state_filter(|b| b.spec.node == node) {
+        let old: &[Condition] = brick.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        if condition::find(old, condition::READY).is_some_and(|c| c.status == "Unknown" && c.reason == reason)
+        {
+            continue;
+        }
+        let condition = condition::condition(old, &finding, brick.metadata.generation, &now());
+        let status = BrickStatus { conditions: vec![condition], ..BrickStatus::default() };
+        let name = brick.name_any();
+        let body = json!({
+            "apiVersion": Brick::api_version(&()),
+            "kind": Brick::kind(&()),
+            "status": status,
+        });
+        let api: Api<Brick> = Api::namespaced(context.client.clone(), &brick.namespace().unwrap_or_default());
+        match api
+            .patch_status(&name, &PatchParams::apply(OPERATOR_MANAGER).force(), &Patch::Apply(&body))
+            .await
+        {
+            Ok(_) => context.metrics.wrote("workstation"),
+            // It went in the meantime.
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(Error::api(format!("write the status of Brick {name}"))(error)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The objects around one volume, from the stores: what the first step of several controllers collects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use nearbrick_crds::{Brick, HealJob, JobPhase};
+
+use crate::agent::Agent;
+use crate::plan::pending::{Report, Target, by_target};
+use crate::stores::Stores;
+
+/// A brick and its agent.
+#[derive(Clone, Debug)]
+pub struct BrickEntry {
+    /// The object.
+    pub brick: Arc<Brick>,
+    /// The agent of its node.
+    pub agent: Agent,
+}
+
+/// The objects around one volume.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Its bricks, by name.
+    pub bricks: BTreeMap<String, BrickEntry>,
+    /// Its heal jobs.
+    pub jobs: Vec<Arc<HealJob>>,
+}
+
+impl World {
+    /// Collects what belongs to the volume called `name` with this UID. A brick of an earlier volume of
+    /// the same name is not this volume's: it goes with its owner.
+    pub fn collect(stores: &Stores, namespace: &str, name: &str, uid: &str) -> Self {
+        let bricks = stores
+            .bricks
+            .state_filter(|b| {
+                b.spec.volume_ref.name == name
+                    && b.spec.volume_uuid == uid
+                    && b.metadata.namespace.as_deref() == Some(namespace)
+            })
+            .into_iter()
+            .map(|brick| {
+                let ws = stores.workstations.get(&ObjectRef::new(&brick.spec.node));
+                let agent = Agent::of(ws.as_deref());
+                (brick.name_any(), BrickEntry { brick, agent })
+            })
+            .collect();
+        let jobs = stores.jobs.state_filter(|j| {
+            j.spec.volume_ref.name == name && j.metadata.namespace.as_deref() == Some(namespace)
+        });
+        Self { bricks, jobs }
+    }
+
+    /// What each brick lacks.
+    pub fn targets(&self) -> BTreeMap<String, Target> {
+        let reports: Vec<Report> =
+            self.bricks.iter().map(|(name, e)| Report::of(name, &e.brick, e.agent.online)).collect();
+        by_target(&reports)
+    }
+
+    /// Whether a job has not ended.
+    pub fn is_healing(&self) -> bool {
+        self.jobs.iter().any(|j| is_active(j))
+    }
+}
+
+/// Whether a job has not ended and is not being deleted.
+pub fn is_active(job: &HealJob) -> bool {
+    job.metadata.deletion_timestamp.is_none()
+        && !job.status.as_ref().and_then(|s| s.phase).is_some_and(JobPhase::is_ended)
+}
