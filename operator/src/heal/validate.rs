@@ -188,6 +188,6 @@ fn ended(job: &nearbrick_crds::HealJob) -> Option<Ended> {
 fn all_reported_since(world: &World, since: Timestamp) -> bool {
     world.bricks.values().filter(|e| e.agent.online).all(|e| {
         let brick = e.brick.status.as_ref().and_then(|s| s.heartbeat.as_ref()).map(|t| t.0);
-        [brick, e.agent.last_seen].into_iter().flatten().any(|at| at > since)
+        brick.or(e.agent.last_seen).is_some_and(|at| at > since)
     })
 }

@@ -43,8 +43,10 @@ impl MemberView {
         self.silent_since.is_some() || self.lost
     }
 
+    /// Whether what it holds and lacks is known at present: a brick that its agent does not use, or has
+    /// not opened yet, says nothing.
     fn reports(&self) -> bool {
-        self.state.is_some() && !self.silent()
+        self.state.is_some() && self.files.is_some() && !self.silent()
     }
 }
 
@@ -93,7 +95,7 @@ pub fn summarise(input: &Input) -> Summary {
     let heard = input.members.iter().any(|m| m.state.is_some());
     let conflicts = input.members.iter().filter_map(|m| m.conflicts).max();
     let broken =
-        |m: &&MemberView| m.reports() && matches!(m.state, Some(BrickState::Refused | BrickState::Degraded));
+        |m: &&MemberView| !m.silent() && matches!(m.state, Some(BrickState::Refused | BrickState::Degraded));
     let complete = !input.members.is_empty() && input.members.iter().all(MemberView::reports);
 
     let phase = if input.terminating {
@@ -167,7 +169,7 @@ fn ready(input: &Input) -> Finding {
         input
             .members
             .iter()
-            .filter(move |m| m.reports() && m.state == Some(state))
+            .filter(move |m| !m.silent() && m.state == Some(state))
             .map(said)
             .collect::<Vec<_>>()
     };
@@ -214,6 +216,19 @@ fn silence(members: &[MemberView]) -> Option<(&'static str, String)> {
     }
 }
 
+/// Why not everything is known, as a reason and a line.
+fn unknown(members: &[MemberView]) -> (&'static str, String) {
+    silence(members).unwrap_or_else(|| {
+        let closed = |m: &&MemberView| m.state.is_some() && m.files.is_none();
+        let closed: Vec<&str> = members.iter().filter(closed).map(|m| m.brick.as_str()).collect();
+        if closed.is_empty() {
+            ("NeverReported", "not every brick has reported yet: what it holds is not known".to_string())
+        } else {
+            ("BrickNotOpen", format!("what {} holds is not known: it is not open", closed.join(", ")))
+        }
+    })
+}
+
 fn to_second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
@@ -233,9 +248,7 @@ fn protected(input: &Input, all: Counts, fresh: Counts, complete: bool) -> Findi
         return finding(Status::False, "Pending", top(&list));
     }
     if !complete {
-        let (reason, mut line) = silence(input.members).unwrap_or_else(|| {
-            ("NeverReported", "not every brick has reported yet: what it holds is not known".to_string())
-        });
+        let (reason, mut line) = unknown(input.members);
         if all.files > 0 {
             line.push_str(&format!("; by the last reports {} are still to be made", copies(all.files)));
         }
@@ -277,8 +290,7 @@ fn conflict_free(input: &Input, conflicts: Option<u64>, complete: bool) -> Findi
             ),
         ),
         _ if !complete => {
-            let (reason, line) = silence(input.members)
-                .unwrap_or_else(|| ("NeverReported", "not every brick has reported yet".to_string()));
+            let (reason, line) = unknown(input.members);
             finding(Status::Unknown, reason, line)
         }
         None => finding(Status::Unknown, "NotReported", "no brick has reported a count".to_string()),
@@ -406,10 +418,14 @@ mod tests {
         m[1] = member("b");
         m[1].state = Some(BrickState::Refused);
         m[1].message = Some("the directory holds another volume".into());
+        m[1].files = None;
         let s = sum_up(&m, &[], false);
         assert_eq!(s.health, VolumeHealth::Degraded);
         let expected = (Status::False, "BrickRefused", "v.b: the directory holds another volume");
         assert_eq!(found(&s, condition::READY), expected);
+        let (status, reason, line) = found(&s, condition::PROTECTED);
+        assert_eq!((status, reason), (Status::Unknown, "BrickNotOpen"));
+        assert!(line.contains("v.b"), "{line}");
     }
 
     #[test]
