@@ -1,0 +1,106 @@
+//! Keys, certificates and command lines of a control plane, wherever it runs.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Result};
+use crate::kubeconfig;
+use crate::pki::{Authority, Pair, Subject, token_keys, write_file};
+
+/// The cluster's CA, and the files that the API server needs.
+pub struct Keys {
+    /// Signs users' certificates.
+    pub authority: Authority,
+    /// Where the files are.
+    pub dir: PathBuf,
+}
+
+impl Keys {
+    /// Makes all of them for an API server that is reached at these addresses.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn make(dir: &Path, addresses: &[IpAddr]) -> Result<Self> {
+        std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
+        let authority = Authority::new("nearbrick-lab")?;
+        write_file(&dir.join("ca.crt"), authority.cert(), 0o644)?;
+        let dns = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let subject = Subject { name: "kube-apiserver", dns: &dns, addresses, ..Default::default() };
+        authority.sign(&subject)?.write(dir, "apiserver")?;
+        let (public, private) = token_keys()?;
+        write_file(&dir.join("tokens.pub"), &public, 0o644)?;
+        write_file(&dir.join("tokens.key"), &private, 0o600)?;
+        Ok(Self { authority, dir: dir.to_path_buf() })
+    }
+
+    /// A user's certificate.
+    ///
+    /// # Errors
+    /// The name cannot stand in a certificate.
+    pub fn user(&self, name: &str, group: Option<&str>) -> Result<Pair> {
+        self.authority.sign(&Subject { name, group, ..Default::default() })
+    }
+
+    /// Writes the kubeconfig of a user.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn kubeconfig(&self, path: &Path, server: &str, user: &str, group: Option<&str>) -> Result<()> {
+        let pair = self.user(user, group)?;
+        kubeconfig::write(path, server, self.authority.cert(), user, &pair)
+    }
+}
+
+/// etcd's arguments, for one that serves only this machine.
+pub fn etcd(data: &Path, client: u16, peer: u16) -> Vec<String> {
+    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    vec![
+        "--name=lab".to_owned(),
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=lab={peer}"),
+        "--log-level=warn".to_owned(),
+    ]
+}
+
+/// kube-apiserver's arguments.
+pub fn apiserver(keys: &Path, etcd: u16, bind: IpAddr, advertise: IpAddr, port: u16) -> Vec<String> {
+    let key = |name: &str| keys.join(name).display().to_string();
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        format!("--bind-address={bind}"),
+        format!("--advertise-address={advertise}"),
+        format!("--secure-port={port}"),
+        format!("--tls-cert-file={}", key("apiserver.crt")),
+        format!("--tls-private-key-file={}", key("apiserver.key")),
+        format!("--client-ca-file={}", key("ca.crt")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-key-file={}", key("tokens.pub")),
+        format!("--service-account-signing-key-file={}", key("tokens.key")),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        "--allow-privileged=true".to_owned(),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+    ]
+}
+
+/// kube-controller-manager's arguments. No controller judges nodes: the lab's have no kubelet.
+pub fn controller_manager(keys: &Path, kubeconfig: &Path) -> Vec<String> {
+    let kubeconfig = kubeconfig.display();
+    vec![
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        format!("--service-account-private-key-file={}", keys.join("tokens.key").display()),
+        format!("--root-ca-file={}", keys.join("ca.crt").display()),
+        "--use-service-account-credentials=true".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--leader-elect=false".to_owned(),
+        "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller".to_owned(),
+    ]
+}
