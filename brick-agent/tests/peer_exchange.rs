@@ -1,6 +1,8 @@
 //! Journals that keep abreast of each other: by hints at once, by polls for
 //! certain, through a third member, and past rubbish.
 
+#![allow(clippy::unwrap_used)]
+
 mod peer_common;
 
 use std::sync::Arc;

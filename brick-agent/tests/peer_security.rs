@@ -1,5 +1,7 @@
 //! Who is refused, and what rubbish does: nothing.
 
+#![allow(clippy::unwrap_used)]
+
 mod peer_common;
 
 use std::sync::Arc;

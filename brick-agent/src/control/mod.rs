@@ -1,1 +1,17 @@
-//! See the crate's documentation.
+//! The Kubernetes API: what to mount, when to heal, and reports.
+//!
+//! * [`watch`] follows the objects that concern this workstation ([`tracked`]: whole lists only);
+//! * [`convert`] makes a volume's configuration of them, [`cache`] keeps it on disk;
+//! * [`facts`] is what the agent knows, [`status`] makes reports of it, [`report`] writes them,
+//!   [`events`] tells people;
+//! * [`jobs`] runs heal jobs;
+//! * [`api`] is the way to the server.
+//!
+//! Invariant: nothing here holds up local work. Without the API everything that
+//! is mounted stays mounted, and reports resume by themselves.
+
+pub mod api;
+pub mod cache;
+pub mod convert;
+pub mod tracked;
+pub mod watch;

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::connection::{CallError, Connection, Frames, collect, refusal};
-use super::frame::Frame;
+use super::receive::{Taken, take_files, take_range};
 use super::tls::Tls;
 use super::wire::{self, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest, ReadRequest};
 use super::{FetchSink, Remote};
@@ -114,7 +114,9 @@ impl Peer {
         let wait = state.down.map_or(FIRST_BACKOFF, |d| (d.wait * 2).min(LAST_BACKOFF));
         state.down = Some(Down { until: Instant::now() + wait, wait, slow });
         let text = error.to_string();
-        if state.said.as_ref() != Some(&text) {
+        if self.address.is_none() {
+            // It has never been on yet: no news.
+        } else if state.said.as_ref() != Some(&text) {
             tracing::info!(brick = %self.brick, node = self.node, "the peer does not answer: {text}");
             state.said = Some(text);
         }
@@ -430,103 +432,6 @@ fn batches(items: &[FetchItem]) -> impl Iterator<Item = &[FetchItem]> {
         rest = later;
         (!batch.is_empty()).then_some(batch)
     })
-}
-
-/// The answer to a ranged read: bytes, or why not. An error is of the connection.
-async fn take_range(frames: &mut Frames, wanted: &ReadRequest) -> Result<Result<Vec<u8>, Reason>, CallError> {
-    let size = match frames.next().await? {
-        Some(Frame::Begin { file, version, size })
-            if file == wanted.file && version == wanted.version && size <= u64::from(wanted.len) =>
-        {
-            usize::try_from(size).map_err(|_| CallError::Rubbish("a range over its bound"))?
-        }
-        Some(Frame::Failed { file, reason }) if file == wanted.file => {
-            return end_of(frames).await.map(|()| Err(reason));
-        }
-        Some(_) => return Err(CallError::Rubbish("another range than the one asked for")),
-        None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
-    };
-    let mut bytes = Vec::with_capacity(size);
-    loop {
-        match frames.next().await? {
-            Some(Frame::Data(data)) if bytes.len() + data.len() <= size => bytes.extend_from_slice(&data),
-            Some(Frame::End { hash }) if bytes.len() == size => {
-                if *blake3::hash(&bytes).as_bytes() != hash {
-                    return Err(CallError::Rubbish("a range whose hash is wrong"));
-                }
-                return end_of(frames).await.map(|()| Ok(bytes));
-            }
-            Some(Frame::Failed { file, reason }) if file == wanted.file => {
-                return end_of(frames).await.map(|()| Err(reason));
-            }
-            Some(_) => return Err(CallError::Rubbish("a range of another size than announced")),
-            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
-        }
-    }
-}
-
-async fn end_of(frames: &mut Frames) -> Result<(), CallError> {
-    match frames.next().await? {
-        None => Ok(()),
-        Some(_) => Err(CallError::Rubbish("more files than were asked for")),
-    }
-}
-
-enum Taken {
-    All,
-    Cancelled,
-}
-
-/// Passes files to the sink, in the order of `items`. `open` is the file that
-/// has begun and not ended.
-async fn take_files(
-    frames: &mut Frames,
-    items: &[FetchItem],
-    sink: &mut dyn FetchSink,
-    open: &mut Option<FileId>,
-) -> Result<Taken, CallError> {
-    for item in items {
-        if sink.cancelled() {
-            return Ok(Taken::Cancelled);
-        }
-        let size = match frames.next().await? {
-            Some(Frame::Begin { file, version, size }) if file == item.file => {
-                if !version.includes(&item.version) {
-                    return Err(CallError::Rubbish("an older version than the one asked for"));
-                }
-                sink.begin(file, version, size);
-                *open = Some(file);
-                size
-            }
-            Some(Frame::Failed { file, reason }) if file == item.file => {
-                sink.failed(file, reason);
-                continue;
-            }
-            Some(_) => return Err(CallError::Rubbish("another file than the one asked for")),
-            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
-        };
-        let mut got = 0u64;
-        loop {
-            match frames.next().await? {
-                Some(Frame::Data(data)) if data.len() as u64 <= size - got => {
-                    got += data.len() as u64;
-                    sink.data(item.file, &data);
-                }
-                Some(Frame::End { hash }) if got == size => {
-                    sink.end(item.file, hash);
-                    break;
-                }
-                Some(Frame::Failed { file, reason }) if file == item.file => {
-                    sink.failed(file, reason);
-                    break;
-                }
-                Some(_) => return Err(CallError::Rubbish("a file of another size than announced")),
-                None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
-            }
-        }
-        *open = None;
-    }
-    end_of(frames).await.map(|()| Taken::All)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! * [`frame`]: the frames of a stream of files.
 //! * [`tls`]: certificates, and which node the other side is.
 //! * [`server`] accepts connections, [`routes`] answers requests, [`send`] streams files.
-//! * [`client`]: the other side, with [`connection`]s kept per peer.
+//! * [`client`]: the other side, with [`connection`]s kept per peer, and [`receive`] for streams.
 //! * [`exchange`]: keeps this brick's journal abreast of its peers'.
 //! * [`rubbish`]: counts what makes no sense, and logs it once per kind.
 //!
@@ -16,6 +16,7 @@ pub mod client;
 pub mod connection;
 pub mod exchange;
 pub mod frame;
+pub mod receive;
 pub mod routes;
 pub mod rubbish;
 pub mod send;

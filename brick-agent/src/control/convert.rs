@@ -1,0 +1,353 @@
+//! From API objects to a [`VolumeConfig`]: pure, and careful with every value,
+//! because what it says is used as a path, an address or an identity.
+
+use std::path::{Component, Path, PathBuf};
+
+use nearbrick_core::BrickId;
+use nearbrick_crds as crds;
+use nearbrick_crds::{Brick, WorkstationVolume};
+use uuid::Uuid;
+
+use crate::config::{Member, PlacementRule, StaleReads, VolumeConfig};
+
+/// Why there is no configuration from these objects. For the brick's status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadObject {
+    /// A field has no usable value.
+    #[error("{field} of Brick {brick} is {value:?}: {wanted}")]
+    Field {
+        /// The brick's name.
+        brick: String,
+        /// The field.
+        field: &'static str,
+        /// Its value, cut short.
+        value: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// The volume is gone, or is another one of the same name.
+    #[error(
+        "WorkstationVolume {name} has UID {found}, but Brick {brick} was made for {wanted}; the operator will replace the Brick"
+    )]
+    OtherVolume {
+        /// The volume's name.
+        name: String,
+        /// Its UID.
+        found: String,
+        /// The brick's name.
+        brick: String,
+        /// What the brick wants.
+        wanted: String,
+    },
+}
+
+/// Where a brick is, by its namespace and volume name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of the volume.
+    pub volume: String,
+}
+
+impl VolumeKey {
+    /// Of this configuration.
+    pub fn of(config: &VolumeConfig) -> Self {
+        VolumeKey { namespace: config.namespace.clone(), volume: config.name.clone() }
+    }
+
+    /// Of the volume of this brick.
+    pub fn of_brick(brick: &Brick) -> Self {
+        VolumeKey {
+            namespace: brick.metadata.namespace.clone().unwrap_or_default(),
+            volume: brick.spec.volume_ref.name.clone(),
+        }
+    }
+
+    /// Below `dir`, in a folder of the namespace.
+    pub fn below(&self, dir: &Path) -> PathBuf {
+        dir.join(&self.namespace).join(&self.volume)
+    }
+}
+
+impl std::fmt::Display for VolumeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.volume)
+    }
+}
+
+/// Whether `name` can be one folder: what the API server admits as a name can, but it is not trusted.
+fn is_folder(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains(['/', '\0'])
+}
+
+fn cut(value: &str) -> String {
+    value.chars().take(80).collect()
+}
+
+/// What the agent of `own.spec.node` needs to know of the volume.
+///
+/// `members` are the bricks of the volume that are known, of any volume UID; `previous`
+/// is the last configuration: its placement stays while the present one
+/// names bricks that are not known yet.
+///
+/// # Errors
+/// One clear line for the brick's status.
+pub fn volume_config(
+    own: &Brick,
+    volume: &WorkstationVolume,
+    members: &[impl AsRef<Brick>],
+    bricks_dir: &Path,
+    previous: Option<&VolumeConfig>,
+) -> Result<VolumeConfig, BadObject> {
+    let own_name = own.metadata.name.clone().unwrap_or_default();
+    let field = |field, value: &str, wanted| BadObject::Field {
+        brick: own_name.clone(),
+        field,
+        value: cut(value),
+        wanted,
+    };
+    let key = VolumeKey::of_brick(own);
+    if !is_folder(&key.namespace) {
+        return Err(field("metadata.namespace", &key.namespace, "it cannot be the name of a folder"));
+    }
+    if !is_folder(&key.volume) {
+        return Err(field("spec.volumeRef.name", &key.volume, "it cannot be the name of a folder"));
+    }
+    let volume_uuid: Uuid = own
+        .spec
+        .volume_uuid
+        .parse()
+        .map_err(|_| field("spec.volumeUuid", &own.spec.volume_uuid, "it must be a UUID"))?;
+    let brick: BrickId =
+        own.spec.uuid.parse().map_err(|_| field("spec.uuid", &own.spec.uuid, "it must be a UUID"))?;
+    let found = volume.metadata.uid.as_deref().unwrap_or_default();
+    if found.parse() != Ok(volume_uuid) {
+        return Err(BadObject::OtherVolume {
+            name: key.volume,
+            found: cut(found),
+            brick: own_name,
+            wanted: volume_uuid.to_string(),
+        });
+    }
+    let path = match &own.spec.path {
+        None => key.below(bricks_dir),
+        Some(path) => {
+            let wanted = "it must be absolute, without '..'";
+            let path = Path::new(path);
+            if !path.is_absolute() || path.components().any(|c| c == Component::ParentDir) {
+                return Err(field("spec.path", &path.to_string_lossy(), wanted));
+            }
+            path.to_owned()
+        }
+    };
+    let members = members_of(own, brick, volume_uuid, members);
+    let placement = placement(volume, &members)
+        .unwrap_or_else(|| previous.map(|p| p.placement.clone()).unwrap_or_default());
+    Ok(VolumeConfig {
+        namespace: key.namespace,
+        name: key.volume,
+        volume_uuid,
+        node: own.spec.node.clone(),
+        brick,
+        path,
+        was_initialised: own.status.as_ref().is_some_and(|s| s.incarnation.is_some())
+            || previous.is_some_and(|p| p.was_initialised && p.brick == brick),
+        members,
+        placement,
+        stale_reads: match volume.spec.stale_reads.unwrap_or_default() {
+            crds::StaleReads::Allow => StaleReads::Allow,
+            crds::StaleReads::Warn => StaleReads::Warn,
+            crds::StaleReads::Fail => StaleReads::Fail,
+        },
+    })
+}
+
+/// The bricks of the volume, sorted; this one is always among them. A brick
+/// whose identity cannot be read is none.
+fn members_of(own: &Brick, brick: BrickId, volume: Uuid, all: &[impl AsRef<Brick>]) -> Vec<Member> {
+    let same_volume =
+        |b: &&Brick| b.spec.volume_ref == own.spec.volume_ref && b.spec.volume_uuid.parse() == Ok(volume);
+    let member = |b: &Brick| {
+        Some(Member {
+            brick: b.spec.uuid.parse().ok()?,
+            name: b.metadata.name.clone()?,
+            node: b.spec.node.clone(),
+            address: b.status.as_ref().and_then(|s| s.address.clone()),
+        })
+    };
+    let others = all.iter().map(AsRef::as_ref).filter(same_volume).filter_map(member);
+    let mut members: Vec<Member> = others.filter(|m| m.brick != brick && m.node != own.spec.node).collect();
+    members.extend(member(own));
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    members.dedup_by(|a, b| a.brick == b.brick);
+    members
+}
+
+/// None while it names bricks that are not known.
+fn placement(volume: &WorkstationVolume, members: &[Member]) -> Option<Vec<PlacementRule>> {
+    let id = |name: &String| members.iter().find(|m| m.name == *name).map(|m| m.brick);
+    let rules = volume.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default();
+    rules
+        .iter()
+        .map(|rule| {
+            Some(PlacementRule {
+                creator: rule.creator.clone(),
+                paths: rule.paths.clone(),
+                bricks: rule.bricks.iter().map(id).collect::<Option<_>>()?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use kube::api::ObjectMeta;
+    use nearbrick_crds::{BrickSpec, BrickStatus, LocalRef, WorkstationVolumeSpec, WorkstationVolumeStatus};
+
+    const UID: &str = "11111111-1111-1111-1111-111111111111";
+
+    pub(crate) fn brick(node: &str, n: u8) -> Brick {
+        Brick {
+            metadata: ObjectMeta {
+                name: Some(format!("home.{node}")),
+                namespace: Some("lab".to_owned()),
+                ..Default::default()
+            },
+            spec: BrickSpec {
+                volume_ref: LocalRef::new("home"),
+                volume_uuid: UID.to_owned(),
+                node: node.to_owned(),
+                path: None,
+                uuid: BrickId([n; 16]).to_string(),
+            },
+            status: Some(BrickStatus { address: Some(format!("10.0.0.{n}:7443")), ..Default::default() }),
+        }
+    }
+
+    fn volume(rules: &[(&str, &[&str])]) -> WorkstationVolume {
+        let spec: WorkstationVolumeSpec = serde_json::from_value(
+            serde_json::json!({"members": {"nodes": ["ws-a", "ws-b"]}, "staleReads": "Fail"}),
+        )
+        .unwrap();
+        let mut volume = WorkstationVolume::new("home", spec);
+        volume.metadata.namespace = Some("lab".to_owned());
+        volume.metadata.uid = Some(UID.to_owned());
+        let placement = rules
+            .iter()
+            .map(|(creator, bricks)| crds::volume::PlacementRule {
+                creator: (*creator).to_owned(),
+                paths: vec!["src/**".to_owned()],
+                bricks: bricks.iter().map(|b| (*b).to_owned()).collect(),
+            })
+            .collect();
+        volume.status = Some(WorkstationVolumeStatus { placement, ..Default::default() });
+        volume
+    }
+
+    fn convert(
+        own: &Brick,
+        rules: &[(&str, &[&str])],
+        others: Vec<Brick>,
+    ) -> Result<VolumeConfig, BadObject> {
+        let others: Vec<Arc<Brick>> = others.into_iter().map(Arc::new).collect();
+        volume_config(own, &volume(rules), &others, Path::new("/bricks"), None)
+    }
+
+    #[test]
+    fn what_the_agent_needs_of_a_volume() {
+        let rules: &[(&str, &[&str])] = &[("ws-a", &["home.ws-a", "home.ws-b"])];
+        let config = convert(&brick("ws-a", 1), rules, vec![brick("ws-b", 2), brick("ws-a", 1)]).unwrap();
+        assert_eq!(config.path, Path::new("/bricks/lab/home"));
+        assert_eq!(config.volume_uuid.to_string(), UID);
+        assert_eq!(config.stale_reads, StaleReads::Fail);
+        assert!(!config.was_initialised);
+        let who: Vec<_> =
+            config.members.iter().map(|m| (m.name.as_str(), m.node.as_str(), m.brick)).collect();
+        assert_eq!(who, [("home.ws-a", "ws-a", BrickId([1; 16])), ("home.ws-b", "ws-b", BrickId([2; 16]))]);
+        assert_eq!(config.members[1].address.as_deref(), Some("10.0.0.2:7443"));
+        assert_eq!(config.placement[0].bricks, [BrickId([1; 16]), BrickId([2; 16])]);
+        assert_eq!(config.placement[0].paths, ["src/**"]);
+    }
+
+    #[test]
+    fn this_brick_is_a_member_even_before_the_list_has_it() {
+        assert_eq!(convert(&brick("ws-a", 1), &[], vec![]).unwrap().members.len(), 1);
+    }
+
+    #[test]
+    fn bricks_of_another_volume_and_with_no_identity_are_no_members() {
+        let mut other = brick("ws-b", 2);
+        other.spec.volume_uuid = "22222222-2222-2222-2222-222222222222".to_owned();
+        let mut nameless = brick("ws-c", 3);
+        nameless.spec.uuid = "../../etc".to_owned();
+        // One that claims this brick's UUID, or this brick's node, takes nothing over.
+        let twin = brick("ws-d", 1);
+        let usurper = brick("ws-a", 9);
+        let config = convert(&brick("ws-a", 1), &[], vec![other, nameless, twin, usurper]).unwrap();
+        assert_eq!(config.members.len(), 1);
+        assert_eq!(config.members[0].node, "ws-a");
+    }
+
+    #[test]
+    fn placement_waits_for_bricks_that_are_not_known() {
+        let own = brick("ws-a", 1);
+        let both = [Arc::new(brick("ws-b", 2))];
+        let rules: &[(&str, &[&str])] = &[("ws-a", &["home.ws-a", "home.ws-b"])];
+        let dir = Path::new("/bricks");
+        let before = volume_config(&own, &volume(rules), &both, dir, None).unwrap();
+        let more: &[(&str, &[&str])] = &[("ws-a", &["home.ws-a", "home.ws-z"])];
+        let kept = volume_config(&own, &volume(more), &both, dir, Some(&before)).unwrap();
+        assert_eq!(kept.placement, before.placement);
+        let first = volume_config(&own, &volume(more), &both, dir, None).unwrap();
+        assert_eq!(first.placement, []);
+    }
+
+    #[test]
+    fn t24_a_brick_that_reported_an_incarnation_was_in_use() {
+        let mut own = brick("ws-a", 1);
+        own.status.as_mut().unwrap().incarnation = Some("0123".to_owned());
+        let config = convert(&own, &[], vec![]).unwrap();
+        assert!(config.was_initialised);
+        // It stays so when the status is lost.
+        let later = volume_config(
+            &brick("ws-a", 1),
+            &volume(&[]),
+            &[] as &[Arc<Brick>],
+            Path::new("/b"),
+            Some(&config),
+        )
+        .unwrap();
+        assert!(later.was_initialised);
+    }
+
+    #[test]
+    fn bad_values_are_one_clear_line() {
+        let check = |change: fn(&mut Brick), text: &str| {
+            let mut own = brick("ws-a", 1);
+            change(&mut own);
+            let error = convert(&own, &[], vec![]).unwrap_err().to_string();
+            assert!(error.contains(text) && !error.contains('\n'), "{error}");
+        };
+        check(|b| b.spec.path = Some("bricks/x".to_owned()), "spec.path of Brick home.ws-a is \"bricks/x\"");
+        check(|b| b.spec.path = Some("/bricks/../etc".to_owned()), "without '..'");
+        check(|b| b.spec.uuid = "x".to_owned(), "spec.uuid");
+        check(|b| b.spec.volume_uuid = "x".to_owned(), "spec.volumeUuid");
+        check(|b| b.spec.volume_ref.name = "../..".to_owned(), "spec.volumeRef.name");
+        check(|b| b.metadata.namespace = Some("a/b".to_owned()), "metadata.namespace");
+        check(
+            |b| b.spec.volume_uuid = "22222222-2222-2222-2222-222222222222".to_owned(),
+            "WorkstationVolume home has UID 11111111",
+        );
+    }
+
+    #[test]
+    fn a_path_of_its_own_is_taken() {
+        let mut own = brick("ws-a", 1);
+        own.spec.path = Some("/data/home".to_owned());
+        assert_eq!(convert(&own, &[], vec![]).unwrap().path, Path::new("/data/home"));
+    }
+}

@@ -1,0 +1,346 @@
+//! Runs heal jobs for one brick: one at a time, oldest first. What of a job concerns
+//! this brick is its own entry of `status.transfers`; a job without a finished
+//! one is run, also after a restart, because healing what is healed costs nothing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nearbrick_core::heal::Reason;
+use nearbrick_crds::meta::now;
+use nearbrick_crds::{FailureReason, HealJob, Time, Transfer, TransferFailure, TransferPhase};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{ApiServer, Meta, Written};
+use super::convert::VolumeKey;
+use crate::config::VolumeConfig;
+use crate::heal::{HealOutcome, HealProgress, HealRequest};
+
+/// Between two reports of a transfer.
+const REPORT: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(3);
+/// The longest message of a failure.
+const MAX_MESSAGE: usize = 512;
+
+/// A volume that can be healed.
+pub trait Healer: Send + Sync + 'static {
+    /// Brings what is pending here. Blocks; calls `progress` as it goes, and
+    /// returns early when `cancel` is set.
+    fn heal(
+        &self,
+        request: &HealRequest,
+        progress: &(dyn Fn(&HealProgress) + Sync),
+        cancel: &AtomicBool,
+    ) -> HealOutcome;
+    /// What is known of the volume.
+    fn config(&self) -> Arc<VolumeConfig>;
+}
+
+/// The job to run now for the brick called `target`.
+pub fn pick<'a>(jobs: &'a [Arc<HealJob>], target: &str, done: &HashSet<String>) -> Option<&'a Arc<HealJob>> {
+    jobs.iter()
+        .filter(|job| {
+            let status = job.status.as_ref();
+            let ended = status.and_then(|s| s.phase).is_some_and(|p| p.is_ended());
+            let mine =
+                job.spec.target_bricks.is_empty() || job.spec.target_bricks.iter().any(|t| t == target);
+            let finished =
+                status.is_some_and(|s| s.transfers.iter().any(|t| t.target == target && is_finished(t)));
+            let done = job.metadata.uid.as_ref().is_some_and(|uid| done.contains(uid));
+            mine && !ended && !finished && !done && job.metadata.deletion_timestamp.is_none()
+        })
+        .min_by_key(|job| (job.metadata.creation_timestamp.as_ref().map(|t| t.0), job.metadata.name.clone()))
+}
+
+fn is_finished(transfer: &Transfer) -> bool {
+    matches!(transfer.phase, Some(TransferPhase::Completed | TransferPhase::Failed))
+}
+
+/// What the job asks of the volume.
+///
+/// # Errors
+/// The job names a source that is no brick of the volume.
+fn request_of(job: &HealJob, config: &VolumeConfig) -> Result<HealRequest, String> {
+    let source = match &job.spec.source_brick {
+        None => None,
+        Some(name) => Some(
+            config
+                .members
+                .iter()
+                .find(|m| m.name == *name)
+                .map(|m| m.brick)
+                .ok_or_else(|| format!("sourceBrick {name} is no brick of volume {}", config.name))?,
+        ),
+    };
+    Ok(HealRequest { source, paths: job.spec.paths.clone() })
+}
+
+fn reason(reason: Reason) -> FailureReason {
+    match reason {
+        Reason::Unreachable => FailureReason::Unreachable,
+        Reason::NoSpace => FailureReason::NoSpace,
+        Reason::Permission => FailureReason::Permission,
+        Reason::Conflict => FailureReason::Conflict,
+        Reason::Busy => FailureReason::Busy,
+        Reason::SourceChanged => FailureReason::SourceChanged,
+        Reason::Corrupt => FailureReason::Corrupt,
+    }
+}
+
+fn failures(all: &BTreeMap<Reason, (u64, String)>) -> Vec<TransferFailure> {
+    all.iter()
+        .map(|(why, (count, message))| TransferFailure {
+            reason: Some(reason(*why)),
+            count: *count,
+            message: message
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(MAX_MESSAGE)
+                .collect(),
+            next_try: None,
+        })
+        .collect()
+}
+
+/// This brick's entry of the job. `ended` is when it ended; `elapsed` is since its start.
+pub fn transfer(
+    target: &str,
+    progress: &HealProgress,
+    started: &Time,
+    elapsed: Duration,
+    ended: Option<Time>,
+) -> Transfer {
+    let rate = (progress.bytes_done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+    let left = progress.bytes_total.saturating_sub(progress.bytes_done);
+    let phase = match &ended {
+        None => TransferPhase::Running,
+        Some(_) if progress.files_failed > 0 && progress.files_done == 0 => TransferPhase::Failed,
+        Some(_) => TransferPhase::Completed,
+    };
+    Transfer {
+        target: target.to_owned(),
+        phase: Some(phase),
+        files_total: progress.files_total,
+        files_done: progress.files_done,
+        files_failed: progress.files_failed,
+        bytes_total: progress.bytes_total,
+        bytes_done: progress.bytes_done,
+        bytes_per_second: Some(rate),
+        eta_seconds: (ended.is_none() && rate > 0).then(|| left.div_ceil(rate)),
+        failures: failures(&progress.failures),
+        started_at: Some(started.clone()),
+        completed_at: ended,
+    }
+}
+
+/// Runs the jobs of one volume.
+pub struct Runner {
+    /// The server.
+    pub api: ApiServer,
+    /// Which volume.
+    pub key: VolumeKey,
+    /// The name of this workstation's brick.
+    pub target: String,
+    /// The volume, while it is open.
+    pub healer: watch::Receiver<Option<Arc<dyn Healer>>>,
+    /// The volume's jobs.
+    pub jobs: watch::Receiver<Vec<Arc<HealJob>>>,
+    /// Ends it, within the file at hand.
+    pub stop: CancellationToken,
+}
+
+impl Runner {
+    /// Runs jobs until it is stopped.
+    pub async fn run(mut self) {
+        let mut done = HashSet::new();
+        loop {
+            let jobs = self.jobs.borrow_and_update().clone();
+            let healer = self.healer.borrow_and_update().clone();
+            // Only what is still there need be remembered.
+            done.retain(|uid| jobs.iter().any(|j| j.metadata.uid.as_ref() == Some(uid)));
+            if let (Some(healer), Some(job)) = (healer, pick(&jobs, &self.target, &done)) {
+                self.job(job, healer).await;
+                done.extend(job.metadata.uid.clone());
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                Ok(()) = self.jobs.changed() => {}
+                Ok(()) = self.healer.changed() => {}
+                else => return,
+            }
+        }
+    }
+
+    async fn job(&mut self, job: &HealJob, healer: Arc<dyn Healer>) {
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let (started, clock) = (now(), Instant::now());
+        let request = match request_of(job, &healer.config()) {
+            Ok(request) => request,
+            Err(why) => {
+                let failures = BTreeMap::from([(Reason::Unreachable, (0, why))]);
+                let progress = HealProgress { failures, ..HealProgress::default() };
+                let ended = Transfer {
+                    phase: Some(TransferPhase::Failed),
+                    ..transfer(&self.target, &progress, &started, Duration::ZERO, Some(now()))
+                };
+                return self.finish(&name, &ended).await;
+            }
+        };
+        tracing::info!(volume = %self.key, job = name, "healing");
+        let (progress, mut latest) = watch::channel(HealProgress::default());
+        let cancel = Arc::new(AtomicBool::new(false));
+        let mut work = {
+            let cancel = cancel.clone();
+            tokio::task::spawn_blocking(move || {
+                healer.heal(
+                    &request,
+                    &|p| {
+                        progress.send_replace(p.clone());
+                    },
+                    &cancel,
+                )
+            })
+        };
+        let mut sent = None;
+        let mut tick = tokio::time::interval(REPORT);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                () = self.stop.cancelled(), if !cancel.load(Ordering::Relaxed) => {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+                _ = tick.tick() => {
+                    let gone = {
+                        let jobs = self.jobs.borrow();
+                        !jobs.iter().any(|j| j.metadata.uid == job.metadata.uid)
+                    };
+                    let progress = latest.borrow_and_update().clone();
+                    let report = transfer(&self.target, &progress, &started, clock.elapsed(), None);
+                    // The rate alone, of a transfer that moves nothing, is no news.
+                    let news = sent.as_ref() != Some(&progress);
+                    if gone || (news && self.write(&name, &report).await == Written::Gone) {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
+                    sent = Some(progress);
+                }
+            }
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(volume = %self.key, job = name, "the heal ended by a fault: {error}");
+                let failures = BTreeMap::from([(
+                    Reason::Busy,
+                    (0, "the heal ended by a fault; see the agent's log".to_owned()),
+                )]);
+                HealOutcome { files_failed: 1, failures, ..latest.borrow().clone() }
+            }
+        };
+        if self.stop.is_cancelled() {
+            // Not finished: it is run again by who comes next.
+            return;
+        }
+        tracing::info!(
+            volume = %self.key, job = name, files = outcome.files_done, bytes = outcome.bytes_done,
+            failed = outcome.files_failed, seconds = clock.elapsed().as_secs_f64(), "healed"
+        );
+        let ended = transfer(&self.target, &outcome, &started, clock.elapsed(), Some(now()));
+        self.finish(&name, &ended).await;
+    }
+
+    async fn write(&self, name: &str, transfer: &Transfer) -> Written {
+        let status = serde_json::json!({ "transfers": [transfer] });
+        let object = Meta { namespace: Some(&self.key.namespace), name };
+        self.api.apply_status(&self.api.namespaced::<HealJob>(&self.key.namespace), &object, &status).await
+    }
+
+    /// Writes the end until it is written, or the job is gone.
+    async fn finish(&self, name: &str, ended: &Transfer) {
+        while self.write(name, ended).await == Written::Failed {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearbrick_crds::meta::time_from_unix;
+    use nearbrick_crds::{HealJobSpec, HealJobStatus, JobPhase, LocalRef};
+
+    const ME: &str = "home.ws-b";
+
+    fn job(name: &str, created: i64) -> HealJob {
+        let spec = HealJobSpec { volume_ref: LocalRef::new("home"), ..Default::default() };
+        let mut job = HealJob::new(name, spec);
+        job.metadata.uid = Some(format!("uid-{name}"));
+        job.metadata.creation_timestamp = Some(time_from_unix(created));
+        job
+    }
+
+    fn picked(jobs: Vec<HealJob>, done: &[&str]) -> Option<String> {
+        let jobs: Vec<_> = jobs.into_iter().map(Arc::new).collect();
+        let done = done.iter().map(|d| (*d).to_owned()).collect();
+        pick(&jobs, ME, &done).and_then(|j| j.metadata.name.clone())
+    }
+
+    #[test]
+    fn the_oldest_job_for_this_brick_that_is_not_finished() {
+        let older = job("older", 10);
+        assert_eq!(picked(vec![job("newer", 20), older.clone()], &[]).as_deref(), Some("older"));
+        assert_eq!(picked(vec![job("newer", 20), older.clone()], &["uid-older"]).as_deref(), Some("newer"));
+
+        let mut others = older.clone();
+        others.spec.target_bricks = vec!["home.ws-c".to_owned()];
+        assert_eq!(picked(vec![others.clone()], &[]), None);
+        others.spec.target_bricks.push(ME.to_owned());
+        assert_eq!(picked(vec![others], &[]).as_deref(), Some("older"));
+
+        let with = |phase, target: &str, transfer| {
+            let mut job = older.clone();
+            let transfer =
+                Transfer { target: target.to_owned(), phase: Some(transfer), ..Default::default() };
+            job.status =
+                Some(HealJobStatus { phase: Some(phase), transfers: vec![transfer], ..Default::default() });
+            job
+        };
+        let (running, completed) = (JobPhase::Running, TransferPhase::Completed);
+        assert_eq!(picked(vec![with(JobPhase::Failed, "x", TransferPhase::Running)], &[]), None);
+        assert_eq!(picked(vec![with(running, ME, completed)], &[]), None);
+        assert!(picked(vec![with(running, "home.ws-c", completed)], &[]).is_some());
+        // An agent that was killed in the middle of it runs it again.
+        assert!(picked(vec![with(running, ME, TransferPhase::Running)], &[]).is_some());
+    }
+
+    #[test]
+    fn a_transfer_says_how_far_it_is_and_why_files_failed() {
+        let mut progress = HealProgress { files_total: 10, files_done: 4, ..HealProgress::default() };
+        (progress.bytes_total, progress.bytes_done) = (1000, 400);
+        let start = time_from_unix(100);
+        let running = transfer(ME, &progress, &start, Duration::from_secs(4), None);
+        assert_eq!(running.phase, Some(TransferPhase::Running));
+        assert_eq!((running.bytes_per_second, running.eta_seconds), (Some(100), Some(6)));
+
+        progress.files_failed = 6;
+        progress.failures.insert(Reason::Busy, (6, "open\nfor writing".to_owned()));
+        let ended = transfer(ME, &progress, &start, Duration::from_secs(4), Some(time_from_unix(104)));
+        assert_eq!((ended.phase, ended.eta_seconds), (Some(TransferPhase::Completed), None));
+        assert_eq!(ended.failures[0].reason, Some(FailureReason::Busy));
+        assert_eq!(ended.failures[0].message, "open for writing");
+
+        progress.files_done = 0;
+        let failed = transfer(ME, &progress, &start, Duration::ZERO, Some(start.clone()));
+        assert_eq!(failed.phase, Some(TransferPhase::Failed));
+    }
+}

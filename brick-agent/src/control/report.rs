@@ -1,0 +1,169 @@
+//! Writes the statuses of this workstation's `Brick`s and of its `Workstation`.
+//!
+//! At most one write per object and second; one when something changed, and a
+//! heartbeat. What could not be written is written when the server answers again:
+//! nothing is queued, the next report is of what is so then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::Api;
+use nearbrick_crds::meta::{brick_name, now};
+use nearbrick_crds::{Brick, BrickStatus, Condition, Workstation, WorkstationStatus};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{ApiServer, Meta, Written};
+use super::convert::VolumeKey;
+use super::events::Notices;
+use super::facts::{Facts, VolumeFacts};
+use super::status::{Reporting, brick_status, workstation_status};
+use super::watch::Seen;
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const COALESCE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(3);
+/// Writes under way at a time.
+const CONCURRENT: usize = 8;
+
+/// The reporting task's state.
+pub struct Reporter {
+    api: ApiServer,
+    node: String,
+    reporting: Reporting,
+    facts: Arc<dyn Facts>,
+    seen: Arc<Seen>,
+    bricks: HashMap<VolumeKey, BrickStatus>,
+    workstation: Option<WorkstationStatus>,
+    notices: Notices,
+}
+
+impl Reporter {
+    /// Reports `facts`; `seen` is what the watches know of the objects.
+    pub fn new(
+        api: ApiServer,
+        node: &str,
+        reporting: Reporting,
+        facts: Arc<dyn Facts>,
+        seen: Arc<Seen>,
+    ) -> Self {
+        Reporter {
+            notices: Notices::new(api.client.clone(), node),
+            api,
+            node: node.to_owned(),
+            reporting,
+            facts,
+            seen,
+            bricks: HashMap::new(),
+            workstation: None,
+        }
+    }
+
+    /// Reports until `stop`, and then once more what is so at the end.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut changed = self.facts.changed();
+        let mut appeared = self.seen.appeared();
+        let mut beat = Instant::now();
+        let mut wake = beat;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(wake) => {}
+                Ok(()) = changed.changed() => {}
+                Ok(()) = appeared.changed() => {}
+            }
+            changed.borrow_and_update();
+            appeared.borrow_and_update();
+            let beating = Instant::now() >= beat;
+            let all_written = self.report(beating).await;
+            if beating && all_written {
+                beat = Instant::now() + HEARTBEAT;
+            }
+            wake = if all_written { beat } else { Instant::now() + RETRY };
+            // Changes from here on wait for the next round.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(COALESCE) => {}
+            }
+        }
+        self.report(false).await;
+    }
+
+    /// Writes what changed, or everything. Says whether all of it arrived.
+    async fn report(&mut self, all: bool) -> bool {
+        let facts = self.facts.clone();
+        let Ok(volumes) = tokio::task::spawn_blocking(move || facts.facts()).await else { return true };
+        self.notices.publish(&volumes, &self.seen).await;
+        self.bricks.retain(|key, _| volumes.iter().any(|f| f.key == *key));
+        let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, all)).collect();
+        let (api, node) = (&self.api, &self.node);
+        let writes = due.into_iter().map(|(key, status)| async move {
+            let name = brick_name(&key.volume, node);
+            let object = Meta { namespace: Some(&key.namespace), name: &name };
+            let bricks = api.namespaced::<Brick>(&key.namespace);
+            let written = api.apply_status(&bricks, &object, &status).await;
+            (key, status, written)
+        });
+        let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(CONCURRENT).collect().await;
+        let mut all_written = true;
+        for (key, status, written) in results {
+            all_written &= written != Written::Failed;
+            if written == Written::Done {
+                self.bricks.insert(key, status);
+            }
+        }
+        self.report_workstation(&volumes, all).await && all_written
+    }
+
+    fn brick_due(&self, facts: &VolumeFacts, all: bool) -> Option<(VolumeKey, BrickStatus)> {
+        let object = self.seen.brick(&facts.key)?;
+        let known = object.status.as_ref();
+        let sent = self.bricks.get(&facts.key);
+        let previous = previous(
+            known.map(|s| s.conditions.as_slice()).unwrap_or_default(),
+            sent.map(|s| s.conditions.as_slice()),
+        );
+        let generation = object.metadata.generation;
+        let new = brick_status(facts, &self.reporting, known, previous, generation, &now());
+        let same = sent.is_some_and(|sent| {
+            // Neither the beat nor the free space alone is worth a write.
+            let (heartbeat, free_bytes) = (sent.heartbeat.clone(), sent.free_bytes);
+            BrickStatus { heartbeat, free_bytes, ..new.clone() } == *sent
+        });
+        (all || !same).then(|| (facts.key.clone(), new))
+    }
+
+    async fn report_workstation(&mut self, volumes: &[VolumeFacts], all: bool) -> bool {
+        let Some(object) = self.seen.workstation() else { return true };
+        let known = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let sent = self.workstation.as_ref();
+        let previous = previous(known, sent.map(|s| s.conditions.as_slice()));
+        let generation = object.metadata.generation;
+        let new = workstation_status(volumes, &self.reporting, previous, generation, &now());
+        let same = sent.is_some_and(|sent| {
+            let as_sent = WorkstationStatus { last_seen: sent.last_seen.clone(), ..new.clone() };
+            as_sent == *sent
+        });
+        if same && !all {
+            return true;
+        }
+        let api: Api<Workstation> = Api::all(self.api.client.clone());
+        let object = Meta { namespace: None, name: &self.node };
+        let written = self.api.apply_status(&api, &object, &new).await;
+        if written == Written::Done {
+            self.workstation = Some(new);
+        }
+        written != Written::Failed
+    }
+}
+
+/// The conditions with which new ones are compared: those that were sent, because the
+/// watch lags behind; but not where the operator has since said Unknown.
+fn previous<'a>(known: &'a [Condition], sent: Option<&'a [Condition]>) -> &'a [Condition] {
+    match sent {
+        Some(sent) if !known.iter().any(|c| c.status == "Unknown") => sent,
+        _ => known,
+    }
+}

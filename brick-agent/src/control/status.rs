@@ -1,0 +1,346 @@
+//! From what the agent knows to what it reports: pure.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nearbrick_core::BrickId;
+use nearbrick_crds::condition::{Finding, READY, SAFE_TO_LEAVE, Status, conditions};
+use nearbrick_crds::meta::time_from_unix;
+use nearbrick_crds::pending::{human_bytes, human_files};
+use nearbrick_crds::{
+    BrickState, BrickStatus, Condition, LastError, Pending, PendingOut, Time, WorkstationStatus,
+};
+
+use crate::config::VolumeConfig;
+use crate::volume::{Count, VolumeStatus};
+
+use super::facts::{Phase, VolumeFacts};
+
+/// The longest message that goes into a status.
+const MAX_MESSAGE: usize = 1024;
+
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
+}
+
+fn time(ms: u64) -> Time {
+    time_from_unix(i64::try_from(ms / 1000).unwrap_or(i64::MAX))
+}
+
+fn time_of(at: SystemTime) -> Time {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    time_from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn pending(count: &Count) -> Pending {
+    Pending::new(count.files, count.bytes, count.oldest_ms.map(time))
+}
+
+fn pending_out(status: &VolumeStatus, config: &VolumeConfig) -> Vec<PendingOut> {
+    let name = |id: BrickId| config.member(id).map_or_else(|| id.to_string(), |m| m.name.clone());
+    let mut list: Vec<_> = status
+        .pending_out
+        .iter()
+        .filter(|(_, count)| count.files > 0)
+        .map(|(id, count)| PendingOut {
+            brick: name(*id),
+            files: count.files,
+            bytes: count.bytes,
+            oldest_since: count.oldest_ms.map(time),
+        })
+        .collect();
+    list.sort_by(|a, b| a.brick.cmp(&b.brick));
+    list
+}
+
+/// What is common to the reports of one agent.
+#[derive(Clone, Debug)]
+pub struct Reporting {
+    /// `host:port` at which peers reach this agent.
+    pub address: String,
+    /// Where volumes are mounted.
+    pub mounts_dir: std::path::PathBuf,
+}
+
+/// The status of one `Brick`. `known` is what the object says now: its
+/// incarnation is kept while the brick is not open, because an empty directory
+/// where a brick was must never become a new one (T24).
+pub fn brick_status(
+    facts: &VolumeFacts,
+    reporting: &Reporting,
+    known: Option<&BrickStatus>,
+    previous: &[Condition],
+    generation: Option<i64>,
+    now: &Time,
+) -> BrickStatus {
+    let mounted = || format!("mounted at {}", facts.key.below(&reporting.mounts_dir).display());
+    let (state, message, ready, reason) = match &facts.phase {
+        Phase::Starting(why) => (BrickState::Starting, line(why), Status::False, "Starting"),
+        Phase::Ready => (BrickState::Ready, mounted(), Status::True, "Mounted"),
+        Phase::Degraded { message, mounted } => {
+            (BrickState::Degraded, line(message), Status::from(*mounted), "Degraded")
+        }
+        Phase::Refused(why) => (BrickState::Refused, line(why), Status::False, "Refused"),
+    };
+    let finding = Finding::new(READY, ready, reason, message.clone());
+    let base = BrickStatus {
+        state: Some(state),
+        message: Some(message),
+        incarnation: known.and_then(|k| k.incarnation.clone()),
+        address: Some(reporting.address.clone()),
+        heartbeat: Some(now.clone()),
+        observed_generation: generation,
+        conditions: conditions(previous, &[finding], generation, now),
+        ..BrickStatus::default()
+    };
+    // Without an open brick nothing is known: the last good counts are not repeated.
+    let (Some(status), Some(config)) = (&facts.status, &facts.config) else { return base };
+    BrickStatus {
+        incarnation: Some(status.incarnation.to_string()),
+        capacity_bytes: Some(status.capacity_bytes),
+        free_bytes: Some(status.free_bytes),
+        files: Some(status.files),
+        bytes: Some(status.bytes),
+        stubs: Some(status.stubs),
+        dirty_files: Some(status.dirty_files),
+        oldest_dirty_since: status.oldest_dirty_ms.map(time),
+        pending_in: Some(pending(&status.pending_in)),
+        pending_out: pending_out(status, config),
+        pending: Some(pending(&status.pending)),
+        conflicts: Some(status.conflicts),
+        rejected_messages: Some(status.rejected),
+        last_error: status.last_error.as_ref().map(|(reason, message, at)| LastError {
+            reason: reason.as_str().to_owned(),
+            message: line(message),
+            time: Some(time_of(*at)),
+        }),
+        ..base
+    }
+}
+
+/// The status of the `Workstation`: this agent's part of it.
+pub fn workstation_status(
+    all: &[VolumeFacts],
+    reporting: &Reporting,
+    previous: &[Condition],
+    generation: Option<i64>,
+    now: &Time,
+) -> WorkstationStatus {
+    let in_use = all.iter().filter(|f| f.status.is_some()).count();
+    WorkstationStatus {
+        last_seen: Some(now.clone()),
+        address: Some(reporting.address.clone()),
+        agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        bricks: Some(u32::try_from(in_use).unwrap_or(u32::MAX)),
+        pending_out: Some(pending(&to_send(all))),
+        observed_generation: generation,
+        conditions: conditions(previous, &[ready(all), safe_to_leave(all)], generation, now),
+        ..WorkstationStatus::default()
+    }
+}
+
+/// All that this workstation has still to send.
+fn to_send(all: &[VolumeFacts]) -> Count {
+    let mut sum = Count::default();
+    for count in all.iter().filter_map(|f| f.status.as_ref()).map(|s| &s.pending) {
+        sum.files += count.files;
+        sum.bytes += count.bytes;
+        sum.oldest_ms = [sum.oldest_ms, count.oldest_ms].into_iter().flatten().min();
+    }
+    sum
+}
+
+fn ready(all: &[VolumeFacts]) -> Finding {
+    let not_ready: Vec<String> = all
+        .iter()
+        .filter_map(|facts| match &facts.phase {
+            Phase::Ready | Phase::Degraded { mounted: true, .. } => None,
+            Phase::Starting(why) | Phase::Refused(why) | Phase::Degraded { message: why, .. } => {
+                Some(format!("{}: {why}", facts.key))
+            }
+        })
+        .collect();
+    if all.is_empty() {
+        Finding::new(READY, Status::True, "NoBricks", "no volume has a brick here")
+    } else if not_ready.is_empty() {
+        Finding::new(READY, Status::True, "AllMounted", "all volumes of this workstation are mounted")
+    } else {
+        Finding::new(READY, Status::False, "NotMounted", line(&not_ready.join("; ")))
+    }
+}
+
+/// True exactly when nothing that was written here is lacking elsewhere; a brick
+/// that is not open says nothing, and then it is not known.
+fn safe_to_leave(all: &[VolumeFacts]) -> Finding {
+    let mut reasons = Vec::new();
+    let sending = to_send(all);
+    let open = || all.iter().filter_map(|f| f.status.as_ref());
+    let out = open().any(|s| s.pending_out.values().any(|c| c.files > 0)) || sending.files > 0;
+    let dirty: u64 = open().map(|s| s.dirty_files).sum();
+    if out {
+        reasons.push(format!(
+            "{} ({}) written here and not yet copied to every brick that must hold them",
+            human_files(sending.files),
+            human_bytes(sending.bytes)
+        ));
+    }
+    if dirty > 0 {
+        reasons.push(format!("{} still being written", human_files(dirty)));
+    }
+    if !reasons.is_empty() {
+        let reason = if out { "Pending" } else { "BeingWritten" };
+        return Finding::new(SAFE_TO_LEAVE, Status::False, reason, line(&reasons.join("; ")));
+    }
+    let silent: Vec<String> = all.iter().filter(|f| f.status.is_none()).map(|f| f.key.to_string()).collect();
+    if silent.is_empty() {
+        let message = "everything that was written here is held by every brick that must hold it";
+        Finding::new(SAFE_TO_LEAVE, Status::True, "AllCopied", message)
+    } else {
+        let message = format!("not known: the brick of {} is not open", silent.join(", "));
+        Finding::new(SAFE_TO_LEAVE, Status::Unknown, "BrickNotOpen", line(&message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Member;
+    use crate::control::convert::VolumeKey;
+    use nearbrick_core::Incarnation;
+    use nearbrick_crds::condition::{find, is_true};
+    use uuid::Uuid;
+
+    fn status() -> VolumeStatus {
+        VolumeStatus {
+            incarnation: Incarnation(0xab),
+            files: 10,
+            bytes: 1000,
+            stubs: 2,
+            dirty_files: 0,
+            oldest_dirty_ms: None,
+            pending_in: Count::default(),
+            pending_out: BTreeMap::new(),
+            pending: Count::default(),
+            capacity_bytes: 5000,
+            free_bytes: 4000,
+            conflicts: 0,
+            rejected: 3,
+            stale_reads: 0,
+            last_error: None,
+        }
+    }
+
+    fn facts(phase: Phase, status: Option<VolumeStatus>) -> VolumeFacts {
+        let key = VolumeKey { namespace: "lab".to_owned(), volume: "home".to_owned() };
+        let member = Member {
+            brick: BrickId([2; 16]),
+            name: "home.ws-b".to_owned(),
+            node: "ws-b".to_owned(),
+            address: None,
+        };
+        let config = VolumeConfig {
+            namespace: "lab".to_owned(),
+            name: "home".to_owned(),
+            volume_uuid: Uuid::nil(),
+            node: "ws-a".to_owned(),
+            brick: BrickId([1; 16]),
+            path: "/bricks/lab/home".into(),
+            was_initialised: true,
+            members: vec![member],
+            placement: vec![],
+            stale_reads: Default::default(),
+        };
+        VolumeFacts { key, config: Some(Arc::new(config)), phase, status }
+    }
+
+    fn reporting() -> Reporting {
+        Reporting { address: "10.0.0.1:7443".to_owned(), mounts_dir: Path::new("/volumes").into() }
+    }
+
+    fn safe(all: &[VolumeFacts]) -> Condition {
+        let status = workstation_status(all, &reporting(), &[], Some(1), &time(0));
+        find(&status.conditions, SAFE_TO_LEAVE).unwrap().clone()
+    }
+
+    #[test]
+    fn a_brick_in_use_says_what_it_has_and_what_others_lack() {
+        let mut s = status();
+        let count = Count { files: 2, bytes: 2048, oldest_ms: Some(5_000) };
+        s.pending_out.insert(BrickId([2; 16]), count.clone());
+        s.pending_out.insert(BrickId([9; 16]), Count::default());
+        s.pending = count;
+        let report =
+            brick_status(&facts(Phase::Ready, Some(s)), &reporting(), None, &[], Some(1), &time(9_000));
+        assert_eq!(report.state, Some(BrickState::Ready));
+        assert_eq!(report.message.as_deref(), Some("mounted at /volumes/lab/home"));
+        assert_eq!(report.incarnation.as_deref(), Some("00000000000000ab"));
+        assert_eq!(report.pending_out.len(), 1);
+        assert_eq!(report.pending_out[0].brick, "home.ws-b");
+        assert_eq!(report.pending_out[0].oldest_since, Some(time(5_000)));
+        assert_eq!(report.pending.unwrap().size.as_deref(), Some("2.0 KiB"));
+        assert!(is_true(&report.conditions, READY));
+    }
+
+    #[test]
+    fn t24_a_refused_brick_keeps_its_incarnation_and_repeats_no_counts() {
+        let known =
+            BrickStatus { incarnation: Some("ab".to_owned()), files: Some(7), ..BrickStatus::default() };
+        let refused = facts(Phase::Refused("is its disk\nmounted?".to_owned()), None);
+        let report = brick_status(&refused, &reporting(), Some(&known), &[], Some(1), &time(0));
+        assert_eq!(report.incarnation.as_deref(), Some("ab"));
+        assert_eq!(report.files, None);
+        assert_eq!(report.message.as_deref(), Some("is its disk mounted?"));
+        assert!(!is_true(&report.conditions, READY));
+    }
+
+    #[test]
+    fn safe_to_leave_exactly_when_nothing_is_dirty_or_pending() {
+        assert_eq!(safe(&[]).status, "True");
+        assert_eq!(safe(&[facts(Phase::Ready, Some(status()))]).status, "True");
+
+        let mut pending = status();
+        pending.pending = Count { files: 3, bytes: 3 << 20, oldest_ms: Some(1) };
+        pending.pending_out.insert(BrickId([2; 16]), pending.pending.clone());
+        let said = safe(&[facts(Phase::Ready, Some(status())), facts(Phase::Ready, Some(pending))]);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "Pending"));
+        assert!(said.message.starts_with("3 files (3.0 MiB)"), "{}", said.message);
+
+        let mut dirty = status();
+        dirty.dirty_files = 1;
+        let said = safe(&[facts(Phase::Ready, Some(dirty))]);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "BeingWritten"));
+        assert_eq!(said.message, "1 file still being written");
+
+        // What waits to come in does not hold anyone back.
+        let mut behind = status();
+        behind.pending_in = Count { files: 3, bytes: 1, oldest_ms: None };
+        assert_eq!(safe(&[facts(Phase::Ready, Some(behind))]).status, "True");
+
+        let said = safe(&[facts(Phase::Refused("x".to_owned()), None)]);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("Unknown", "BrickNotOpen"));
+        assert!(said.message.contains("lab/home"));
+    }
+
+    #[test]
+    fn a_workstation_is_ready_when_all_its_volumes_are_mounted() {
+        let ready = facts(Phase::Ready, Some(status()));
+        let report = |all: &[VolumeFacts]| workstation_status(all, &reporting(), &[], None, &time(0));
+        assert!(is_true(&report(std::slice::from_ref(&ready)).conditions, READY));
+        let starting = facts(Phase::Starting("opening".to_owned()), None);
+        let both = report(&[ready, starting]);
+        assert!(!is_true(&both.conditions, READY));
+        assert_eq!(find(&both.conditions, READY).unwrap().message, "lab/home: opening");
+        assert_eq!(both.bricks, Some(1));
+    }
+
+    #[test]
+    fn the_same_facts_give_the_same_conditions_later() {
+        let f = facts(Phase::Ready, Some(status()));
+        let first = brick_status(&f, &reporting(), None, &[], Some(1), &time(1_000));
+        let later = brick_status(&f, &reporting(), None, &first.conditions, Some(1), &time(99_000));
+        assert_eq!(first.conditions, later.conditions);
+    }
+}

@@ -1,0 +1,272 @@
+//! The volumes of this workstation: each opened, served to peers, mounted, and
+//! kept so by a task of its own. A volume that cannot be opened is reported
+//! and tried again; it never takes another one down.
+
+mod mountpoint;
+mod task;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nearbrick_crds::HealJob;
+use nearbrick_crds::meta::brick_name;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::VolumeConfig;
+use crate::control::api::ApiServer;
+use crate::control::cache;
+use crate::control::convert::VolumeKey;
+use crate::control::facts::{Facts, Phase, VolumeFacts};
+use crate::control::jobs::{Healer, Runner};
+use crate::control::watch::Volumes;
+use crate::peer::server::Registry;
+use crate::peer::tls::Tls;
+use crate::volume::Volume;
+
+use task::VolumeTask;
+
+/// Where things are, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This workstation.
+    pub node: String,
+    /// Bricks without a path of their own.
+    pub bricks_dir: PathBuf,
+    /// Mounts.
+    pub mounts_dir: PathBuf,
+    /// Whether reads and writes may go to the brick file in the kernel.
+    pub passthrough: bool,
+}
+
+/// The volumes of this workstation.
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    tls: Arc<Tls>,
+    registry: Arc<Registry>,
+    api: ApiServer,
+    slots: Mutex<BTreeMap<VolumeKey, Slot>>,
+    /// Volumes that were removed and may not be closed yet.
+    leaving: Mutex<BTreeMap<VolumeKey, JoinHandle<()>>>,
+    changed: watch::Sender<u64>,
+    stop: CancellationToken,
+}
+
+/// One volume.
+struct Slot {
+    config: watch::Sender<Option<Arc<VolumeConfig>>>,
+    problem: Option<String>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What the task of a volume shows.
+struct Shared {
+    key: VolumeKey,
+    now: Mutex<Now>,
+    healer: watch::Sender<Option<Arc<dyn Healer>>>,
+}
+
+struct Now {
+    phase: Phase,
+    volume: Option<Arc<Volume>>,
+}
+
+impl Supervisor {
+    /// Of no volume yet.
+    pub fn new(options: Options, tls: Arc<Tls>, registry: Arc<Registry>, api: ApiServer) -> Self {
+        let inner = Inner {
+            options,
+            tls,
+            registry,
+            api,
+            slots: Mutex::default(),
+            leaving: Mutex::default(),
+            changed: watch::Sender::new(0),
+            stop: CancellationToken::new(),
+        };
+        Supervisor { inner: Arc::new(inner) }
+    }
+
+    /// Brings up what was in use before, without asking the API.
+    pub fn resume(&self) {
+        for config in cache::load_all(&self.inner.options.bricks_dir, &self.inner.options.node) {
+            tracing::info!(volume = %VolumeKey::of(&config), "resumed from the configuration kept beside the brick");
+            self.apply(config);
+        }
+    }
+
+    /// Unmounts and closes all volumes, side by side.
+    pub async fn shut_down(&self) {
+        self.inner.stop.cancel();
+        let slots = std::mem::take(&mut *self.inner.slots());
+        let tasks: Vec<_> = slots
+            .into_values()
+            .map(|slot| {
+                slot.stop.cancel();
+                slot.task
+            })
+            .collect();
+        let leaving = std::mem::take(&mut *self.inner.leaving());
+        futures::future::join_all(tasks.into_iter().chain(leaving.into_values())).await;
+    }
+}
+
+impl Inner {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<VolumeKey, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, BTreeMap<VolumeKey, JoinHandle<()>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// The slot of `key`, made if it is not there; none while the agent ends.
+    fn with_slot<T>(self: &Arc<Self>, key: &VolumeKey, work: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let mut slots = self.slots();
+        let slot = slots.entry(key.clone()).or_insert_with(|| {
+            let shared = Arc::new(Shared {
+                key: key.clone(),
+                now: Mutex::new(Now {
+                    phase: Phase::Starting("waiting for the volume's objects in the API".to_owned()),
+                    volume: None,
+                }),
+                healer: watch::Sender::new(None),
+            });
+            let (config, receiver) = watch::channel(None);
+            let stop = CancellationToken::new();
+            let task = VolumeTask {
+                inner: self.clone(),
+                shared: shared.clone(),
+                config: receiver,
+                stop: stop.clone(),
+            };
+            let before = self.leaving().remove(key);
+            Slot { config, problem: None, shared, stop, task: tokio::spawn(task.run(before)) }
+        });
+        Some(work(slot))
+    }
+}
+
+impl Volumes for Supervisor {
+    fn apply(&self, config: VolumeConfig) {
+        let key = VolumeKey::of(&config);
+        self.inner.with_slot(&key, |slot| slot.config.send_replace(Some(Arc::new(config))));
+    }
+
+    fn problem(&self, key: &VolumeKey, why: Option<String>) {
+        let changed = self.inner.with_slot(key, |slot| {
+            let changed = slot.problem != why;
+            if changed && let Some(why) = &why {
+                tracing::warn!(volume = %key, "{why}");
+            }
+            slot.problem = why;
+            changed
+        });
+        if changed == Some(true) {
+            self.inner.tick();
+        }
+    }
+
+    fn remove(&self, key: &VolumeKey) {
+        let Some(slot) = self.inner.slots().remove(key) else { return };
+        let config = slot.config.borrow().clone();
+        slot.stop.cancel();
+        let bricks_dir = self.inner.options.bricks_dir.clone();
+        let mount = key.below(&self.inner.options.mounts_dir);
+        let leaving = tokio::spawn(async move {
+            let _ = slot.task.await;
+            if let Some(config) = config
+                && let Err(error) = cache::forget(&bricks_dir, &config)
+            {
+                tracing::warn!(%error, "the kept configuration of a removed volume cannot be deleted");
+            }
+            // Only if it is empty, so never anyone's files.
+            let _ = std::fs::remove_dir(mount);
+        });
+        self.inner.leaving().insert(key.clone(), leaving);
+        self.inner.tick();
+    }
+
+    fn config(&self, key: &VolumeKey) -> Option<Arc<VolumeConfig>> {
+        self.inner.slots().get(key)?.config.borrow().clone()
+    }
+
+    fn keys(&self) -> Vec<VolumeKey> {
+        self.inner.slots().keys().cloned().collect()
+    }
+
+    fn jobs(&self, key: &VolumeKey, jobs: watch::Receiver<Vec<Arc<HealJob>>>, stop: CancellationToken) {
+        self.inner.with_slot(key, |slot| {
+            let stopping = self.inner.stop.clone();
+            let runner = Runner {
+                api: self.inner.api.clone(),
+                key: key.clone(),
+                target: brick_name(&key.volume, &self.inner.options.node),
+                healer: slot.shared.healer.subscribe(),
+                jobs,
+                stop: stop.clone(),
+            };
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = runner.run() => {}
+                    // The token of the volume ends it in order.
+                    () = stopping.cancelled() => stop.cancel(),
+                }
+            });
+        });
+    }
+}
+
+impl Facts for Supervisor {
+    fn facts(&self) -> Vec<VolumeFacts> {
+        let slots: Vec<_> = self
+            .inner
+            .slots()
+            .iter()
+            .map(|(key, slot)| {
+                (key.clone(), slot.config.borrow().clone(), slot.problem.clone(), slot.shared.clone())
+            })
+            .collect();
+        slots
+            .into_iter()
+            .map(|(key, config, problem, shared)| {
+                let (phase, volume) = {
+                    let now = shared.now();
+                    (now.phase.clone(), now.volume.clone())
+                };
+                let phase = match (phase, problem) {
+                    (Phase::Ready, Some(message)) => Phase::Degraded { message, mounted: true },
+                    (Phase::Starting(_), Some(message)) if config.is_none() => Phase::Refused(message),
+                    (phase, _) => phase,
+                };
+                VolumeFacts { key, config, phase, status: volume.map(|v| v.status()) }
+            })
+            .collect()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+}
+
+impl Shared {
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
