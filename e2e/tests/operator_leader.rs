@@ -1,0 +1,76 @@
+//! Two operators, one leader; and what a person sees of them.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+#[path = "operator_support/mod.rs"]
+mod support;
+
+use nearbrick_crds::{Brick, HealJob, WorkstationVolume};
+use serde_json::json;
+use support::agent::{Agent, Nodes};
+use support::operator::{Operator, SYSTEM};
+use support::{Namespace, eventually};
+
+#[tokio::test]
+async fn one_leads_the_other_takes_over_and_no_job_is_made_twice() {
+    let ns = Namespace::new("leader").await;
+    let nodes = Nodes::new(&ns, &["a", "b"]).await;
+    let ready = |operator: &Operator, wanted: &'static str| {
+        let address = operator.address;
+        move || async move {
+            support::operator::page(address, "/readyz").await.filter(|text| text.contains(wanted))
+        }
+    };
+    let first = Operator::start("first").await;
+    eventually("the first leads", ready(&first, "leads\n")).await;
+    assert!(first.page("/healthz").await.unwrap().contains("ok"));
+    let second = Operator::start("second").await;
+    eventually("the second stands by", ready(&second, "stands by")).await;
+
+    let policy = json!({ "metadata": { "name": "p" }, "spec": { "interval": "1s" } });
+    ns.create::<nearbrick_crds::HealPolicy>(policy).await;
+    let spec = json!({ "members": { "nodes": nodes.names }, "healPolicyRef": { "name": "p" } });
+    ns.create::<WorkstationVolume>(json!({ "metadata": { "name": "home" }, "spec": spec })).await;
+    let _a = Agent::start(&ns, "home", &nodes.names[0]).await;
+    let b = Agent::start(&ns, "home", &nodes.names[1]).await;
+    let brick_b = format!("home.{}", nodes.names[1]);
+    let uuid = ns.until("its identity", &brick_b, |b: &Brick| Some(b.spec.uuid.clone())).await;
+    b.lacks(&brick_b, 2, 30).await;
+    let jobs = ns.api::<HealJob>();
+    eventually("a job", || async { jobs.list(&Default::default()).await.ok()?.items.pop() }).await;
+    let text = first.page("/metrics").await.unwrap();
+    assert!(text.contains("nearbrick_operator_leader 1"), "{text}");
+    assert!(text.contains("nearbrick_operator_heal_jobs_created_total{reason=\"Scheduled\"} 1"), "{text}");
+    assert!(text.contains(&format!(
+        "nearbrick_operator_volume_pending_files{{namespace=\"{}\",volume=\"home\"}} 2",
+        ns.name
+    )));
+    assert!(second.page("/metrics").await.unwrap().contains("nearbrick_operator_leader 0"));
+
+    first.stop().await.unwrap();
+    eventually("the second leads", ready(&second, "leads\n")).await;
+    use k8s_openapi::api::coordination::v1::Lease;
+    let leases: kube::Api<Lease> = kube::Api::namespaced(ns.client.clone(), SYSTEM);
+    let lease = leases.get("nearbrick-operator").await.unwrap().spec.unwrap();
+    assert_eq!(lease.holder_identity.as_deref(), Some("second"));
+
+    // The job has not ended: the new leader makes no other, and the brick is the same.
+    b.lacks(&brick_b, 3, 30).await;
+    ns.until("the new leader sums up", "home", |v: &WorkstationVolume| {
+        (v.status.as_ref()?.pending.as_ref()?.files == 3).then_some(())
+    })
+    .await;
+    assert_eq!(jobs.list(&Default::default()).await.unwrap().items.len(), 1);
+    assert_eq!(ns.api::<Brick>().get(&brick_b).await.unwrap().spec.uuid, uuid);
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_one_clear_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let line = nearbrick_operator::http::bind(address).await.unwrap_err();
+    assert!(line.starts_with(&format!("cannot listen on {address}: ")), "{line}");
+    assert!(line.ends_with("choose another address with --listen") && !line.contains('\n'), "{line}");
+}
