@@ -48,6 +48,23 @@ async fn one_leads_the_other_takes_over_and_no_job_is_made_twice() {
     )));
     assert!(second.page("/metrics").await.unwrap().contains("nearbrick_operator_leader 0"));
 
+    // Heartbeats go on, and nothing else changes: nothing is written.
+    let writes = || async {
+        let text = first.page("/metrics").await.unwrap();
+        let lines = text.lines().filter(|l| l.starts_with("nearbrick_operator_status_writes_total"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let heartbeat = |b: &Brick| b.status.as_ref().and_then(|s| s.heartbeat.clone());
+    eventually("two heartbeats without a write", || async {
+        let before = writes().await;
+        for _ in 0..2 {
+            let seen = heartbeat(&ns.api().get(&brick_b).await.ok()?);
+            ns.until("a heartbeat", &brick_b, |b: &Brick| (heartbeat(b) > seen).then_some(())).await;
+        }
+        (writes().await == before).then_some(())
+    })
+    .await;
+
     first.stop().await.unwrap();
     eventually("the second leads", ready(&second, "leads\n")).await;
     use k8s_openapi::api::coordination::v1::Lease;

@@ -19,8 +19,10 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt};
 use kube::{Client, Resource, ResourceExt};
-use nearbrick_crds::{Brick, HealJob, HealPolicy, Workstation, WorkstationVolume};
+use nearbrick_crds::{Brick, HealJob, HealPolicy, JobPhase, Workstation, WorkstationVolume};
 use serde::de::DeserializeOwned;
+
+use crate::world::is_active;
 
 /// All that is known.
 #[derive(Clone)]
@@ -114,7 +116,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let policies = follow(watch::<HealPolicy>(client), w_policies, move |p, _| w.policy_changed(p));
     let w = wake.clone();
-    let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, _| w.job_changed(j));
+    let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, gone| w.job_changed(j, gone));
     let w = wake.clone();
     let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| w.brick_changed(b, gone));
     let w = wake.clone();
@@ -242,11 +244,27 @@ impl Wake {
         }
     }
 
-    fn job_changed(&self, job: &HealJob) {
+    fn job_changed(&self, job: &HealJob, gone: bool) {
         let volume = volume_ref(job.namespace(), &job.spec.volume_ref.name);
         self.both(&volume);
         if let Some(volume) = self.stores.volumes.get(&volume) {
             self.volume_changed(&volume);
+        }
+        if gone || job.status.as_ref().and_then(|s| s.phase).is_some_and(JobPhase::is_ended) {
+            self.jobs_behind(job);
+        }
+    }
+
+    /// Wakes the jobs of the same volume that may have waited for this one.
+    fn jobs_behind(&self, job: &HealJob) {
+        let waiting = self.stores.jobs.state_filter(|j| {
+            j.spec.volume_ref == job.spec.volume_ref
+                && j.metadata.namespace == job.metadata.namespace
+                && j.metadata.uid != job.metadata.uid
+                && is_active(j)
+        });
+        for job in waiting {
+            let _ = self.job.unbounded_send(ObjectRef::from_obj(&*job));
         }
     }
 
@@ -274,7 +292,7 @@ impl Wake {
             let Some(status) = &job.status else { continue };
             let namespace = job.namespace().unwrap_or_default();
             let waits = bricks.iter().any(|(ns, b)| *ns == namespace && status.targets.contains(b));
-            if waits && !status.phase.is_some_and(nearbrick_crds::JobPhase::is_ended) {
+            if waits && !status.phase.is_some_and(JobPhase::is_ended) {
                 let _ = self.job.unbounded_send(ObjectRef::from_obj(&*job));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -13,7 +14,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::plan::job::TargetView;
 use crate::stores::Stores;
-use crate::world::World;
+use crate::world::{World, is_active};
 
 /// What was found.
 pub struct Found {
@@ -21,6 +22,8 @@ pub struct Found {
     pub volume: Option<Arc<WorkstationVolume>>,
     /// The bricks for which the job waits.
     pub targets: Vec<TargetView>,
+    /// When the job's turn came; `None` while a job before it has not ended.
+    pub turn: Option<Timestamp>,
 }
 
 /// Looks it up. The targets are those that the status or the spec names; a job without any waits for
@@ -29,7 +32,7 @@ pub fn dereference(stores: &Stores, job: &HealJob) -> Found {
     let namespace = job.namespace().unwrap_or_default();
     let name = &job.spec.volume_ref.name;
     let Some(volume) = stores.volumes.get(&ObjectRef::new(name).within(&namespace)) else {
-        return Found { volume: None, targets: vec![] };
+        return Found { volume: None, targets: vec![], turn: None };
     };
     let world = World::collect(stores, &namespace, name, &volume.uid().unwrap_or_default());
     let pending = world.targets();
@@ -50,13 +53,24 @@ pub fn dereference(stores: &Stores, job: &HealJob) -> Found {
                 exists: entry.is_some(),
                 away_since: entry
                     .filter(|e| !e.agent.online)
-                    .map(|e| e.agent.silent_since.unwrap_or(jiff::Timestamp::UNIX_EPOCH)),
+                    .map(|e| e.agent.silent_since.unwrap_or(Timestamp::UNIX_EPOCH)),
                 lacks: pending.get(&brick).map(|t| t.all).unwrap_or_default(),
                 brick,
             }
         })
         .collect();
-    Found { volume: Some(volume), targets }
+    Found { volume: Some(volume), targets, turn: turn(job, &world.jobs) }
+}
+
+/// Agents run the jobs of a volume one at a time, the oldest first.
+fn turn(job: &HealJob, all: &[Arc<HealJob>]) -> Option<Timestamp> {
+    let order = |j: &HealJob| (j.creation_timestamp().map(|t| t.0), j.name_any());
+    let before = |j: &&Arc<HealJob>| order(j) < order(job);
+    if all.iter().filter(before).any(|j| is_active(j)) {
+        return None;
+    }
+    let ended = all.iter().filter(before).filter_map(|j| j.status.as_ref()?.completed_at.as_ref());
+    ended.map(|t| t.0).chain(job.creation_timestamp().map(|t| t.0)).max()
 }
 
 /// A job that a person made belongs to the volume as well, and goes with it.

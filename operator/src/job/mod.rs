@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use nearbrick_crds::{HealJob, JobPhase};
 
@@ -24,10 +23,6 @@ pub async fn reconcile(job: Arc<HealJob>, context: Arc<Context>) -> Result<Actio
     if before.phase.is_some_and(JobPhase::is_ended) || job.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let created = job
-        .creation_timestamp()
-        .ok_or_else(|| Error::Incomplete(format!("HealJob {}", job.name_any()), "creationTimestamp"))?
-        .0;
     let now = Timestamp::now();
     let found = dereference::dereference(&context.stores, &job);
     let Some(volume) = &found.volume else {
@@ -36,7 +31,7 @@ pub async fn reconcile(job: Arc<HealJob>, context: Arc<Context>) -> Result<Actio
     };
     dereference::adopt(&context, &job, volume).await?;
     let progress = job::progress(
-        created,
+        found.turn,
         now,
         before.started_at.as_ref().map(|t| t.0),
         &found.targets,

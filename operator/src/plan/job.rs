@@ -68,9 +68,10 @@ enum Part<'a> {
     GivenUp { transfer: Option<&'a Transfer>, why: String },
 }
 
-/// How far the job is that was made at `created` for `targets`.
+/// How far the job for `targets` is, whose turn came at `turn`: when it was made, or when the job before
+/// it ended; `None` while one before it has not ended. Agents run one job of a volume at a time.
 pub fn progress(
-    created: Timestamp,
+    turn: Option<Timestamp>,
     now: Timestamp,
     started_at: Option<Timestamp>,
     targets: &[TargetView],
@@ -95,7 +96,7 @@ pub fn progress(
     let parts: Vec<(&TargetView, Part)> = targets
         .iter()
         .map(|t| {
-            let (part, until) = part(created, now, t, by_target.get(t.brick.as_str()).copied(), limits);
+            let (part, until) = part(turn, now, t, by_target.get(t.brick.as_str()).copied(), limits);
             again_at = [again_at, until].into_iter().flatten().min();
             (t, part)
         })
@@ -170,7 +171,7 @@ pub fn progress(
 
 /// One target's part, and until when it may stay as it is.
 fn part<'a>(
-    created: Timestamp,
+    turn: Option<Timestamp>,
     now: Timestamp,
     target: &TargetView,
     transfer: Option<&'a Transfer>,
@@ -192,9 +193,10 @@ fn part<'a>(
         Some(t) => Part::Running(t),
         None => Part::NotStarted,
     };
+    let Some(turn) = turn else { return (pending, None) };
     match target.away_since {
         Some(since) => {
-            let until = after(created.max(since.min(now)), limits.unreachable_after);
+            let until = after(turn.max(since.min(now)), limits.unreachable_after);
             if now >= until {
                 (Part::GivenUp { transfer, why: format!("{} is away", target.node) }, None)
             } else {
@@ -202,7 +204,7 @@ fn part<'a>(
             }
         }
         None if transfer.is_none() => {
-            let until = after(created, limits.start_within);
+            let until = after(turn, limits.start_within);
             if now >= until {
                 (Part::GivenUp { transfer, why: format!("{} did not start", target.node) }, None)
             } else {
@@ -321,12 +323,12 @@ mod tests {
     #[test]
     fn pending_running_completed() {
         let targets = [target("a", 5), target("b", 2)];
-        let p = progress(at(0), at(1), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(1), None, &targets, &[], &LIMITS);
         assert_eq!((p.phase, p.files.total, p.message.as_str()), (JobPhase::Pending, 7, "waits for a, b"));
         assert_eq!(p.again_at, Some(at(300)));
 
         let t = [transfer("a", TransferPhase::Running, 5, 3, 0)];
-        let p = progress(at(0), at(2), None, &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(2), None, &targets, &t, &LIMITS);
         assert_eq!((p.phase, p.started_at, p.eta_seconds), (JobPhase::Running, Some(at(2)), Some(7)));
         assert_eq!(p.message, "3 of 7 files copied; waits for b");
         assert_eq!(in_words(&p).as_deref(), Some("300 B of 700 B, 50 B/s"));
@@ -335,7 +337,7 @@ mod tests {
             transfer("a", TransferPhase::Completed, 5, 5, 0),
             transfer("b", TransferPhase::Completed, 2, 2, 0),
         ];
-        let p = progress(at(0), at(9), Some(at(2)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(9), Some(at(2)), &targets, &t, &LIMITS);
         assert_eq!(
             (p.phase, p.completed_at, p.bytes_per_second),
             (JobPhase::Completed, Some(at(9)), Some(100))
@@ -348,9 +350,9 @@ mod tests {
         let mut targets = [target("a", 5), target("b", 2)];
         targets[1].away_since = Some(at(-100));
         let t = [transfer("a", TransferPhase::Completed, 5, 5, 0)];
-        let p = progress(at(0), at(59), Some(at(1)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(59), Some(at(1)), &targets, &t, &LIMITS);
         assert_eq!((p.phase, p.again_at), (JobPhase::Running, Some(at(60))));
-        let p = progress(at(0), at(60), Some(at(1)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(60), Some(at(1)), &targets, &t, &LIMITS);
         assert_eq!((p.phase, p.files.failed), (JobPhase::Completed, 2));
         assert_eq!(p.message, "5 files, 500 B copied in 59s; failed: 2 Unreachable (b is away)");
     }
@@ -359,7 +361,7 @@ mod tests {
     fn failed_when_nothing_was_copied() {
         let mut targets = [target("b", 2)];
         targets[0].away_since = Some(at(0));
-        let p = progress(at(0), at(60), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(60), None, &targets, &[], &LIMITS);
         assert_eq!((p.phase, p.files), (JobPhase::Failed, JobFiles { done: 0, total: 2, failed: 2 }));
 
         targets[0] = target("b", 2);
@@ -370,7 +372,7 @@ mod tests {
             message: "disk full".into(),
             next_try: None,
         }];
-        let p = progress(at(0), at(5), Some(at(1)), &targets, &[t], &LIMITS);
+        let p = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t], &LIMITS);
         assert_eq!(p.phase, JobPhase::Failed);
         assert_eq!(p.message, "0 files, 0 B copied in 4s; failed: 2 NoSpace (disk full)");
     }
@@ -379,7 +381,7 @@ mod tests {
     fn who_does_not_start_or_is_gone_is_given_up() {
         let mut targets = [target("a", 1), target("b", 1)];
         targets[1].exists = false;
-        let p = progress(at(0), at(300), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(300), None, &targets, &[], &LIMITS);
         assert_eq!(p.phase, JobPhase::Failed);
         assert!(
             p.message
@@ -388,8 +390,16 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_waits_for_another_is_not_given_up() {
+        let p = progress(None, at(100_000), None, &[target("a", 1)], &[], &LIMITS);
+        assert_eq!((p.phase, p.again_at), (JobPhase::Pending, None));
+        let p = progress(Some(at(100_000)), at(100_001), None, &[target("a", 1)], &[], &LIMITS);
+        assert_eq!((p.phase, p.again_at), (JobPhase::Pending, Some(at(100_300))));
+    }
+
+    #[test]
     fn no_target_is_completed() {
-        let p = progress(at(0), at(1), None, &[], &[], &LIMITS);
+        let p = progress(Some(at(0)), at(1), None, &[], &[], &LIMITS);
         assert_eq!((p.phase, p.message.as_str()), (JobPhase::Completed, "nothing was pending"));
     }
 
@@ -411,13 +421,13 @@ mod tests {
                     transfers.push(transfer(&format!("n{i}"), phase, done + failed + u64::from(phase == TransferPhase::Running), *done, *failed));
                 }
             }
-            let p = progress(at(0), at(now), None, &targets, &transfers, &LIMITS);
+            let p = progress(Some(at(0)), at(now), None, &targets, &transfers, &LIMITS);
             prop_assert!(p.files.done + p.files.failed <= p.files.total);
             prop_assert_eq!(p.phase.is_ended(), p.completed_at.is_some());
             prop_assert!(!p.message.contains('\n'));
             if p.phase == JobPhase::Failed { prop_assert_eq!(p.files.done, 0); }
             // Long after, only targets that are online and copying can keep it open.
-            let late = progress(at(0), at(100_000), None, &targets, &transfers, &LIMITS);
+            let late = progress(Some(at(0)), at(100_000), None, &targets, &transfers, &LIMITS);
             let copying = targets.iter().any(|t| t.exists && t.away_since.is_none()
                 && transfers.iter().any(|x| x.target == t.brick && x.phase == Some(TransferPhase::Running)));
             prop_assert_eq!(late.phase.is_ended(), !copying);
