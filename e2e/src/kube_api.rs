@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
-use kube::core::{GroupVersionKind, TypeMeta};
+use kube::core::{ClusterResourceScope, GroupVersionKind};
 use kube::{Client, Resource, ResourceExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 
@@ -79,7 +79,7 @@ pub async fn apply(client: &Client, yaml: &str) -> Result<Vec<String>> {
 }
 
 async fn apply_object(client: &Client, object: &DynamicObject) -> Result<String> {
-    let types = object.types.clone().unwrap_or_else(TypeMeta::default);
+    let types = object.types.clone().unwrap_or_default();
     let kind = GroupVersionKind::try_from(&types).context("an object without apiVersion and kind")?;
     let name = object.name_any();
     let what = format!("{} {name}", kind.kind);
@@ -90,6 +90,24 @@ async fn apply_object(client: &Client, object: &DynamicObject) -> Result<String>
     };
     api.patch(&name, &params(), &Patch::Apply(object)).await.context(&what)?;
     Ok(what)
+}
+
+/// Applies a typed object that belongs to no namespace.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn apply_typed<K>(client: &Client, object: &K) -> Result<()>
+where
+    K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let name = object.name_any();
+    let api: Api<K> = Api::all(client.clone());
+    api.patch(&name, &params(), &Patch::Apply(object)).await.context(format!("{} {name}", K::kind(&())))?;
+    Ok(())
 }
 
 /// Waits until an object is there and `ready` says yes; the object.
@@ -105,7 +123,7 @@ pub async fn wait_for<K>(
     mut ready: impl FnMut(&K) -> bool,
 ) -> Result<K>
 where
-    K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize,
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize,
 {
     let start = Instant::now();
     loop {

@@ -58,15 +58,3 @@ impl Line {
         eprintln!("{start}    {}: {result} ({:.1} s)", self.what, self.started.elapsed().as_secs_f64());
     }
 }
-
-/// Bytes as a person reads them.
-pub fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.2} GiB")
-}

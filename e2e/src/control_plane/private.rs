@@ -16,6 +16,7 @@ use kube::{Client, ResourceExt};
 
 use super::{Binaries, flags};
 use crate::error::{Context, Error, Result};
+use crate::trees::quoted;
 use crate::{kubeconfig, progress};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -30,7 +31,7 @@ pub struct ControlPlane {
 
 /// Runs both programs until its standard input ends, then ends them and removes the directory.
 fn keeper(dir: &Path, etcd: &[String], apiserver: &[String]) -> String {
-    let line = |words: &[String]| words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" ");
+    let line = |words: &[String]| words.iter().map(quoted).collect::<Vec<_>>().join(" ");
     format!(
         "cd {dir} || exit 1\n\
          trap '' HUP INT TERM\n\
@@ -40,15 +41,10 @@ fn keeper(dir: &Path, etcd: &[String], apiserver: &[String]) -> String {
          kill -9 $server $etcd\n\
          wait\n\
          cd / && rm -rf {dir}\n",
-        dir = quoted(&dir.to_string_lossy()),
+        dir = quoted(dir),
         etcd = line(etcd),
         apiserver = line(apiserver),
     )
-}
-
-/// A word as the shell shall take it.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 impl ControlPlane {

@@ -1,0 +1,212 @@
+//! The lab's control plane and operator: they run in the lab's first network namespace.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::Client;
+use serde_json::json;
+
+use crate::control_plane::{Binaries, flags};
+use crate::error::{Context, Result};
+use crate::kube_api::{self, eventually};
+use crate::lab::PATIENCE;
+use crate::process::{Daemon, GRACE};
+use crate::record::{Identity, Record};
+use crate::workstation::Workstation;
+use crate::{kubeconfig, netns, paths};
+
+/// The namespace of Nearbrick's own objects.
+pub const SYSTEM_NAMESPACE: &str = "nearbrick-system";
+/// The port of the API server.
+pub const API_PORT: u16 = 6443;
+/// The port of the operator's metrics and health.
+pub const OPERATOR_PORT: u16 = 8080;
+
+/// The control plane and the operator of a lab.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    identity: Identity,
+}
+
+impl Cluster {
+    /// That of this lab.
+    pub fn new(identity: &Identity) -> Self {
+        Self { identity: identity.clone() }
+    }
+
+    fn keys_dir(&self) -> PathBuf {
+        self.identity.dir.join("pki")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.identity.dir.join(name)
+    }
+
+    fn daemon(&self, name: &str) -> Daemon {
+        Daemon::new(&self.identity.dir, name)
+    }
+
+    /// etcd.
+    pub fn etcd(&self) -> Daemon {
+        self.daemon("etcd")
+    }
+
+    /// kube-apiserver.
+    pub fn apiserver(&self) -> Daemon {
+        self.daemon("kube-apiserver")
+    }
+
+    /// kube-controller-manager.
+    pub fn controller_manager(&self) -> Daemon {
+        self.daemon("kube-controller-manager")
+    }
+
+    /// The operator.
+    pub fn operator(&self) -> Daemon {
+        self.daemon("operator")
+    }
+
+    /// All four, in the order of their start.
+    pub fn daemons(&self) -> [Daemon; 4] {
+        [self.etcd(), self.apiserver(), self.controller_manager(), self.operator()]
+    }
+
+    /// Whether the control plane runs.
+    pub fn is_running(&self) -> bool {
+        [self.etcd(), self.apiserver(), self.controller_manager()].iter().all(|d| d.running().is_some())
+    }
+
+    /// Makes all keys, and the kubeconfigs of the administrator, the operator and each agent.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn make_keys(&self, record: &Record) -> Result<()> {
+        let (bridge, uplink) = (record.control_address(), record.uplink_address());
+        let keys = flags::Keys::make(&self.keys_dir(), &[Ipv4Addr::LOCALHOST.into(), bridge, uplink])?;
+        let outside = format!("https://{uplink}:{API_PORT}");
+        let local = format!("https://127.0.0.1:{API_PORT}");
+        let inside = format!("https://{bridge}:{API_PORT}");
+        let account = |name: &str| format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{name}");
+        keys.kubeconfig(&self.file("kubeconfig"), &outside, "admin", Some("system:masters"))?;
+        let manager = "system:kube-controller-manager";
+        keys.kubeconfig(&self.file("controller-manager.kubeconfig"), &local, manager, None)?;
+        let operator = account("nearbrick-operator");
+        keys.kubeconfig(&self.file("operator.kubeconfig"), &local, &operator, None)?;
+        for seat in &record.seats {
+            let file = Workstation::new(&self.identity, seat).kubeconfig();
+            keys.kubeconfig(&file, &inside, &account("nearbrick-agent"), None)?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let network = netns::path(&self.identity, netns::CONTROL);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", network.display())).arg("--").arg(program);
+        command
+    }
+
+    /// Starts etcd, kube-apiserver and kube-controller-manager, without waiting for them.
+    ///
+    /// # Errors
+    /// One cannot be started.
+    pub fn start(&self, binaries: &Binaries, record: &Record) -> Result<()> {
+        let mark = &self.identity.dir;
+        let arguments = flags::etcd(&self.file("etcd"), 2379, 2380);
+        self.etcd().start(self.command(&binaries.etcd).args(arguments), mark)?;
+        self.start_apiserver(binaries, record)?;
+        let arguments =
+            flags::controller_manager(&self.keys_dir(), &self.file("controller-manager.kubeconfig"));
+        self.controller_manager().start(self.command(&binaries.controller_manager).args(arguments), mark)?;
+        Ok(())
+    }
+
+    /// Starts kube-apiserver, without waiting for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_apiserver(&self, binaries: &Binaries, record: &Record) -> Result<()> {
+        let any = Ipv4Addr::UNSPECIFIED.into();
+        let arguments = flags::apiserver(&self.keys_dir(), 2379, any, record.control_address(), API_PORT);
+        self.apiserver().start(self.command(&binaries.apiserver).args(arguments), &self.identity.dir)?;
+        Ok(())
+    }
+
+    /// Ends kube-apiserver; etcd goes on.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_apiserver(&self) -> Result<()> {
+        // It would wait a minute for open watches.
+        self.apiserver().stop(std::time::Duration::from_secs(2))
+    }
+
+    /// Waits until the API server is ready.
+    ///
+    /// # Errors
+    /// A program of the control plane ended, or it takes too long.
+    pub async fn wait_ready(&self) -> Result<()> {
+        let client = kubeconfig::client(&self.file("kubeconfig")).await?;
+        eventually("the API server", PATIENCE, || async {
+            match kube_api::is_ready(&client).await {
+                true => Ok(()),
+                false => Err(format!("its log says: {}", self.apiserver().last_words())),
+            }
+        })
+        .await
+    }
+
+    /// Applies what a cluster with Nearbrick has: definitions, rights, and a node for each workstation.
+    ///
+    /// # Errors
+    /// The API server refuses something.
+    pub async fn install(&self, record: &Record, client: &Client) -> Result<()> {
+        kube_api::install_crds(client).await?;
+        let namespace: Namespace = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE},
+        }))
+        .context("odd namespace")?;
+        kube_api::apply_typed(client, &namespace).await?;
+        kube_api::apply_file(client, &paths::workspace().join("charts/nearbrick/files/rbac.yaml")).await?;
+        for seat in &record.seats {
+            let node: Node = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": seat.node, "labels": {
+                    "kubernetes.io/hostname": seat.node,
+                    "kubernetes.io/os": "linux",
+                    "nearbrick.io/workstation": "true",
+                }},
+            }))
+            .context("odd node")?;
+            kube_api::apply_typed(client, &node).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the operator.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_operator(&self, program: &Path) -> Result<()> {
+        let mut command = self.command(program);
+        command
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(self.file("operator.kubeconfig"))
+            .arg("--listen")
+            .arg(format!("0.0.0.0:{OPERATOR_PORT}"))
+            .args(["--lease-namespace", SYSTEM_NAMESPACE, "--identity", "lab"]);
+        self.operator().start(&mut command, &self.identity.dir)?;
+        Ok(())
+    }
+
+    /// Ends the operator.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_operator(&self) -> Result<()> {
+        self.operator().stop(GRACE)
+    }
+}
