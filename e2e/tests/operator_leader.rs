@@ -6,6 +6,8 @@
 #[path = "operator_support/mod.rs"]
 mod support;
 
+use std::time::{Duration, Instant};
+
 use nearbrick_crds::{Brick, HealJob, WorkstationVolume};
 use serde_json::json;
 use support::agent::{Agent, Nodes};
@@ -81,6 +83,38 @@ async fn one_leads_the_other_takes_over_and_no_job_is_made_twice() {
     assert_eq!(jobs.list(&Default::default()).await.unwrap().items.len(), 1);
     assert_eq!(ns.api::<Brick>().get(&brick_b).await.unwrap().spec.uuid, uuid);
     second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_holder_that_dies_is_replaced_after_the_duration_and_one_that_was_replaced_notices() {
+    use nearbrick_operator::lease::{Config, Elector, Lost};
+    let ns = Namespace::new("lease").await;
+    let config = |identity: &str| Config {
+        duration: Duration::from_secs(2),
+        renew_within: Duration::from_secs(1),
+        retry: Duration::from_millis(100),
+        ..Config::new(ns.name.clone(), "l".into(), identity.into())
+    };
+    let candidate = |identity: &str| Elector::new(ns.client.clone(), config(identity), || {});
+    let mut dies = candidate("dies");
+    dies.acquire().await;
+    let mut next = candidate("next");
+    let start = Instant::now();
+    next.acquire().await;
+    assert!(start.elapsed() >= Duration::from_secs(2), "not before the duration is over");
+    // The first one was only asleep: it sees who leads now, and ends.
+    let lost = dies.hold().await;
+    assert!(
+        matches!(&lost, Lost::Taken(lease, holder) if lease.ends_with("/l") && holder == "next"),
+        "{lost}"
+    );
+    // Whoever does not lead gives nothing back.
+    dies.release().await;
+    let mut third = candidate("third");
+    let waits = tokio::time::timeout(Duration::from_millis(500), third.acquire()).await;
+    assert!(waits.is_err(), "the lease is still held");
+    next.release().await;
+    third.acquire().await;
 }
 
 #[tokio::test]
