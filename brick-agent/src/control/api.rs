@@ -100,12 +100,13 @@ impl ApiServer {
         config.connect_timeout = Some(Duration::from_secs(5));
         let client =
             Client::try_from(config).map_err(|e| ApiError::Kubeconfig(what, one_line(&e.to_string())))?;
-        Ok(ApiServer {
-            client,
-            manager: agent_manager(node),
-            state: Arc::default(),
-            returns: watch::Sender::new(0),
-        })
+        Ok(Self::with_client(client, node))
+    }
+
+    /// By this client.
+    pub fn with_client(client: Client, node: &str) -> Self {
+        let (state, returns) = (Arc::default(), watch::Sender::new(0));
+        ApiServer { client, manager: agent_manager(node), state, returns }
     }
 
     /// What was counted.

@@ -136,6 +136,15 @@ pub fn transfer(
     }
 }
 
+/// A heal runs on its own thread: it must not outlive the task that waits for it.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs the jobs of one volume.
 pub struct Runner {
     /// The server.
@@ -196,6 +205,7 @@ impl Runner {
         tracing::info!(volume = %self.key, job = name, "healing");
         let (progress, mut latest) = watch::channel(HealProgress::default());
         let cancel = Arc::new(AtomicBool::new(false));
+        let _ends_with_this = CancelOnDrop(cancel.clone());
         let mut work = {
             let cancel = cancel.clone();
             tokio::task::spawn_blocking(move || {

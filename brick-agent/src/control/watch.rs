@@ -68,7 +68,8 @@ impl Seen {
         self.ticks.subscribe()
     }
 
-    fn set_bricks(&self, bricks: BTreeMap<VolumeKey, Arc<Brick>>) {
+    /// All bricks of this workstation.
+    pub fn set_bricks(&self, bricks: BTreeMap<VolumeKey, Arc<Brick>>) {
         let mut now = self.bricks.write().unwrap_or_else(PoisonError::into_inner);
         let new = match &*now {
             Some(now) => bricks.keys().any(|key| !now.contains_key(key)),
@@ -81,7 +82,8 @@ impl Seen {
         }
     }
 
-    fn set_workstation(&self, workstation: Option<Arc<Workstation>>) {
+    /// This workstation's object, or that there is none.
+    pub fn set_workstation(&self, workstation: Option<Arc<Workstation>>) {
         let mut now = self.workstation.write().unwrap_or_else(PoisonError::into_inner);
         let new = workstation.is_some() && now.is_none();
         *now = workstation;
