@@ -82,6 +82,18 @@ async fn one_leads_the_other_takes_over_and_no_job_is_made_twice() {
     .await;
     assert_eq!(jobs.list(&Default::default()).await.unwrap().items.len(), 1);
     assert_eq!(ns.api::<Brick>().get(&brick_b).await.unwrap().spec.uuid, uuid);
+
+    // Whoever takes the lease by force makes it stand by; when that one is silent, it leads again.
+    let stolen = json!({ "spec": { "holderIdentity": "thief", "leaseDurationSeconds": 2 } });
+    let params = kube::api::PatchParams::default();
+    leases.patch("nearbrick-operator", &params, &kube::api::Patch::Merge(&stolen)).await.unwrap();
+    eventually("the second stands by", ready(&second, "stands by")).await;
+    eventually("the second leads again", ready(&second, "leads\n")).await;
+    b.lacks(&brick_b, 4, 30).await;
+    ns.until("and sums up", "home", |v: &WorkstationVolume| {
+        (v.status.as_ref()?.pending.as_ref()?.files == 4).then_some(())
+    })
+    .await;
     second.stop().await.unwrap();
 }
 

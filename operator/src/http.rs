@@ -1,12 +1,13 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 use warp::Filter;
 use warp::http::StatusCode;
 
+use crate::backoff::lock;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::stores::Stores;
@@ -21,23 +22,38 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
         .map_err(|e| format!("cannot listen on {address}: {e}: choose another address with --listen"))
 }
 
+/// The stores of the operator while it leads.
+#[derive(Clone, Default)]
+pub struct Published(Arc<Mutex<Option<Stores>>>);
+
+impl Published {
+    /// These are the stores now.
+    pub fn set(&self, stores: Stores) {
+        *lock(&self.0) = Some(stores);
+    }
+
+    /// There are none.
+    pub fn clear(&self) {
+        *lock(&self.0) = None;
+    }
+
+    fn get(&self) -> Option<Stores> {
+        lock(&self.0).clone()
+    }
+}
+
 /// Serves until the shutdown.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    stores: Arc<OnceLock<Stores>>,
-    shutdown: Shutdown,
-) {
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stores: Published, shutdown: Shutdown) {
     let health = warp::path!("healthz").map(|| "ok\n".to_string());
     let ready = {
         let metrics = metrics.clone();
         let stores = stores.clone();
         warp::path!("readyz").map(move || {
-            let (code, text) = readiness(&metrics, stores.get());
+            let (code, text) = readiness(&metrics, stores.get().as_ref());
             warp::reply::with_status(text, code)
         })
     };
-    let text = warp::path!("metrics").map(move || match metrics.render(stores.get()) {
+    let text = warp::path!("metrics").map(move || match metrics.render(stores.get().as_ref()) {
         Ok(text) => warp::http::Response::builder()
             .header("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
             .body(text),

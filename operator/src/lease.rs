@@ -95,11 +95,11 @@ pub fn step(record: &Record, me: &str, unchanged_for: Duration) -> Step {
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// Somebody else has the lease.
-    #[error("the lease {0} is now held by {1}: this operator ends, so that two never act")]
+    #[error("the lease {0} is now held by {1}: this operator stands by, so that two never act")]
     Taken(String, String),
     /// It could not be renewed in time.
     #[error(
-        "the lease {lease} could not be renewed within {limit:?} ({last}): this operator ends, so that two never act"
+        "the lease {lease} could not be renewed within {limit:?} ({last}): this operator stands by, so that two never act"
     )]
     NotRenewed {
         /// Which.

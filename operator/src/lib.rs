@@ -26,7 +26,7 @@ mod workstation;
 mod world;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 pub use context::Settings;
 use futures::stream;
@@ -37,7 +37,7 @@ use crate::context::Context;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::stores::{Queues, Stores, watch_all};
+use crate::stores::{Queues, watch_all};
 
 /// How an operator runs.
 #[derive(Clone, Debug)]
@@ -51,56 +51,62 @@ pub struct Options {
 }
 
 /// Runs until the shutdown. An error is one line for a person.
+///
+/// An operator that loses the lead, because the API server was away for too long or another took the
+/// lease, stops acting at once, and stands for election again.
 pub async fn run(client: Client, options: Options, shutdown: Shutdown) -> Result<(), String> {
     let listener = http::bind(options.listen).await?;
     let metrics = Arc::new(Metrics::default());
-    let stores: Arc<OnceLock<Stores>> = Arc::default();
-    let server = tokio::spawn(http::serve(listener, metrics.clone(), stores.clone(), shutdown.clone()));
+    let published = http::Published::default();
+    let server = tokio::spawn(http::serve(listener, metrics.clone(), published.clone(), shutdown.clone()));
     let contact = metrics.clone();
     let identity = options.lease.identity.clone();
     let mut elector = Elector::new(client.clone(), options.lease, move || contact.contact());
 
-    let acquired = tokio::select! {
-        () = elector.acquire() => true,
-        () = shutdown.clone().wait() => false,
-    };
-    let mut result = Ok(());
-    if acquired {
+    loop {
+        let acquired = tokio::select! {
+            () = elector.acquire() => true,
+            () = shutdown.clone().wait() => false,
+        };
+        if !acquired {
+            break;
+        }
         tracing::info!("leads as {identity}");
         metrics.lead(true);
-        let work = act(client, options.settings, &stores, metrics.clone(), &identity, shutdown.clone());
-        result = tokio::select! {
-            () = work => Ok(()),
-            lost = elector.hold() => Err(lost.to_string()),
+        let work = act(&client, options.settings, &published, metrics.clone(), &identity, shutdown.clone());
+        let lost = tokio::select! {
+            () = work => None,
+            lost = elector.hold() => Some(lost),
         };
         metrics.lead(false);
-        if result.is_ok() {
-            elector.release().await;
-            tracing::info!("released the lease");
+        published.clear();
+        match lost {
+            Some(lost) => tracing::warn!("{lost}"),
+            None => {
+                elector.release().await;
+                tracing::info!("released the lease");
+                break;
+            }
         }
-    }
-    if result.is_err() {
-        server.abort();
     }
     // The server ends with the shutdown; a panic in it was reported by the runtime.
     let _ = server.await;
-    result
+    Ok(())
 }
 
-/// Runs all controllers until the shutdown.
+/// Runs all controllers until the shutdown. Dropping it stops them.
 async fn act(
-    client: Client,
+    client: &Client,
     settings: Settings,
-    published: &OnceLock<Stores>,
+    published: &http::Published,
     metrics: Arc<Metrics>,
     identity: &str,
     shutdown: Shutdown,
 ) {
-    let (stores, queues, watches) = watch_all(&client);
-    // Leading happens once in a process.
-    let _ = published.set(stores.clone());
+    let (stores, queues, watches) = watch_all(client);
+    published.set(stores.clone());
     let filled = stores.clone();
-    let context = Arc::new(Context::new(client, settings, stores, metrics, identity));
+    let context = Arc::new(Context::new(client.clone(), settings, stores, metrics, identity));
     let controllers = async {
         let ready = tokio::select! {
             filled = filled.wait_until_filled() => filled,

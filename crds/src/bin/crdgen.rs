@@ -1,5 +1,5 @@
-//! Writes the CustomResourceDefinitions as YAML: to `crds/yaml/` and to the chart's `crds/`.
-//! `crdgen --check` writes nothing, and fails with one line if a file is not current.
+//! Writes the CustomResourceDefinitions as YAML: to `crds/yaml/` and to the chart's `crds/`, or to the
+//! folders that are named. `crdgen --check` writes nothing, and fails with one line if a file is not current.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use std::process::ExitCode;
 const HOW: &str = "run `cargo run -p nearbrick-crds --bin crdgen` and commit the result";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let check = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => false,
-        ["--check"] => true,
-        _ => {
-            eprintln!("crdgen: usage: crdgen [--check]");
-            return ExitCode::from(2);
-        }
-    };
-    match run(check) {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let check = args.first().is_some_and(|a| a == "--check");
+    if check {
+        args.remove(0);
+    }
+    if args.iter().any(|a| a.starts_with('-')) {
+        eprintln!("crdgen: usage: crdgen [--check] [FOLDER...]");
+        return ExitCode::from(2);
+    }
+    match run(check, &args) {
         Ok(done) => {
             println!("crdgen: {done}");
             ExitCode::SUCCESS
@@ -29,10 +29,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(check: bool) -> Result<String, String> {
+fn run(check: bool, folders: &[String]) -> Result<String, String> {
     let files = nearbrick_crds::schema::yaml_files().map_err(|e| e.to_string())?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = [root.join("yaml"), root.join("../charts/nearbrick/crds")];
+    let usual = || vec![root.join("yaml"), root.join("../charts/nearbrick/crds")];
+    let folders = if folders.is_empty() { usual() } else { folders.iter().map(PathBuf::from).collect() };
     for folder in &folders {
         if check { verify(folder, &files)? } else { write(folder, &files)? }
     }
