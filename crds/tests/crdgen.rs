@@ -1,5 +1,8 @@
 //! The generated files are current, and `crdgen --check` says so when they are not.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,5 +1,8 @@
 //! What the command line says when it cannot start: one clear line.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 fn operator(args: &[&str]) -> Output {
