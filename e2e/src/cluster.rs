@@ -108,7 +108,7 @@ impl Cluster {
         command
     }
 
-    /// Starts etcd, kube-apiserver and kube-controller-manager, without waiting for them.
+    /// Starts etcd and kube-apiserver, without waiting for them.
     ///
     /// # Errors
     /// One cannot be started.
@@ -116,10 +116,18 @@ impl Cluster {
         let mark = &self.identity.dir;
         let arguments = flags::etcd(&self.file("etcd"), 2379, 2380);
         self.etcd().start(self.command(&binaries.etcd).args(arguments), mark)?;
-        self.start_apiserver(binaries, record)?;
+        self.start_apiserver(binaries, record)
+    }
+
+    /// Starts kube-controller-manager. It gives up if the API server has not made its first roles yet.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_controller_manager(&self, binaries: &Binaries) -> Result<()> {
         let arguments =
             flags::controller_manager(&self.keys_dir(), &self.file("controller-manager.kubeconfig"));
-        self.controller_manager().start(self.command(&binaries.controller_manager).args(arguments), mark)?;
+        let mut command = self.command(&binaries.controller_manager);
+        self.controller_manager().start(command.args(arguments), &self.identity.dir)?;
         Ok(())
     }
 

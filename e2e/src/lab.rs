@@ -88,6 +88,7 @@ impl Lab {
 
         progress::step("Operator and agents");
         cluster.wait_ready().await?;
+        cluster.start_controller_manager(&binaries)?;
         cluster.install(&lab.record, &lab.client().await?).await?;
         cluster.start_operator(&lab.record.programs.operator)?;
         for workstation in lab.workstations() {

@@ -14,6 +14,7 @@ pub mod kube_api;
 pub mod kubeconfig;
 pub mod lab;
 pub mod lock;
+pub mod logs;
 pub mod netns;
 pub mod packages;
 pub mod paths;

@@ -5,15 +5,15 @@
 mod input;
 mod steps;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::lab::{self, Lab};
+use crate::logs::save;
+use crate::progress;
 use crate::volumes::Volume;
-use crate::{paths, progress};
 
 /// Options of the demo.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,7 +41,7 @@ pub async fn run(name: &str, options: &Options) -> Result<()> {
         _ = tokio::signal::ctrl_c() => Err(Error::new("interrupted")),
     };
     if let Err(error) = &result {
-        match save_logs(&name) {
+        match save(&name) {
             Ok(dir) => eprintln!("lab: logs and objects are in {}", dir.display()),
             Err(other) => progress::warn(format!("logs cannot be saved after {error:?}: {other}")),
         }
@@ -62,28 +62,4 @@ async fn play(name: &str, options: &Options) -> Result<()> {
     let volume = Volume::apply_home(&lab.client().await?, "home.yaml").await?;
     volume.wait_ready(&["ws-a", "ws-b", "ws-c"], Duration::from_secs(60)).await?;
     steps::all(&lab, &volume).await
-}
-
-/// Copies the logs, and the objects as they are, to a place that stays.
-///
-/// # Errors
-/// It cannot be written.
-pub fn save_logs(name: &str) -> Result<PathBuf> {
-    let lab = Lab::open(name);
-    let identity = crate::record::Identity::new(name)?;
-    let dir = paths::target("lab-logs")?.join(name);
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).context(format!("cannot make {}", dir.display()))?;
-    for entry in std::fs::read_dir(identity.dir.join("logs")).into_iter().flatten().flatten() {
-        let to = dir.join(entry.file_name());
-        std::fs::copy(entry.path(), &to).context(format!("cannot write {}", to.display()))?;
-    }
-    // Where the control plane still answers.
-    let lab = lab.ok().filter(|lab| lab.cluster().is_running());
-    let kinds = ["get", "nearbrick,events", "--all-namespaces", "--request-timeout=5s", "--output=yaml"];
-    if let Some(Ok(text)) = lab.map(|lab| lab.kubectl_output(&kinds)) {
-        let to = dir.join("objects.yaml");
-        std::fs::write(&to, text).context(format!("cannot write {}", to.display()))?;
-    }
-    Ok(dir)
 }

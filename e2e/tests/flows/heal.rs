@@ -1,0 +1,63 @@
+//! Heals: by schedule, by trigger, and none where there is nothing to do.
+
+use nearbrick_crds::{JobPhase, JobReason};
+use nearbrick_e2e::testing::{LIMIT, Scene};
+use nearbrick_e2e::volumes::has_ended;
+use nearbrick_e2e::{Lab, Result, fail};
+
+pub async fn by_schedule(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "5s").await?;
+    let written = scene.write(&scene.a, "work", 16)?;
+    scene.wait_settled().await?;
+    let job = scene
+        .volume
+        .wait_job("a job by schedule that ended", LIMIT, |j| {
+            j.spec.reason == JobReason::Scheduled && has_ended(j)
+        })
+        .await?;
+    let status = job.status.unwrap_or_default();
+    if status.phase != Some(JobPhase::Completed) {
+        fail!("the job ended as {:?}: {:?}", status.phase, status.message);
+    }
+    scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT).await?;
+    scene.on_brick(&scene.a)?.must_be(&written, "the brick of ws-a")?;
+    scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")
+}
+
+pub async fn by_trigger(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    let written = scene.write(&scene.a, "work", 16)?;
+    let files = written.len() as u64;
+    // The oldest pending file, the bytes and the brick that lacks them are shown.
+    let brick = scene
+        .volume
+        .wait_brick("ws-a", "everything pending", LIMIT, |b| {
+            let pending = b.status.as_ref().and_then(|s| s.pending.as_ref());
+            pending.is_some_and(|p| p.files == files && p.oldest_since.is_some())
+        })
+        .await?;
+    let out = brick.status.unwrap_or_default().pending_out;
+    if out.len() != 1 || out[0].brick != "tree.ws-b" || out[0].files != files {
+        fail!("ws-a says what is pending where: {out:?}");
+    }
+    if !scene.volume.jobs().await?.is_empty() {
+        fail!("there is a job before anybody asked");
+    }
+    scene.heal("now").await?;
+    let jobs = scene.volume.jobs().await?;
+    if !jobs.iter().any(|j| j.spec.reason == JobReason::Trigger) {
+        fail!("no job by trigger: {jobs:?}");
+    }
+    scene.on_brick(&scene.a)?.must_be(&written, "the brick of ws-a")?;
+    scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")
+}
+
+pub async fn without_anything_pending_makes_no_job(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    scene.heal("first").await?;
+    let jobs = scene.volume.jobs().await?;
+    match jobs.is_empty() {
+        true => Ok(()),
+        false => fail!("nothing was pending, and there are {} jobs", jobs.len()),
+    }
+}

@@ -1,0 +1,36 @@
+//! The flows of the demo and their neighbours, each as a test, on real workstations and a real API server.
+
+mod api_away;
+mod bad_input;
+mod heal;
+mod local;
+mod loss;
+mod partition;
+
+use std::process::ExitCode;
+
+use nearbrick_e2e::{cases, testing};
+
+fn main() -> ExitCode {
+    testing::run(
+        "flows",
+        env!("CARGO_BIN_EXE_lab"),
+        cases![
+            local::writes_stay_local_while_the_others_idle,
+            local::names_travel_at_once_and_contents_on_read,
+            heal::by_schedule,
+            heal::by_trigger,
+            heal::without_anything_pending_makes_no_job,
+            loss::the_others_read_every_file,
+            loss::a_return_catches_up,
+            partition::work_while_cut_off_heals_after_the_join,
+            api_away::local_work_goes_on_and_reports_resume,
+            bad_input::a_folder_that_is_no_brick,
+            bad_input::a_brick_of_another_volume,
+            bad_input::a_file_system_without_attributes,
+            bad_input::no_fuse,
+            bad_input::no_root,
+            bad_input::port_taken,
+        ],
+    )
+}
