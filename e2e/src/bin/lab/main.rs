@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nearbrick_e2e::error::Context;
 use nearbrick_e2e::{Result, bench, demo};
 
 /// A real cluster of workstations on this machine: three workstations with a disk each, an agent on each,
@@ -95,6 +96,9 @@ enum Command {
         /// The workstation.
         node: String,
     },
+    /// Make a load where this runs: a part of the bench.
+    #[command(hide = true)]
+    Load(bench::load::Load),
 }
 
 #[derive(Subcommand)]
@@ -141,6 +145,10 @@ async fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Join { node } => control::set_link(name, &node, true)?,
         Command::Kill { node, lose_unwritten } => control::kill(name, &node, lose_unwritten)?,
         Command::Start { node } => control::start(name, &node)?,
+        Command::Load(load) => {
+            let done = bench::load::run(&load)?;
+            println!("{}", serde_json::to_string(&done).context("cannot write the result")?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
