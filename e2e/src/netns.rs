@@ -42,7 +42,7 @@ pub fn path(identity: &Identity, part: &str) -> PathBuf {
 /// # Errors
 /// No subnet is free, or `ip` fails.
 pub fn make(identity: &Identity, programs: &Programs) -> Result<Record> {
-    let lock = Lock::take(Path::new("/run/lock/nearbrick-lab-network.lock"), "makes the network of a lab")?;
+    let lock = lock()?;
     let record = Record::new(free_subnet(identity)?, programs);
     record.write(identity)?;
     let control = identity.namespace(CONTROL);
@@ -58,7 +58,6 @@ pub fn make(identity: &Identity, programs: &Programs) -> Result<Record> {
     ip(&format!("-n {control} link set machine up"))?;
     ip(&format!("addr add {}/30 dev {uplink}", record.machine_address()))?;
     ip(&format!("link set {uplink} up"))?;
-    drop(lock);
     for seat in &record.seats {
         let (node, namespace) = (&seat.node, identity.namespace(&seat.node));
         ip(&format!("netns add {namespace}"))?;
@@ -69,7 +68,13 @@ pub fn make(identity: &Identity, programs: &Programs) -> Result<Record> {
         ip(&format!("-n {namespace} link set eth0 up"))?;
         ip(&format!("-n {namespace} route add 10.199.{subnet}.0/24 via {}", record.control_address()))?;
     }
+    lock.remove();
     Ok(record)
+}
+
+/// Orders what labs do to what they share: subnets, and the folder of namespaces.
+fn lock() -> Result<Lock> {
+    Lock::take(Path::new("/run/lock/nearbrick-lab-network.lock"), "makes or removes the network of a lab")
 }
 
 /// Removes every namespace and link of the lab that is there.
@@ -77,6 +82,7 @@ pub fn make(identity: &Identity, programs: &Programs) -> Result<Record> {
 /// # Errors
 /// `ip` fails to remove one.
 pub fn remove(identity: &Identity) -> Result<()> {
+    let lock = lock()?;
     let uplink = identity.uplink();
     if Path::new("/sys/class/net").join(&uplink).exists() {
         // It may go at the same moment, with the namespace of its other end.
@@ -89,6 +95,12 @@ pub fn remove(identity: &Identity) -> Result<()> {
     for name in namespaces(identity) {
         ip(&format!("netns del {name}"))?;
     }
+    // The folder is a mount that `ip` makes when it needs it: the last one out removes it.
+    if std::fs::read_dir(NAMESPACES).is_ok_and(|mut entries| entries.next().is_none()) {
+        let _ = run("umount", [NAMESPACES]);
+        let _ = std::fs::remove_dir(NAMESPACES);
+    }
+    lock.remove();
     Ok(())
 }
 

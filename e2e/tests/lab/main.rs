@@ -13,6 +13,8 @@ fn main() -> ExitCode {
     testing::run_alone(vec![
         ("down_without_a_lab_is_fine", down_without_a_lab_is_fine),
         ("without_root_it_says_so", without_root_it_says_so),
+        ("without_fuse_it_says_so", without_fuse_it_says_so),
+        ("without_room_it_says_so", without_room_it_says_so),
         ("two_labs_side_by_side", two_labs_side_by_side),
         ("a_killed_up_leaves_nothing_after_down", a_killed_up_leaves_nothing_after_down),
         ("up_after_a_crash_starts_again", up_after_a_crash_starts_again),
@@ -64,6 +66,19 @@ fn must_be_gone(name: &str) -> Result<()> {
     }
 }
 
+/// Labs of a test: taken down however the test ends.
+struct Labs(&'static [&'static str]);
+
+impl Drop for Labs {
+    fn drop(&mut self) {
+        for name in self.0 {
+            if let Err(error) = must_succeed(name, &["down"]) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
 fn down_without_a_lab_is_fine() -> Result<()> {
     must_succeed("none", &["down"])?;
     must_succeed("none", &["down"])?;
@@ -78,15 +93,41 @@ fn without_root_it_says_so() -> Result<()> {
     let copy = dir.path().join("lab");
     std::fs::copy(program, &copy).context("a copy")?;
     nearbrick_e2e::command::run("chmod", ["-R", "a+rx", &dir.path().display().to_string()])?;
-    let output = output(Command::new("setpriv").args(as_nobody).arg(&copy).arg("up"))?;
+    must_refuse(Command::new("setpriv").args(as_nobody).arg(&copy).arg("up"), "root")
+}
+
+/// Runs `lab up` where something is missing: it must say one line with this word in it.
+fn must_refuse(command: &mut Command, word: &str) -> Result<()> {
+    let output = output(command)?;
     let text = said(&output);
-    match !output.status.success() && text.lines().count() == 1 && text.contains("root") {
+    let lines = text.lines().filter(|line| line.starts_with("lab: ")).count();
+    match !output.status.success() && lines == 1 && text.contains(word) {
         true => Ok(()),
-        false => fail!("without root: {text:?}"),
+        false => fail!("{word} is missing, and `lab up` says: {text:?}"),
     }
 }
 
+/// Runs a script in a mount namespace of its own; `$0` is the lab's program.
+fn apart(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-euc", script, env!("CARGO_BIN_EXE_lab")]);
+    command
+}
+
+fn without_fuse_it_says_so() -> Result<()> {
+    let script = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec \"$0\" --name none up";
+    must_refuse(&mut apart(script), "/dev/fuse")?;
+    must_be_gone("none")
+}
+
+fn without_room_it_says_so() -> Result<()> {
+    let dir = tempfile::tempdir().context("a directory")?;
+    let script = "mount -t tmpfs -o size=64m none \"$NEARBRICK_LAB_DIR\" && exec \"$0\" --name none up";
+    must_refuse(apart(script).env("NEARBRICK_LAB_DIR", dir.path()), "GiB needed")
+}
+
 fn two_labs_side_by_side() -> Result<()> {
+    let _labs = Labs(&["one", "two"]);
     for name in ["one", "two"] {
         must_succeed(name, &["up"])?;
     }
@@ -130,6 +171,7 @@ fn killed_up(name: &str, after: Duration) -> Result<bool> {
 }
 
 fn a_killed_up_leaves_nothing_after_down() -> Result<()> {
+    let _labs = Labs(&["crash"]);
     must_succeed("crash", &["down"])?;
     // Moments all over the way: from the network to the volume's first mount.
     for step in 1..=14_u32 {
@@ -144,6 +186,7 @@ fn a_killed_up_leaves_nothing_after_down() -> Result<()> {
 }
 
 fn up_after_a_crash_starts_again() -> Result<()> {
+    let _labs = Labs(&["crash"]);
     must_succeed("crash", &["down"])?;
     killed_up("crash", Duration::from_millis(1500))?;
     must_succeed("crash", &["up"])?;

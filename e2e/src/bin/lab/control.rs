@@ -29,11 +29,13 @@ pub async fn up(name: &str, no_passthrough: bool) -> Result<()> {
 }
 
 fn how_to(lab: &Lab) {
+    let name = &lab.identity().name;
+    let lab_command = if name == "lab" { "cargo lab".to_owned() } else { format!("cargo lab --name {name}") };
     println!("  export KUBECONFIG={}", lab.kubeconfig().display());
-    println!("  kubectl get wsv,wsb,whj,wsn          (or: cargo lab kubectl get wsv,wsb,whj,wsn)");
-    println!("  cargo lab exec ws-a -- bash          the volume is /volumes/default/home there");
-    println!("  cargo lab logs ws-a                  cargo lab kill | start | partition | join ws-a");
-    println!("  cargo lab down                       removes every trace");
+    println!("  kubectl get wsv,wsb,whj,wsn       or: {lab_command} kubectl get wsv,wsb,whj,wsn");
+    println!("  {lab_command} exec ws-a -- bash       the volume is /volumes/default/home there");
+    println!("  {lab_command} logs ws-a               and: kill, start, partition, join ws-a");
+    println!("  {lab_command} down                    removes every trace");
 }
 
 /// Ends a lab.
