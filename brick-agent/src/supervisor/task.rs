@@ -15,7 +15,7 @@ use crate::config::VolumeConfig;
 use crate::control::cache;
 use crate::control::facts::Phase;
 use crate::control::jobs::Healer;
-use crate::fuse::{self, Mount};
+use crate::fuse::{MountOptions, Mounted, mount};
 use crate::heal::{self, HealOutcome, HealProgress, HealRequest};
 use crate::peer::client::{Client, Patience};
 use crate::peer::exchange::{Exchange, Journal, Pace};
@@ -24,6 +24,8 @@ use crate::volume::{Volume, VolumeOptions};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Between two looks whether the mount is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The task of one volume.
 pub(super) struct VolumeTask {
@@ -135,9 +137,10 @@ impl VolumeTask {
     /// Mounts the volume and keeps it, until it is to go or to be opened anew.
     async fn keep(&mut self, mut open: Open) {
         let mut changed = open.volume.changed();
-        let mut mounted: Option<Mount> = None;
+        let mut mounted: Option<Mounted> = None;
         let mut wait = FIRST_RETRY;
         let mut again = tokio::time::Instant::now();
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -145,6 +148,7 @@ impl VolumeTask {
                     match self.mount(&open.volume).await {
                         Ok(mount) => {
                             mounted = Some(mount);
+                            wait = FIRST_RETRY;
                             self.show(Phase::Ready);
                         }
                         Err(message) => {
@@ -153,6 +157,13 @@ impl VolumeTask {
                             wait = (wait * 2).min(LAST_RETRY);
                         }
                     }
+                }
+                _ = look.tick(), if mounted.as_ref().is_some_and(Mounted::ended) => {
+                    let ended = mounted.take();
+                    tokio::task::spawn_blocking(move || drop(ended));
+                    let message = "someone unmounted it; it is mounted again".to_owned();
+                    self.show(Phase::Degraded { message, mounted: false });
+                    again = tokio::time::Instant::now();
                 }
                 Ok(()) = changed.changed() => {
                     changed.borrow_and_update();
@@ -175,19 +186,19 @@ impl VolumeTask {
         self.close(open, mounted).await;
     }
 
-    async fn mount(&self, volume: &Arc<Volume>) -> Result<Mount, String> {
+    async fn mount(&self, volume: &Arc<Volume>) -> Result<Mounted, String> {
         let at = self.shared.key.below(&self.inner.options.mounts_dir);
         let (volume, passthrough) = (volume.clone(), self.inner.options.passthrough);
         tokio::task::spawn_blocking(move || {
             prepare(&at)?;
-            fuse::mount(volume, &at, passthrough)
-                .map_err(|e| format!("cannot mount at {}: {e}", at.display()))
+            let options = MountOptions { passthrough, ..MountOptions::default() };
+            mount(volume, &at, options).map_err(|e| e.to_string())
         })
         .await
         .unwrap_or_else(|_| Err("cannot mount: a fault in the agent, see its log".to_owned()))
     }
 
-    async fn close(&self, open: Open, mounted: Option<Mount>) {
+    async fn close(&self, open: Open, mounted: Option<Mounted>) {
         let at = self.shared.key.below(&self.inner.options.mounts_dir);
         let Open { config, volume, exchange, .. } = open;
         self.shared.healer.send_replace(None);
