@@ -175,7 +175,7 @@ fn a_killed_up_leaves_nothing_after_down() -> Result<()> {
     must_succeed("crash", &["down"])?;
     // Moments all over the way: from the network to the volume's first mount.
     for step in 1..=14_u32 {
-        let killed = killed_up("crash", Duration::from_millis(u64::from(step * step) * 90))?;
+        let killed = killed_up("crash", Duration::from_millis(u64::from(step * step) * 40))?;
         must_succeed("crash", &["down"])?;
         must_be_gone("crash")?;
         if !killed {
