@@ -23,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod progress;
 pub mod record;
+pub mod scene;
 pub mod testing;
 pub mod trees;
 pub mod volumes;

@@ -1,7 +1,7 @@
 //! The API server is away: agents work on with each other, and reports resume.
 
 use nearbrick_e2e::control_plane::Binaries;
-use nearbrick_e2e::testing::{LIMIT, Scene};
+use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::{Lab, Result};
 
 pub async fn local_work_goes_on_and_reports_resume(lab: Lab) -> Result<()> {

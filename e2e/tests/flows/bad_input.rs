@@ -2,7 +2,7 @@
 
 use nearbrick_crds::BrickState;
 use nearbrick_e2e::kube_api;
-use nearbrick_e2e::testing::{LIMIT, Scene, manifest};
+use nearbrick_e2e::scene::{LIMIT, Scene, manifest};
 use nearbrick_e2e::{Lab, Result, fail};
 
 /// Waits until ws-a refuses its brick; what it says.

@@ -1,7 +1,7 @@
 //! Heals: by schedule, by trigger, and none where there is nothing to do.
 
 use nearbrick_crds::{JobPhase, JobReason};
-use nearbrick_e2e::testing::{LIMIT, Scene};
+use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::volumes::has_ended;
 use nearbrick_e2e::{Lab, Result, fail};
 

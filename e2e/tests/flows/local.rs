@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nearbrick_e2e::testing::Scene;
+use nearbrick_e2e::scene::Scene;
 use nearbrick_e2e::trees::{Place, Tree};
 use nearbrick_e2e::{Lab, Result, fail};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearbrick_e2e::kube_api::eventually;
-use nearbrick_e2e::testing::{LIMIT, Scene};
+use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::{Lab, Result};
 
 pub async fn the_others_read_every_file(lab: Lab) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nearbrick_e2e::testing::{LIMIT, Scene};
+use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::{Lab, Result, fail};
 
 pub async fn work_while_cut_off_heals_after_the_join(lab: Lab) -> Result<()> {
