@@ -10,6 +10,8 @@
 //! * [`fuse`]: the kernel's requests translated to calls of [`volume`].
 //! * [`peer`]: talking to other agents.
 //! * [`control`]: the Kubernetes API: what to mount, when to heal, reports.
+//! * [`supervisor`]: the volumes of this workstation, each by a task of its own.
+//! * [`metrics`]: counts for Prometheus, without names of files.
 
 pub mod brick;
 pub mod config;
@@ -17,5 +19,7 @@ pub mod control;
 pub mod fuse;
 pub mod heal;
 pub mod index;
+pub mod metrics;
 pub mod peer;
+pub mod supervisor;
 pub mod volume;

@@ -13,5 +13,10 @@
 pub mod api;
 pub mod cache;
 pub mod convert;
+pub mod events;
+pub mod facts;
+pub mod jobs;
+pub mod report;
+pub mod status;
 pub mod tracked;
 pub mod watch;

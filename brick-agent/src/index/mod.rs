@@ -1,1 +1,451 @@
-//! See the crate's documentation.
+//! The embedded store beside the brick: journal, objects, and what is on disk where.
+//!
+//! Store: fjall, an LSM tree with a write-ahead journal. A commit without fsync
+//! is an append to that journal which survives the death of the agent, and one
+//! call makes everything before it durable; see `docs/ARCHITECTURE.md` for the rivals.
+//!
+//! Tables (keyspaces):
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `objects` | file id | [`Object`], merged |
+//! | `wants` | parent, name, NUL, link id | file id: live links by the place that they want |
+//! | `shown` | parent, name | [`Shown`]: what is in `data/` under that name |
+//! | `local` | file id | [`Local`]: what this brick holds of the object |
+//! | `journal` | origin, sequence | [`Entry`] |
+//! | `todo` | file id | nothing: objects whose place in `data/` is still to be brought about |
+//! | `meta` | text | single values |
+//!
+//! Invariant: `objects` and `wants` follow from `journal`; `shown` and `local`
+//! say what is in `data/`. Pending and totals follow from `objects` and are kept in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use nearbrick_core::{Entry, FileId, Incarnation, LinkId, Object, Place, VersionVector};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::peer::wire::Heads;
+
+/// A failure of the store, or bytes in it that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The store's own.
+    #[error("the brick's index: {0}")]
+    Store(#[from] fjall::Error),
+    /// The disk's.
+    #[error("the brick's disk: {0}")]
+    Disk(#[from] std::io::Error),
+    /// A value that is not what its table holds.
+    #[error("the brick's index has a damaged entry in {0}")]
+    Damaged(&'static str),
+}
+
+/// The result of a call of the index.
+pub type Result<T> = std::result::Result<T, IndexError>;
+
+/// What is in `data/` under one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The object.
+    pub file: FileId,
+    /// The link.
+    pub link: LinkId,
+    /// Its kind as a `d_type` value.
+    pub kind: u8,
+}
+
+/// What a file looked like when it was last known not to be changing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    /// Inode number on the brick's file system.
+    pub ino: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Seconds and nanoseconds: no program can set it.
+    pub ctime: (i64, u32),
+}
+
+/// Attributes of a newer version than the bytes in `data/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, u32),
+}
+
+/// What this brick holds of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// Where its links are in `data/`.
+    pub placed: BTreeMap<LinkId, Place>,
+    /// The version of the complete bytes; none for a stub.
+    pub have: Option<VersionVector>,
+    /// For a stub: the version whose ranges are being filled in.
+    pub filling: Option<VersionVector>,
+    /// Filled ranges of a stub: start -> end, apart from each other.
+    pub filled: BTreeMap<u64, u64>,
+    /// Programs here are changing it, or may have.
+    pub dirty: bool,
+    /// When it became dirty: milliseconds since 1970.
+    pub dirty_since: u64,
+    /// What the bytes here are based on, while they are dirty.
+    pub base: VersionVector,
+    /// At the last settling.
+    pub print: Option<Print>,
+    /// At the last snapshot, while it is dirty.
+    pub snapshot: Option<Print>,
+    /// A newer version exists elsewhere; the bytes here are older.
+    pub overlay: Option<Overlay>,
+    /// It waits for its place in the folder `staging`, as [`parked_name`].
+    pub parked: bool,
+    /// A removed directory in which something is still to be seen: it wants this place.
+    pub needed: Option<(LinkId, Place)>,
+    /// A directory whose children are shown in this one.
+    pub merged_into: Option<FileId>,
+    /// A directory that would close a cycle: it is shown in the root.
+    pub broken: bool,
+    /// The latest stamp's time of an mtime that was set here.
+    pub mtime_at: u64,
+}
+
+impl Local {
+    /// Any of its places in `data/`.
+    pub fn place(&self) -> Option<&Place> {
+        self.placed.values().next()
+    }
+
+    /// Whether it is anywhere on the brick's disk.
+    pub fn on_disk(&self) -> bool {
+        self.parked || !self.placed.is_empty()
+    }
+}
+
+/// The name in `staging` of an object that waits for its place.
+pub fn parked_name(file: FileId) -> String {
+    format!("park-{file}")
+}
+
+/// The open store.
+#[derive(Clone)]
+pub struct Index {
+    db: Database,
+    objects: Keyspace,
+    wants: Keyspace,
+    shown: Keyspace,
+    local: Keyspace,
+    journal: Keyspace,
+    todo: Keyspace,
+    meta: Keyspace,
+}
+
+/// Changes that become true together.
+pub struct Batch {
+    index: Index,
+    batch: OwnedWriteBatch,
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], table: &'static str) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|_| IndexError::Damaged(table))
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Serialising to memory cannot fail for the types of this module.
+    postcard::to_stdvec(value).unwrap_or_default()
+}
+
+fn place_key(place: &Place) -> Vec<u8> {
+    let mut key = Vec::with_capacity(16 + place.name.len());
+    key.extend_from_slice(&place.parent.0);
+    key.extend_from_slice(&place.name);
+    key
+}
+
+fn want_key(place: &Place, link: LinkId) -> Vec<u8> {
+    let mut key = place_key(place);
+    key.push(0);
+    key.extend_from_slice(&link.to_bytes());
+    key
+}
+
+fn journal_key(origin: Incarnation, seq: u64) -> [u8; 16] {
+    LinkId { origin, seq }.to_bytes()
+}
+
+fn file_id(bytes: &[u8], table: &'static str) -> Result<FileId> {
+    Ok(FileId(bytes.try_into().map_err(|_| IndexError::Damaged(table))?))
+}
+
+impl Index {
+    /// Opens the store in `path`, or makes one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn open(path: &Path) -> Result<Self> {
+        let db = Database::builder(path).cache_size(48 << 20).worker_threads(2).open()?;
+        let table =
+            |name: &str| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(8 << 20));
+        Ok(Index {
+            objects: table("objects")?,
+            wants: table("wants")?,
+            shown: table("shown")?,
+            local: table("local")?,
+            journal: table("journal")?,
+            todo: table("todo")?,
+            meta: table("meta")?,
+            db,
+        })
+    }
+
+    /// Starts a batch.
+    pub fn batch(&self) -> Batch {
+        Batch { index: self.clone(), batch: self.db.batch() }
+    }
+
+    /// Makes every commit so far durable.
+    ///
+    /// # Errors
+    /// The store's; then nothing may be acknowledged.
+    pub fn persist(&self) -> Result<()> {
+        Ok(self.db.persist(PersistMode::SyncAll)?)
+    }
+
+    /// The object.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn object(&self, file: FileId) -> Result<Option<Object>> {
+        self.objects.get(file.0)?.map(|v| decode(&v, "objects")).transpose()
+    }
+
+    /// All objects.
+    pub fn objects(&self) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
+        self.objects.iter().map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
+        })
+    }
+
+    /// What is here of the object.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn local(&self, file: FileId) -> Result<Option<Local>> {
+        self.local.get(file.0)?.map(|v| decode(&v, "local")).transpose()
+    }
+
+    /// What is here of all objects.
+    pub fn locals(&self) -> impl Iterator<Item = Result<(FileId, Local)>> + '_ {
+        self.local.iter().map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok((file_id(&key, "local")?, decode(&value, "local")?))
+        })
+    }
+
+    /// What is in `data/` at this place.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn shown(&self, place: &Place) -> Result<Option<Shown>> {
+        self.shown.get(place_key(place))?.map(|v| decode(&v, "shown")).transpose()
+    }
+
+    /// What is in `data/` in this directory, by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn shown_in(&self, parent: FileId) -> Result<Vec<(Vec<u8>, Shown)>> {
+        self.shown
+            .prefix(parent.0)
+            .map(|guard| {
+                let (key, value) = guard.into_inner()?;
+                Ok((key.get(16..).unwrap_or_default().to_vec(), decode(&value, "shown")?))
+            })
+            .collect()
+    }
+
+    /// Whether anything is in `data/` in this directory.
+    pub fn has_children(&self, parent: FileId) -> bool {
+        self.shown.prefix(parent.0).next().is_some()
+    }
+
+    /// The live links that want this place.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn wanted_at(&self, place: &Place) -> Result<Vec<(LinkId, FileId)>> {
+        let mut prefix = place_key(place);
+        prefix.push(0);
+        self.wants
+            .prefix(&prefix)
+            .map(|guard| {
+                let (key, value) = guard.into_inner()?;
+                let link = key
+                    .get(prefix.len()..)
+                    .and_then(|b| b.try_into().ok())
+                    .ok_or(IndexError::Damaged("wants"))?;
+                Ok((LinkId::from_bytes(link), file_id(&value, "wants")?))
+            })
+            .collect()
+    }
+
+    /// The objects that want to be in this directory.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn wanted_in(&self, parent: FileId) -> Result<Vec<FileId>> {
+        self.wants.prefix(parent.0).map(|guard| file_id(&guard.value()?, "wants")).collect()
+    }
+
+    /// Whether anything wants to be in this directory.
+    pub fn is_wanted(&self, parent: FileId) -> bool {
+        self.wants.prefix(parent.0).next().is_some()
+    }
+
+    /// Entries of one origin after `seq`, in order.
+    pub fn entries_after(&self, origin: Incarnation, seq: u64) -> impl Iterator<Item = Result<Entry>> + '_ {
+        self.journal
+            .range(journal_key(origin, seq.saturating_add(1))..=journal_key(origin, u64::MAX))
+            .map(|guard| decode(&guard.value()?, "journal"))
+    }
+
+    /// The last sequence of each origin, and the latest time of them all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn heads(&self) -> Result<(Heads, u64)> {
+        let (mut heads, mut latest) = (Heads::new(), 0);
+        let mut upper = vec![0xff; 17];
+        // Jumps from origin to origin, from the last one down.
+        while let Some(guard) = self.journal.range(..upper.clone()).next_back() {
+            let entry: Entry = decode(&guard.value()?, "journal")?;
+            heads.insert(entry.origin, entry.seq);
+            latest = latest.max(entry.time);
+            upper = journal_key(entry.origin, 0).to_vec();
+        }
+        Ok((heads, latest))
+    }
+
+    /// Objects whose place is still to be brought about.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn todo(&self) -> Result<Vec<FileId>> {
+        self.todo.iter().map(|guard| file_id(&guard.key()?, "todo")).collect()
+    }
+
+    /// A single value.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(key)?.map(|v| v.to_vec()))
+    }
+}
+
+impl Batch {
+    /// Sets an object.
+    pub fn object(&mut self, file: FileId, object: &Object) {
+        self.batch.insert(&self.index.objects, file.0, encode(object));
+    }
+
+    /// Sets or removes what is here of an object.
+    pub fn local(&mut self, file: FileId, local: Option<&Local>) {
+        match local {
+            Some(local) => self.batch.insert(&self.index.local, file.0, encode(local)),
+            None => self.batch.remove(&self.index.local, file.0),
+        }
+    }
+
+    /// A link comes to want a place, or ceases to.
+    pub fn want(&mut self, place: &Place, link: LinkId, file: Option<FileId>) {
+        let key = want_key(place, link);
+        match file {
+            Some(file) => self.batch.insert(&self.index.wants, key, file.0),
+            None => self.batch.remove(&self.index.wants, key),
+        }
+    }
+
+    /// Something comes to be in `data/`, or ceases to.
+    pub fn show(&mut self, place: &Place, shown: Option<Shown>) {
+        let key = place_key(place);
+        match shown {
+            Some(shown) => self.batch.insert(&self.index.shown, key, encode(&shown)),
+            None => self.batch.remove(&self.index.shown, key),
+        }
+    }
+
+    /// Adds an entry to its origin's journal.
+    pub fn entry(&mut self, entry: &Entry) {
+        self.batch.insert(&self.index.journal, journal_key(entry.origin, entry.seq), encode(entry));
+    }
+
+    /// An object's place is to be brought about, or has been.
+    pub fn todo(&mut self, file: FileId, open: bool) {
+        if open {
+            self.batch.insert(&self.index.todo, file.0, []);
+        } else {
+            self.batch.remove(&self.index.todo, file.0);
+        }
+    }
+
+    /// Sets a single value.
+    pub fn meta(&mut self, key: &str, value: &[u8]) {
+        self.batch.insert(&self.index.meta, key, value);
+    }
+
+    /// Makes the changes true: all of them, or after a crash none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn commit(self) -> Result<()> {
+        Ok(self.batch.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearbrick_core::{BrickId, Op};
+
+    #[test]
+    fn heads_and_entries_of_each_origin() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        let mut batch = index.batch();
+        for (origin, last) in [(0u64, 3u64), (7, 1), (u64::MAX, 300)] {
+            for seq in 1..=last {
+                let op = Op::Drop { brick: BrickId([0; 16]) };
+                batch.entry(&Entry { origin: Incarnation(origin), seq, time: seq, file: FileId::ROOT, op });
+            }
+        }
+        batch.commit().unwrap();
+        let (heads, latest) = index.heads().unwrap();
+        assert_eq!(
+            heads,
+            Heads::from([(Incarnation(0), 3), (Incarnation(7), 1), (Incarnation(u64::MAX), 300)])
+        );
+        assert_eq!(latest, 300);
+        let after: Vec<_> = index.entries_after(Incarnation(0), 1).map(|e| e.unwrap().seq).collect();
+        assert_eq!(after, [2, 3]);
+    }
+
+    #[test]
+    fn wants_of_one_name_do_not_mix_with_longer_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        let at = |name: &[u8]| Place { parent: FileId::ROOT, name: name.to_vec() };
+        let link = |seq| LinkId { origin: Incarnation(1), seq };
+        let mut batch = index.batch();
+        batch.want(&at(b"a"), link(1), Some(FileId([1; 16])));
+        batch.want(&at(b"ab"), link(2), Some(FileId([2; 16])));
+        batch.commit().unwrap();
+        assert_eq!(index.wanted_at(&at(b"a")).unwrap(), [(link(1), FileId([1; 16]))]);
+        assert_eq!(index.wanted_in(FileId::ROOT).unwrap().len(), 2);
+    }
+}

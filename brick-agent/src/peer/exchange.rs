@@ -227,6 +227,10 @@ impl Served for Exchange {
         self.journal.source(file, version)
     }
 
+    fn still(&self, file: FileId, version: &VersionVector) -> bool {
+        self.journal.still(file, version)
+    }
+
     fn rejected(&self, from: Option<BrickId>, why: &str) {
         self.journal.rejected(from, why);
     }

@@ -56,6 +56,11 @@ pub trait Served: Send + Sync + 'static {
     fn hinted(&self, from: BrickId, heads: &Heads);
     /// Opens a version that a peer wants to have.
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason>;
+    /// Whether the bytes that [`Served::source`] gave are still that version's: asked after
+    /// they were sent, before the peer is told that they are all (T22).
+    fn still(&self, _file: FileId, _version: &VersionVector) -> bool {
+        true
+    }
     /// A peer sent something that makes no sense; counted for the status.
     fn rejected(&self, from: Option<BrickId>, why: &str);
 }

@@ -69,8 +69,15 @@ impl Outlet {
         self.flush_if_full()
     }
 
-    /// Sends `size` bytes of `from`, and their end. What the disk refuses is said to the peer.
-    fn bytes(&mut self, file: FileId, mut from: &File, size: u64) -> Result<(), Gone> {
+    /// Sends `size` bytes of `from`, and their end if `still` says that they did not
+    /// change on the way. What the disk refuses is said to the peer.
+    fn bytes(
+        &mut self,
+        file: FileId,
+        mut from: &File,
+        size: u64,
+        still: impl FnOnce() -> bool,
+    ) -> Result<(), Gone> {
         let mut hash = blake3::Hasher::new();
         let mut left = size;
         while left > 0 {
@@ -91,6 +98,9 @@ impl Outlet {
             }
             self.flush_if_full()?;
         }
+        if !still() {
+            return self.failed(file, Reason::SourceChanged);
+        }
         frame::put_end(&mut self.buffer, hash.finalize().as_bytes());
         self.flush_if_full()
     }
@@ -99,7 +109,7 @@ impl Outlet {
         match volume.source(item.file, &item.version) {
             Ok(source) => {
                 frame::put_begin(&mut self.buffer, item.file, &source.version, source.size);
-                self.bytes(item.file, &source.file, source.size)
+                self.bytes(item.file, &source.file, source.size, || volume.still(item.file, &source.version))
             }
             Err(reason) => self.failed(item.file, reason),
         }
@@ -116,7 +126,7 @@ impl Outlet {
             return self.failed(wanted.file, reason_of(&error));
         }
         frame::put_begin(&mut self.buffer, wanted.file, &source.version, len);
-        self.bytes(wanted.file, &source.file, len)
+        self.bytes(wanted.file, &source.file, len, || volume.still(wanted.file, &source.version))
     }
 
     /// Streams whole files. Blocks; ends when all are sent or the peer is gone.

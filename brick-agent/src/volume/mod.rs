@@ -2,5 +2,231 @@
 //! API, no network of its own.
 //!
 //! * [`types`]: what its calls take and give.
+//! * `core`: what the lock guards; `change`: changes that become true together.
+//! * `nodes`: what the kernel knows and programs have open; `tally`: pending and totals.
+//! * `names`, `making`, `moving`, `attributes`, `listing`, `files`, `opening`: the calls, by subject.
+//! * `stub`: files whose bytes are elsewhere; `settle`: when a file is settled.
+//! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
+//! * `install`: what a heal brought takes its place; `served`: what peers ask for.
+//! * `recover`: what is found at the start; `status`: counts for the reports.
+//!
+//! Invariants: every change of metadata is made under one lock, which is never
+//! held while the network is waited for. A file is marked dirty before the reply
+//! to the first call that lets a program change its bytes. Bytes are never
+//! replaced by a version that does not include them.
 
+mod absorb;
+mod attributes;
+mod change;
+mod core;
+mod files;
+mod install;
+mod listing;
+mod making;
+mod moving;
+mod names;
+mod nodes;
+mod opening;
+mod place;
+mod recover;
+mod served;
+mod settle;
+mod status;
+mod stub;
+mod tally;
 pub mod types;
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, Incarnation};
+use rustix::io::Errno;
+use tokio::sync::watch;
+
+use crate::brick::{Brick, BrickError};
+use crate::config::VolumeConfig;
+use crate::index::{Index, IndexError};
+use crate::peer::Remote;
+
+use self::core::Core;
+use self::files::Handles;
+use self::settle::Settler;
+use types::Invalidate;
+
+pub use absorb::AbsorbError;
+pub(crate) use install::{Arrived, Planned, reason_of};
+pub use status::{Count, VolumeStatus};
+
+/// Where the time comes from.
+pub trait WallClock: Send + Sync + 'static {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's clock.
+#[derive(Debug, Default)]
+pub struct MachineClock;
+
+impl WallClock for MachineClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a volume takes from its surroundings.
+#[derive(Clone)]
+pub struct VolumeOptions {
+    /// For stamps.
+    pub clock: Arc<dyn WallClock>,
+}
+
+impl Default for VolumeOptions {
+    fn default() -> Self {
+        VolumeOptions { clock: Arc::new(MachineClock) }
+    }
+}
+
+/// Why a volume cannot be opened: one clear line.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory is not this brick.
+    #[error(transparent)]
+    Brick(#[from] BrickError),
+    /// Its index cannot be read.
+    #[error("{0}; nothing in data/ was changed")]
+    Index(#[from] IndexError),
+    /// What the disk says.
+    #[error("{what}: {error}")]
+    Disk {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        error: Errno,
+    },
+}
+
+/// The configuration, with its globs compiled.
+struct Configured {
+    config: Arc<VolumeConfig>,
+    /// None: all paths.
+    globs: Vec<Option<GlobSet>>,
+}
+
+impl Configured {
+    fn new(config: VolumeConfig) -> Self {
+        let globs = config
+            .placement
+            .iter()
+            .map(|rule| {
+                (!rule.paths.is_empty()).then(|| {
+                    let mut set = GlobSetBuilder::new();
+                    for text in &rule.paths {
+                        match Glob::new(text) {
+                            Ok(glob) => {
+                                set.add(glob);
+                            }
+                            Err(error) => tracing::warn!(%error, "a glob of the placement matches nothing"),
+                        }
+                    }
+                    set.build().unwrap_or_else(|_| GlobSet::empty())
+                })
+            })
+            .collect();
+        Configured { config: Arc::new(config), globs }
+    }
+}
+
+/// One volume on one brick.
+pub struct Volume {
+    me: BrickId,
+    incarnation: Incarnation,
+    brick: Brick,
+    index: Index,
+    clock: Arc<dyn WallClock>,
+    configured: RwLock<Arc<Configured>>,
+    core: Mutex<Core>,
+    handles: Handles,
+    settler: Settler,
+    remote: RwLock<Option<Arc<dyn Remote>>>,
+    invalidate: RwLock<Option<Arc<dyn Invalidate>>>,
+    changed: watch::Sender<u64>,
+    /// One absorption at a time.
+    absorbing: Mutex<()>,
+    /// One heal of a batch at a time.
+    pub(crate) healing: Mutex<()>,
+    rejected: AtomicU64,
+    stale_reads: AtomicU64,
+    last_error: Mutex<Option<(Reason, String, SystemTime)>>,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Volume({})", self.brick.path().display())
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A failure of the index, as programs see it.
+fn index_failed(error: IndexError) -> Errno {
+    tracing::error!(%error, "a request was answered with EIO");
+    Errno::IO
+}
+
+impl Volume {
+    /// Gives it its peers.
+    pub fn set_remote(&self, remote: Arc<dyn Remote>) {
+        *write(&self.remote) = Some(remote);
+    }
+
+    /// Gives it the kernel that must forget what peers change.
+    pub fn set_invalidate(&self, invalidate: Arc<dyn Invalidate>) {
+        *write(&self.invalidate) = Some(invalidate);
+    }
+
+    /// Takes over a new configuration.
+    pub fn set_config(&self, config: VolumeConfig) {
+        *write(&self.configured) = Arc::new(Configured::new(config));
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Arc<VolumeConfig> {
+        read(&self.configured).config.clone()
+    }
+
+    /// Ticks on each change that is worth a report; several in a row may be one tick.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn remote(&self) -> Option<Arc<dyn Remote>> {
+        read(&self.remote).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Keeps what went wrong for the status.
+    pub(crate) fn note_error(&self, reason: Reason, message: String) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((reason, message, SystemTime::now()));
+        drop(last);
+        self.tick();
+    }
+}

@@ -1,0 +1,84 @@
+//! Entries from peers.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use nearbrick_core::{BrickId, Entry, FileId, Op};
+use rustix::io::Errno;
+
+use super::change::Change;
+use super::types::FsResult;
+use super::{Volume, index_failed};
+
+/// Entries taken before programs may have the lock.
+const AT_ONCE: usize = 64;
+
+/// Entries could not be taken over; those before them were.
+#[derive(Debug, thiserror::Error)]
+#[error("entries of brick {from} cannot be kept: {error}")]
+pub struct AbsorbError {
+    from: BrickId,
+    error: Errno,
+}
+
+/// Whether the operation changes what is to be seen in `data/`.
+fn is_seen(op: &Op) -> bool {
+    !matches!(op, Op::Dirty { .. } | Op::Clean { .. } | Op::Have { .. } | Op::Drop { .. } | Op::Replicas(_))
+}
+
+impl Volume {
+    /// Takes over entries of any journals that a peer sent: each is checked, and taken if it
+    /// is the next of its origin. Says how many were. Returns when what they say can be seen.
+    ///
+    /// # Errors
+    /// When the index cannot be written. What was taken before stays.
+    pub fn absorb(&self, from: BrickId, entries: Vec<Entry>) -> Result<usize, AbsorbError> {
+        let _one = self.absorbing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = 0;
+        for chunk in entries.chunks(AT_ONCE) {
+            new += self.absorb_some(chunk).map_err(|error| AbsorbError { from, error })?;
+        }
+        Ok(new)
+    }
+
+    fn absorb_some(&self, entries: &[Entry]) -> FsResult<usize> {
+        let core = &mut *self.lock();
+        let mut change = Change::new(self, core);
+        let (mut files, mut known) = (VecDeque::new(), HashSet::new());
+        let mut new = 0;
+        for entry in entries {
+            if let Err(why) = entry.check() {
+                tracing::debug!(%why, "an entry from a peer is refused");
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            if change.take(entry)? {
+                new += 1;
+                if is_seen(&entry.op) && known.insert(entry.file) {
+                    change.todo(entry.file, true);
+                    files.push_back(entry.file);
+                }
+            }
+        }
+        if new == 0 {
+            return Ok(0);
+        }
+        let done = change.commit()?;
+        self.with_claims(core, &done.places, &mut files)?;
+        let mut once = HashSet::new();
+        let files: Vec<FileId> = files.into_iter().filter(|f| once.insert(*f)).collect();
+        self.bring_about(core, files);
+        Ok(new)
+    }
+
+    /// Tries again what could not be put in its place before.
+    pub(super) fn retry_todo(&self) -> FsResult<()> {
+        let core = &mut *self.lock();
+        let files = self.index.todo().map_err(index_failed)?;
+        if !files.is_empty() {
+            self.bring_about(core, files);
+        }
+        Ok(())
+    }
+}

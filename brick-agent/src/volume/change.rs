@@ -1,0 +1,264 @@
+//! Changes to the index that become true together: entries of the journal, what
+//! follows from them for the objects, and what is on the disk.
+
+use std::collections::BTreeMap;
+
+use nearbrick_core::{Entry, FileId, LinkId, Object, Op, Place, stamp};
+use rustix::io::Errno;
+
+use crate::brick::access;
+use crate::index::{Batch, Local, Print, Result, Shown};
+
+use super::core::Core;
+use super::types::FsResult;
+use super::{Volume, index_failed};
+
+struct Touched<T> {
+    before: Option<T>,
+    now: Option<T>,
+    changed: bool,
+}
+
+/// Changes under way. Nothing is true before [`Change::commit`].
+pub struct Change<'a> {
+    volume: &'a Volume,
+    pub core: &'a mut Core,
+    batch: Batch,
+    objects: BTreeMap<FileId, Touched<Object>>,
+    locals: BTreeMap<FileId, Touched<Local>>,
+    clock: stamp::Clock,
+    heads: BTreeMap<nearbrick_core::Incarnation, u64>,
+    own_entries: bool,
+    /// Places that something came to want or ceased to.
+    places: Vec<Place>,
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Places, as the objects say them, that something came to want or ceased to.
+    pub places: Vec<Place>,
+}
+
+fn wants(object: Option<&Object>) -> BTreeMap<LinkId, Place> {
+    object.map(|o| o.live_links().map(|(link, reg)| (link, reg.value.clone())).collect()).unwrap_or_default()
+}
+
+impl<'a> Change<'a> {
+    /// Starts.
+    pub fn new(volume: &'a Volume, core: &'a mut Core) -> Self {
+        Change {
+            volume,
+            batch: volume.index.batch(),
+            objects: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            clock: core.clock,
+            heads: BTreeMap::new(),
+            core,
+            own_entries: false,
+            places: Vec::new(),
+        }
+    }
+
+    fn load_object(&mut self, file: FileId) -> Result<&mut Touched<Object>> {
+        use std::collections::btree_map::Entry as Slot;
+        Ok(match self.objects.entry(file) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => {
+                let before = self.volume.index.object(file)?;
+                slot.insert(Touched { now: before.clone(), before, changed: false })
+            }
+        })
+    }
+
+    fn load_local(&mut self, file: FileId) -> Result<&mut Touched<Local>> {
+        use std::collections::btree_map::Entry as Slot;
+        Ok(match self.locals.entry(file) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => {
+                let before = self.volume.index.local(file)?;
+                slot.insert(Touched { now: before.clone(), before, changed: false })
+            }
+        })
+    }
+
+    /// The object as it will be.
+    pub fn object(&mut self, file: FileId) -> FsResult<Object> {
+        Ok(self.load_object(file).map_err(index_failed)?.now.clone().unwrap_or_default())
+    }
+
+    /// What is here of it, as it will be.
+    pub fn local(&mut self, file: FileId) -> FsResult<Option<Local>> {
+        Ok(self.load_local(file).map_err(index_failed)?.now.clone())
+    }
+
+    /// What is here of it, to be changed; nothing so far if it is not known.
+    pub fn local_mut(&mut self, file: FileId) -> FsResult<&mut Local> {
+        let touched = self.load_local(file).map_err(index_failed)?;
+        touched.changed = true;
+        Ok(touched.now.get_or_insert_with(Local::default))
+    }
+
+    /// Nothing of it is here any more.
+    pub fn forget_local(&mut self, file: FileId) -> FsResult<()> {
+        let touched = self.load_local(file).map_err(index_failed)?;
+        touched.changed = true;
+        touched.now = None;
+        Ok(())
+    }
+
+    /// An entry of our own journal.
+    pub fn emit(&mut self, file: FileId, op: Op) -> FsResult<Entry> {
+        let origin = self.volume.incarnation;
+        let time = self.clock.tick(self.volume.clock.now_ms());
+        let seq = self.head_of(origin) + 1;
+        let entry = Entry { origin, seq, time, file, op };
+        self.own_entries = true;
+        self.apply(&entry)?;
+        Ok(entry)
+    }
+
+    fn head_of(&self, origin: nearbrick_core::Incarnation) -> u64 {
+        self.heads.get(&origin).or_else(|| self.core.heads.get(&origin)).copied().unwrap_or(0)
+    }
+
+    /// An entry of another's journal. Says whether it was new and followed what is known.
+    pub fn take(&mut self, entry: &Entry) -> FsResult<bool> {
+        if entry.origin == self.volume.incarnation || entry.seq != self.head_of(entry.origin) + 1 {
+            return Ok(false);
+        }
+        self.clock.saw(entry.time);
+        self.apply(entry)?;
+        Ok(true)
+    }
+
+    fn apply(&mut self, entry: &Entry) -> FsResult<()> {
+        let touched = self.load_object(entry.file).map_err(index_failed)?;
+        touched.now.get_or_insert_with(Object::default).apply(entry);
+        touched.changed = true;
+        self.heads.insert(entry.origin, entry.seq);
+        self.batch.entry(entry);
+        Ok(())
+    }
+
+    /// Something comes to be in `data/`, or ceases to.
+    pub fn show(&mut self, place: &Place, shown: Option<Shown>) {
+        self.batch.show(place, shown);
+    }
+
+    /// A removed directory comes to want a place because something is still in it, or ceases to.
+    pub fn need(&mut self, dir: FileId, needed: Option<(LinkId, Place)>) -> FsResult<()> {
+        let local = self.local_mut(dir)?;
+        let before = std::mem::replace(&mut local.needed, needed.clone());
+        if before == needed {
+            return Ok(());
+        }
+        if let Some((link, place)) = before {
+            let live = wants(self.load_object(dir).map_err(index_failed)?.now.as_ref());
+            if live.get(&link) != Some(&place) {
+                self.batch.want(&place, link, None);
+                self.places.push(place);
+            }
+        }
+        if let Some((link, place)) = needed {
+            self.batch.want(&place, link, Some(dir));
+            self.places.push(place);
+        }
+        Ok(())
+    }
+
+    /// An object's place is to be brought about, or has been.
+    pub fn todo(&mut self, file: FileId, open: bool) {
+        self.batch.todo(file, open);
+    }
+
+    /// Notes how a settled file looks now, after its inode was changed by us.
+    pub fn refresh_print(&mut self, file: FileId) -> FsResult<()> {
+        let Some(local) = self.local(file)? else { return Ok(()) };
+        if local.print.is_none() || local.dirty || !local.on_disk() {
+            return Ok(());
+        }
+        let at = self.volume.at(self.core, file, &local)?;
+        let print = print_of(&access::stat(&at.dir, &at.name)?);
+        self.local_mut(file)?.print = Some(print);
+        Ok(())
+    }
+
+    /// Makes the changes true: all of them, or none.
+    ///
+    /// # Errors
+    /// `IO` when the index cannot be written.
+    pub fn commit(mut self) -> FsResult<Done> {
+        for (file, touched) in &self.objects {
+            let Some(now) = touched.now.as_ref().filter(|_| touched.changed) else { continue };
+            self.batch.object(*file, now);
+            let (old, new) = (wants(touched.before.as_ref()), wants(Some(now)));
+            for (link, place) in &old {
+                if new.get(link) != Some(place) {
+                    self.batch.want(place, *link, None);
+                    self.places.push(place.clone());
+                }
+            }
+            for (link, place) in &new {
+                if old.get(link) != Some(place) {
+                    self.batch.want(place, *link, Some(*file));
+                    self.places.push(place.clone());
+                }
+            }
+        }
+        for (file, touched) in &self.locals {
+            if touched.changed && touched.now != touched.before {
+                self.batch.local(*file, touched.now.as_ref());
+            }
+        }
+        // The tally needs both sides of each.
+        let mut pairs = Vec::new();
+        let files: Vec<_> = self.objects.keys().chain(self.locals.keys()).copied().collect();
+        for file in files {
+            let changed = self.objects.get(&file).is_some_and(|t| t.changed)
+                || self.locals.get(&file).is_some_and(|t| t.changed);
+            if changed {
+                self.load_object(file).map_err(index_failed)?;
+                self.load_local(file).map_err(index_failed)?;
+                pairs.push(file);
+            }
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        let Change { volume, core, batch, objects, locals, clock, heads, own_entries, places } = self;
+        batch.commit().map_err(|error| {
+            volume.note_error(nearbrick_core::heal::Reason::NoSpace, error.to_string());
+            index_failed(error)
+        })?;
+        core.clock = clock;
+        core.heads.extend(heads);
+        for file in pairs {
+            let (Some(object), Some(local)) = (objects.get(&file), locals.get(&file)) else { continue };
+            let before = object.before.as_ref().map(|o| (o, local.before.as_ref()));
+            if let Some(now) = &object.now {
+                core.tally.change(volume.me, file, before, (now, local.now.as_ref()));
+            }
+        }
+        if own_entries && let Some(remote) = volume.remote() {
+            remote.hint();
+        }
+        volume.tick();
+        Ok(Done { places })
+    }
+}
+
+/// What a file looks like.
+pub fn print_of(stat: &rustix::fs::Stat) -> Print {
+    let nsec = |n: u64| u32::try_from(n).unwrap_or(0);
+    Print {
+        ino: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime: (stat.st_mtime, nsec(stat.st_mtime_nsec)),
+        ctime: (stat.st_ctime, nsec(stat.st_ctime_nsec)),
+    }
+}
+
+/// The kernel's error, when it is one.
+pub fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}

@@ -1,0 +1,173 @@
+//! What the volume's lock guards, and the way to objects on the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nearbrick_core::{FileId, Place, stamp};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::brick::access;
+use crate::index::{Local, parked_name};
+use crate::peer::wire::Heads;
+
+use super::nodes::Nodes;
+use super::tally::Tally;
+use super::types::{FsResult, NodeId, Stat};
+use super::{Volume, index_failed};
+use nearbrick_core::op::Kind;
+
+/// Directories kept open, at most.
+const MAX_DIRS: usize = 4096;
+
+/// What the lock guards.
+#[derive(Default)]
+pub struct Core {
+    /// Stamps of our own entries come from here.
+    pub clock: stamp::Clock,
+    /// The last sequence number of each origin, our own too.
+    pub heads: Heads,
+    /// What the kernel knows.
+    pub nodes: Nodes,
+    /// Pending and totals.
+    pub tally: Tally,
+    /// Directories that are shown in another one: that one -> those.
+    pub merged: BTreeMap<FileId, BTreeSet<FileId>>,
+    /// Directories shown in the root because they would close a cycle.
+    pub broken: BTreeSet<FileId>,
+    dirs: HashMap<FileId, Arc<OwnedFd>>,
+}
+
+impl Core {
+    /// The directory is no longer where it was, or gone.
+    pub fn forget_dir(&mut self, dir: FileId) {
+        self.dirs.remove(&dir);
+    }
+}
+
+/// A descriptor of a directory.
+#[derive(Clone)]
+pub enum Dir<'a> {
+    /// One of the brick's own.
+    Own(BorrowedFd<'a>),
+    /// One of the tree's.
+    Tree(Arc<OwnedFd>),
+}
+
+impl AsFd for Dir<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Own(fd) => *fd,
+            Dir::Tree(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// Where an object is on the disk.
+pub struct At<'a> {
+    /// In this directory.
+    pub dir: Dir<'a>,
+    /// Under this name.
+    pub name: Vec<u8>,
+}
+
+impl Volume {
+    /// The descriptor of a directory that is on the disk.
+    ///
+    /// # Errors
+    /// `NOENT` if it is not; what the disk says.
+    pub(super) fn dir(&self, core: &mut Core, dir: FileId) -> FsResult<Dir<'_>> {
+        if dir == FileId::ROOT {
+            return Ok(Dir::Own(self.brick.data.as_fd()));
+        }
+        if let Some(fd) = core.dirs.get(&dir) {
+            return Ok(Dir::Tree(fd.clone()));
+        }
+        let local = self.index.local(dir).map_err(index_failed)?.ok_or(Errno::NOENT)?;
+        let at = self.at(core, dir, &local)?;
+        let fd = Arc::new(access::open_dir(&at.dir, &at.name)?);
+        if core.dirs.len() >= MAX_DIRS {
+            core.dirs.clear();
+        }
+        core.dirs.insert(dir, fd.clone());
+        Ok(Dir::Tree(fd))
+    }
+
+    /// Where an object is on the disk; of several names any.
+    ///
+    /// # Errors
+    /// `NOENT` if it is not; what the disk says.
+    pub(super) fn at(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<At<'_>> {
+        if local.parked {
+            return Ok(At {
+                dir: Dir::Own(self.brick.staging.as_fd()),
+                name: parked_name(file).into_bytes(),
+            });
+        }
+        let place = local.place().ok_or(Errno::NOENT)?;
+        self.at_place(core, place)
+    }
+
+    /// A place in `data/` on the disk.
+    ///
+    /// # Errors
+    /// `NOENT` if its directory is not there; what the disk says.
+    pub(super) fn at_place(&self, core: &mut Core, place: &Place) -> FsResult<At<'_>> {
+        Ok(At { dir: self.dir(core, place.parent)?, name: place.name.clone() })
+    }
+
+    /// What is here of an object that must be here.
+    pub(super) fn local_of(&self, file: FileId) -> FsResult<Local> {
+        self.index.local(file).map_err(index_failed)?.ok_or(Errno::NOENT)
+    }
+
+    /// The attributes of an object with this `local`, as programs see them.
+    pub(super) fn stat_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<Stat> {
+        if file == FileId::ROOT {
+            return Ok(stat_from(super::nodes::ROOT, &rustix::fs::fstat(&self.brick.data)?));
+        }
+        let at = self.at(core, file, local)?;
+        let raw = access::stat(&at.dir, &at.name)?;
+        let mut stat = stat_from(core.nodes.number(file), &raw);
+        if let Some(overlay) = local.overlay {
+            stat.size = overlay.size;
+            stat.mtime = access::time(overlay.mtime.0, overlay.mtime.1);
+        }
+        Ok(stat)
+    }
+
+    /// The object behind a node that has a name.
+    pub(super) fn file_of(&self, core: &Core, node: NodeId) -> FsResult<FileId> {
+        match core.nodes.get(node) {
+            Some(known) if !known.orphan => Ok(known.file),
+            _ => Err(Errno::NOENT),
+        }
+    }
+}
+
+/// Attributes from the kernel's. The target of a symlink is left empty.
+pub fn stat_from(node: NodeId, raw: &rustix::fs::Stat) -> Stat {
+    let kind = match FileType::from_raw_mode(raw.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink(Vec::new()),
+        _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
+    };
+    let nsec = |n: u64| u32::try_from(n).unwrap_or(0);
+    Stat {
+        node,
+        kind,
+        size: u64::try_from(raw.st_size).unwrap_or(0),
+        blocks: u64::try_from(raw.st_blocks).unwrap_or(0),
+        atime: access::time(raw.st_atime, nsec(raw.st_atime_nsec)),
+        mtime: access::time(raw.st_mtime, nsec(raw.st_mtime_nsec)),
+        ctime: access::time(raw.st_ctime, nsec(raw.st_ctime_nsec)),
+        perm: raw.st_mode & 0o7777,
+        nlink: u32::try_from(raw.st_nlink).unwrap_or(u32::MAX),
+        uid: raw.st_uid,
+        gid: raw.st_gid,
+        rdev: raw.st_rdev,
+        blksize: u32::try_from(raw.st_blksize).unwrap_or(4096),
+    }
+}

@@ -1,0 +1,303 @@
+//! New objects, and new names of objects.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::change::Change;
+use super::core::Core;
+use super::types::{Caller, FsResult, NodeId, Opened, Stat};
+use super::{Volume, read};
+use crate::brick::access;
+use crate::brick::mark::Mark;
+use crate::index::{Local, Shown};
+
+/// The kinds in a directory listing, as `d_type` values.
+pub(super) fn d_type(kind: &Kind) -> u8 {
+    match kind {
+        Kind::File => libc::DT_REG,
+        Kind::Dir => libc::DT_DIR,
+        Kind::Symlink(_) => libc::DT_LNK,
+        Kind::Special { format, .. } => u8::try_from(format >> 12).unwrap_or(libc::DT_UNKNOWN),
+    }
+}
+
+impl Volume {
+    /// The replica set of a new file: this brick, and those of the first rule that matches.
+    pub(super) fn placed_at(&self, parent: FileId, given: &[u8]) -> FsResult<Vec<BrickId>> {
+        let configured = read(&self.configured).clone();
+        let config = &configured.config;
+        let mut path: Option<Vec<u8>> = None;
+        let mut set = vec![self.me];
+        for (rule, globs) in config.placement.iter().zip(&configured.globs) {
+            if rule.creator != config.node {
+                continue;
+            }
+            if let Some(globs) = globs {
+                if path.is_none() {
+                    let mut whole = self.path_of(parent)?;
+                    whole.extend_from_slice(given);
+                    path = Some(whole);
+                }
+                let path = path.as_deref().unwrap_or_default();
+                if !globs.is_match(OsStr::from_bytes(path)) {
+                    continue;
+                }
+            }
+            set.extend(rule.bricks.iter().copied().filter(|b| *b != self.me));
+            break;
+        }
+        Ok(set)
+    }
+
+    /// Makes the object on the disk; owner, mode and mark are set by [`Volume::finish`].
+    pub(super) fn make_on_disk(
+        dir: impl std::os::fd::AsFd,
+        given: &[u8],
+        kind: &Kind,
+    ) -> FsResult<Option<File>> {
+        let path = OsStr::from_bytes(given);
+        match kind {
+            Kind::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+                return Ok(Some(access::open(dir, given, flags, 0o600)?));
+            }
+            Kind::Dir => rustix::fs::mkdirat(dir, path, Mode::from_bits_retain(0o700))?,
+            Kind::Symlink(target) => rustix::fs::symlinkat(OsStr::from_bytes(target), dir, path)?,
+            Kind::Special { format, rdev } => {
+                rustix::fs::mknodat(dir, path, FileType::from_raw_mode(*format), Mode::empty(), *rdev)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(
+        dir: &impl std::os::fd::AsFd,
+        given: &[u8],
+        file: FileId,
+        kind: &Kind,
+        open: Option<&File>,
+        attr: &Attr,
+    ) -> FsResult<()> {
+        let mark = Mark::new(file, None);
+        match open {
+            Some(open) => {
+                let (uid, gid) = (rustix::fs::Uid::from_raw(attr.uid), rustix::fs::Gid::from_raw(attr.gid));
+                rustix::fs::fchown(open, Some(uid), Some(gid))?;
+                rustix::fs::fchmod(open, Mode::from_bits_retain(attr.mode))?;
+                access::set_file_mark(open, &mark)
+            }
+            None => {
+                access::chown(dir, given, Some(attr.uid), Some(attr.gid))?;
+                if !matches!(kind, Kind::Symlink(_)) {
+                    access::chmod(dir, given, attr.mode)?;
+                }
+                access::set_mark(dir, given, &mark)
+            }
+        }
+    }
+
+    /// Makes a new object; of a file the open brick file is given back.
+    fn make(
+        &self,
+        core: &mut Core,
+        caller: Caller,
+        parent: NodeId,
+        given: &[u8],
+        kind: Kind,
+        mode: u32,
+    ) -> FsResult<(FileId, Stat, Option<File>)> {
+        let parent = self.file_of(core, parent)?;
+        Self::checked(parent, given)?;
+        let place = Place { parent, name: given.to_vec() };
+        if self.shown(&place)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        let replicas = if kind.is_file() { self.placed_at(parent, given)? } else { Vec::new() };
+        let dir = self.dir(core, parent)?;
+        let of_parent = rustix::fs::fstat(&dir)?;
+        let (mut gid, mut mode) = (caller.gid, mode & 0o7777);
+        if of_parent.st_mode & libc::S_ISGID != 0 {
+            gid = of_parent.st_gid;
+            if kind.is_dir() {
+                mode |= libc::S_ISGID;
+            }
+        }
+        if matches!(kind, Kind::Symlink(_)) {
+            mode = 0o777;
+        }
+        let file = FileId(rand::random());
+        let open = Self::make_on_disk(&dir, given, &kind)?;
+        let made = (|| {
+            let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
+            Self::finish(&dir, given, file, &kind, open.as_ref(), &attr)?;
+            let raw = access::stat(&dir, given)?;
+            attr.mtime_sec = raw.st_mtime;
+            attr.mtime_nsec = u32::try_from(raw.st_mtime_nsec).unwrap_or(0);
+            let mut change = Change::new(self, core);
+            self.revive(&mut change, parent)?;
+            let kept = kind.clone();
+            let op = Op::Create { brick: self.me, kind, attr, place: place.clone(), replicas };
+            let entry = change.emit(file, op)?;
+            let link = entry.made_link().ok_or(Errno::IO)?;
+            *change.local_mut(file)? = Local {
+                placed: BTreeMap::from([(link, place.clone())]),
+                dirty: kept.is_file(),
+                dirty_since: entry.stamp().millis(),
+                ..Local::default()
+            };
+            change.show(&place, Some(Shown { file, link, kind: d_type(&kept) }));
+            change.commit()?;
+            let mut stat = super::core::stat_from(0, &raw);
+            stat.node = core.nodes.looked_up(file);
+            Ok(stat)
+        })();
+        match made {
+            Ok(stat) => Ok((file, stat, open)),
+            Err(error) => {
+                let flags = if open.is_none()
+                    && rustix::fs::unlinkat(&dir, OsStr::from_bytes(given), AtFlags::empty())
+                        == Err(Errno::ISDIR)
+                {
+                    AtFlags::REMOVEDIR
+                } else {
+                    AtFlags::empty()
+                };
+                let _ = rustix::fs::unlinkat(&dir, OsStr::from_bytes(given), flags);
+                Err(error)
+            }
+        }
+    }
+
+    /// A removed directory in which a program goes on making things is a directory again.
+    pub(super) fn revive(&self, change: &mut Change<'_>, dir: FileId) -> FsResult<()> {
+        let mut at = dir;
+        for _ in 0..super::names::MAX_DEPTH {
+            let Some((link, place)) = change.local(at)?.and_then(|l| l.needed) else { return Ok(()) };
+            change.need(at, None)?;
+            let up = place.parent;
+            change.emit(at, Op::Move { link, place })?;
+            at = up;
+        }
+        Ok(())
+    }
+
+    /// A FIFO, socket or device, or an empty file. Counts a lookup.
+    ///
+    /// # Errors
+    /// `EXIST`, `NOENT`; what the disk says.
+    pub fn mknod(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        given: &[u8],
+        mode: u32,
+        rdev: u64,
+    ) -> FsResult<Stat> {
+        let core = &mut *self.lock();
+        let kind = match mode & libc::S_IFMT {
+            0 | libc::S_IFREG => Kind::File,
+            format @ (libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK) => {
+                Kind::Special { format, rdev }
+            }
+            _ => return Err(Errno::INVAL),
+        };
+        let is_file = kind.is_file();
+        let (file, stat, _) = self.make(core, caller, parent, given, kind, mode & 0o7777)?;
+        if is_file {
+            self.settler.soon(file);
+        }
+        Ok(stat)
+    }
+
+    /// A directory. Counts a lookup.
+    ///
+    /// # Errors
+    /// `EXIST`, `NOENT`; what the disk says.
+    pub fn mkdir(&self, caller: Caller, parent: NodeId, given: &[u8], mode: u32) -> FsResult<Stat> {
+        Ok(self.make(&mut self.lock(), caller, parent, given, Kind::Dir, mode)?.1)
+    }
+
+    /// A symbolic link. Counts a lookup.
+    ///
+    /// # Errors
+    /// `EXIST`, `NOENT`; what the disk says.
+    pub fn symlink(&self, caller: Caller, parent: NodeId, given: &[u8], target: &[u8]) -> FsResult<Stat> {
+        if target.len() > nearbrick_core::op::MAX_TARGET {
+            return Err(Errno::NAMETOOLONG);
+        }
+        Ok(self.make(&mut self.lock(), caller, parent, given, Kind::Symlink(target.to_vec()), 0o777)?.1)
+    }
+
+    /// A file that did not exist, opened. Counts a lookup.
+    ///
+    /// # Errors
+    /// `EXIST`, `NOENT`; what the disk says.
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        given: &[u8],
+        mode: u32,
+        flags: i32,
+    ) -> FsResult<(Stat, Opened)> {
+        let core = &mut *self.lock();
+        let (file, stat, open) = self.make(core, caller, parent, given, Kind::File, mode)?;
+        let open = Arc::new(open.ok_or(Errno::IO)?);
+        let writer = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let dir = self.file_of(core, parent).and_then(|p| self.dir(core, p))?;
+        let data = Arc::new(access::open(&dir, given, OFlags::RDONLY, 0)?);
+        if !writer {
+            self.settler.soon(file);
+        }
+        let opened = self.opened_local(core, stat.node, data, if writer { Some(open) } else { None });
+        Ok((stat, opened))
+    }
+
+    /// One more name of an object. Counts a lookup.
+    ///
+    /// # Errors
+    /// `EXIST`, `NOENT`, `PERM` for directories; what the disk says.
+    pub fn link(&self, node: NodeId, parent: NodeId, given: &[u8]) -> FsResult<Stat> {
+        let core = &mut *self.lock();
+        let file = self.file_of(core, node)?;
+        let parent = self.file_of(core, parent)?;
+        Self::checked(parent, given)?;
+        let place = Place { parent, name: given.to_vec() };
+        if self.shown(&place)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        let local = self.local_of(file)?;
+        let kind = self.object_of(file)?.kind.ok_or(Errno::NOENT)?;
+        if kind.is_dir() {
+            return Err(Errno::PERM);
+        }
+        let from = self.at(core, file, &local)?;
+        let to = self.at_place(core, &place)?;
+        let path = OsStr::from_bytes(given);
+        rustix::fs::linkat(&from.dir, OsStr::from_bytes(&from.name), &to.dir, path, AtFlags::empty())?;
+        let done = (|| {
+            let mut change = Change::new(self, core);
+            self.revive(&mut change, parent)?;
+            let link = change.emit(file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
+            change.local_mut(file)?.placed.insert(link, place.clone());
+            change.show(&place, Some(Shown { file, link, kind: d_type(&kind) }));
+            change.refresh_print(file)?;
+            change.commit()
+        })();
+        if let Err(error) = done {
+            let _ = rustix::fs::unlinkat(&to.dir, path, AtFlags::empty());
+            return Err(error);
+        }
+        let local = self.local_of(file)?;
+        let mut stat = self.stat_of(core, file, &local)?;
+        stat.node = core.nodes.looked_up(file);
+        Ok(stat)
+    }
+}

@@ -1,0 +1,274 @@
+//! Names that go, and names that move.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use nearbrick_core::{FileId, LinkId, Op, Place, VersionVector};
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::{Change, Done};
+use super::core::Core;
+use super::types::{FsResult, NodeId};
+use crate::index::Shown;
+
+impl Volume {
+    /// The place that a program names.
+    fn named(&self, core: &Core, parent: NodeId, name: &[u8]) -> FsResult<Place> {
+        if name.len() > nearbrick_core::name::MAX_LEN {
+            return Err(Errno::NAMETOOLONG);
+        }
+        Ok(Place { parent: self.file_of(core, parent)?, name: name.to_vec() })
+    }
+
+    /// Removes a name of what is no directory.
+    ///
+    /// # Errors
+    /// `NOENT`, `ISDIR`; what the disk says.
+    pub fn unlink(&self, parent: NodeId, name: &[u8]) -> FsResult<()> {
+        let core = &mut *self.lock();
+        let place = self.named(core, parent, name)?;
+        let shown = self.shown(&place)?.ok_or(Errno::NOENT)?;
+        if shown.kind == libc::DT_DIR {
+            return Err(Errno::ISDIR);
+        }
+        let at = self.at_place(core, &place)?;
+        let path = OsStr::from_bytes(&at.name);
+        let last = self.local_of(shown.file)?.placed.len() <= 1;
+        if !last {
+            rustix::fs::unlinkat(&at.dir, path, AtFlags::empty())?;
+        }
+        let mut change = Change::new(self, core);
+        self.forget_name(&mut change, &place, shown)?;
+        let done = change.commit()?;
+        if last {
+            // Said first, so that after a crash in between it is not taken for a new file.
+            match rustix::fs::unlinkat(&at.dir, path, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => tracing::error!(%error, "a removed file stays in data/: remove it by hand"),
+            }
+        }
+        self.follow(core, done)
+    }
+
+    /// A name goes, as a program wants it. The disk is the caller's.
+    fn forget_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<()> {
+        let file = shown.file;
+        let seen = change.object(file)?.seen();
+        change.show(place, None);
+        change.emit(file, Op::Unlink { link: shown.link, seen })?;
+        let local = change.local_mut(file)?;
+        local.placed.remove(&shown.link);
+        if local.placed.is_empty() {
+            let (dirty, have) = (local.dirty, local.have.is_some());
+            if dirty {
+                change.emit(file, Op::Clean { brick: self.me })?;
+            }
+            if have && change.object(file)?.exists(file) {
+                // It has a name that cannot be shown here yet; the bytes go with this one.
+                change.emit(file, Op::Drop { brick: self.me })?;
+            }
+            change.forget_local(file)?;
+            change.core.nodes.detach(file);
+        } else {
+            change.refresh_print(file)?;
+        }
+        Ok(())
+    }
+
+    /// Directories that are shown in this one, however they came to.
+    fn merged_in(core: &Core, dir: FileId) -> Vec<FileId> {
+        let mut all = Vec::new();
+        let mut ahead = VecDeque::from([dir]);
+        while let Some(at) = ahead.pop_front() {
+            for &merged in core.merged.get(&at).into_iter().flatten() {
+                if !all.contains(&merged) {
+                    all.push(merged);
+                    ahead.push_back(merged);
+                }
+            }
+        }
+        all
+    }
+
+    /// The live or needed link of a directory.
+    fn link_of_dir(&self, dir: FileId) -> FsResult<Option<LinkId>> {
+        Ok(self.object_of(dir)?.live_links().next().map(|(link, _)| link))
+    }
+
+    fn forget_dir_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<()> {
+        let dir = shown.file;
+        for merged in Self::merged_in(change.core, dir) {
+            if let Some(link) = self.link_of_dir(merged)? {
+                change.emit(merged, Op::Unlink { link, seen: VersionVector::new() })?;
+            }
+        }
+        change.need(dir, None)?;
+        change.show(place, None);
+        change.emit(dir, Op::Unlink { link: shown.link, seen: VersionVector::new() })?;
+        change.local_mut(dir)?.placed.clear();
+        change.core.nodes.detach(dir);
+        change.core.forget_dir(dir);
+        let local = change.local_mut(dir)?;
+        if local.merged_into.is_none() && !local.broken {
+            change.forget_local(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NOENT`, `NOTDIR`, `NOTEMPTY`; what the disk says.
+    pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> FsResult<()> {
+        let core = &mut *self.lock();
+        let place = self.named(core, parent, name)?;
+        let shown = self.shown(&place)?.ok_or(Errno::NOENT)?;
+        if shown.kind != libc::DT_DIR {
+            return Err(Errno::NOTDIR);
+        }
+        if self.index.has_children(shown.file) {
+            return Err(Errno::NOTEMPTY);
+        }
+        let at = self.at_place(core, &place)?;
+        rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::REMOVEDIR)?;
+        let mut change = Change::new(self, core);
+        self.forget_dir_name(&mut change, &place, shown)?;
+        let done = change.commit()?;
+        self.follow(core, done)
+    }
+
+    /// Renames, by the rules of `renameat2` with `flags`.
+    ///
+    /// # Errors
+    /// `NOENT`, `EXIST`, `NOTEMPTY`, `ISDIR`, `NOTDIR`, `INVAL`; what the disk says.
+    pub fn rename(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+        to_parent: NodeId,
+        to_name: &[u8],
+        flags: u32,
+    ) -> FsResult<()> {
+        let flags = RenameFlags::from_bits_retain(flags);
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if !(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE).contains(flags)
+            || flags == RenameFlags::EXCHANGE | RenameFlags::NOREPLACE
+        {
+            return Err(Errno::INVAL);
+        }
+        let core = &mut *self.lock();
+        let from = self.named(core, parent, name)?;
+        let to = self.named(core, to_parent, to_name)?;
+        Self::checked(to.parent, &to.name)?;
+        let old = self.shown(&from)?.ok_or(Errno::NOENT)?;
+        let new = self.shown(&to)?;
+        match new {
+            Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
+            None if exchange => return Err(Errno::NOENT),
+            Some(new) if new.file == old.file => return Ok(()),
+            _ => {}
+        }
+        let is_dir = |s: &Shown| s.kind == libc::DT_DIR;
+        if is_dir(&old) && self.is_below(to.parent, old.file)?
+            || exchange
+                && new.as_ref().is_some_and(is_dir)
+                && self.is_below(from.parent, new.map_or(FileId::ROOT, |n| n.file))?
+        {
+            return Err(Errno::INVAL);
+        }
+        if let (Some(new), false) = (&new, exchange) {
+            match (is_dir(&old), is_dir(new)) {
+                (true, false) => return Err(Errno::NOTDIR),
+                (false, true) => return Err(Errno::ISDIR),
+                (true, true) if self.index.has_children(new.file) => return Err(Errno::NOTEMPTY),
+                _ => {}
+            }
+        }
+        let (a, b) = (self.at_place(core, &from)?, self.at_place(core, &to)?);
+        let (a_name, b_name) = (OsStr::from_bytes(&a.name), OsStr::from_bytes(&b.name));
+        // What the index does not show may still be on the disk, put there past us: never over it.
+        let on_disk = if new.is_none() { RenameFlags::NOREPLACE } else { flags };
+        rustix::fs::renameat_with(&a.dir, a_name, &b.dir, b_name, on_disk)?;
+        let moved = (|| {
+            let mut change = Change::new(self, core);
+            self.revive(&mut change, to.parent)?;
+            if exchange {
+                self.revive(&mut change, from.parent)?;
+            }
+            match new {
+                Some(new) if exchange => self.moved(&mut change, new, &from)?,
+                Some(new) if is_dir(&new) => self.forget_dir_name(&mut change, &to, new)?,
+                Some(new) => self.forget_name(&mut change, &to, new)?,
+                None => {}
+            }
+            if !exchange {
+                change.show(&from, None);
+            }
+            self.moved(&mut change, old, &to)?;
+            change.refresh_print(old.file)?;
+            if let Some(new) = new.filter(|_| exchange) {
+                change.refresh_print(new.file)?;
+            }
+            change.commit()
+        })();
+        match moved {
+            Ok(done) => self.follow(core, done),
+            Err(error) => {
+                // Nothing was said: the disk goes back, as far as it can.
+                if new.is_none() {
+                    let _ = rustix::fs::renameat_with(&b.dir, b_name, &a.dir, a_name, RenameFlags::NOREPLACE);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// One object moved on the disk, as a program wanted it.
+    fn moved(&self, change: &mut Change<'_>, shown: Shown, to: &Place) -> FsResult<()> {
+        let file = shown.file;
+        if shown.kind == libc::DT_DIR {
+            change.need(file, None)?;
+        }
+        change.emit(file, Op::Move { link: shown.link, place: to.clone() })?;
+        change.local_mut(file)?.placed.insert(shown.link, to.clone());
+        change.show(to, Some(shown));
+        if shown.kind == libc::DT_DIR {
+            if change.core.broken.remove(&file) {
+                change.local_mut(file)?.broken = false;
+            }
+            // What is shown as one directory moves as one.
+            for merged in Self::merged_in(change.core, file) {
+                if let Some(link) = self.link_of_dir(merged)? {
+                    change.emit(merged, Op::Move { link, place: to.clone() })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a change of ours means for others that want the same places, and for removed
+    /// directories that were kept because something was in them.
+    pub(super) fn follow(&self, core: &mut Core, done: Done) -> FsResult<()> {
+        let mut ahead = Vec::new();
+        for place in done.places {
+            let parent = self.merged_to(place.parent)?;
+            if self.local_or_none(place.parent)?.needed.is_some() {
+                ahead.push(place.parent);
+            }
+            let place = Place { parent, name: place.name };
+            let claims = self.claims(core, &place)?;
+            match claims.as_slice() {
+                [] => {}
+                [one] if self.shown(&place)?.is_some_and(|s| s.link == one.link) => {}
+                all => ahead.extend(all.iter().map(|c| c.file)),
+            }
+        }
+        if !ahead.is_empty() {
+            self.bring_about(core, ahead);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Opening files: what must be true of the bytes before a program gets them.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{FileId, Kind, Object, Op, Relation};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::Change;
+use super::core::Core;
+use super::files::{Handle, OpenFile};
+use super::types::{FsResult, NodeId, Opened};
+use crate::brick::access;
+use crate::config::StaleReads;
+use crate::index::Local;
+
+/// How what is here stands to the newest version known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// It is the newest, or in conflict with it: a program gets what is here.
+    Whole,
+    /// Complete, but older.
+    Stale,
+    /// Not all of it is here.
+    Stub,
+}
+
+/// How what is here of an object stands.
+pub(super) fn standing(object: &Object, local: &Local) -> Standing {
+    if local.dirty {
+        return Standing::Whole;
+    }
+    match (&local.have, object.head()) {
+        (Some(have), Some(head)) if have.relation(&head.version) == Relation::Before => Standing::Stale,
+        // Without any version it is as empty everywhere as it is here.
+        (Some(_), _) | (None, None) => Standing::Whole,
+        (None, Some(_)) => Standing::Stub,
+    }
+}
+
+enum Step {
+    Opened(Opened),
+    /// Bring the newest bytes here first.
+    Bring,
+    /// Fill the stub first.
+    Fill(Arc<super::stub::Stub>),
+}
+
+/// Tries, when the newest version changes while it is fetched.
+const TRIES: usize = 3;
+
+impl Volume {
+    /// Opens a file with `O_*` flags. The mark that it is dirty is in the journal when this returns.
+    ///
+    /// # Errors
+    /// `NOENT`, `ISDIR`; `IO` when the newest bytes are out of reach and there are
+    /// none here, or the volume does not allow older ones; `STALE` when the name is to be looked up again.
+    pub fn open_file(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
+        let truncates = flags & libc::O_TRUNC != 0;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || truncates;
+        let mut older = false;
+        for _ in 0..TRIES {
+            match self.try_open(node, writes, truncates, older)? {
+                Step::Opened(opened) => return Ok(opened),
+                Step::Fill(stub) => {
+                    let file = self.file_of(&self.lock(), node)?;
+                    self.fill(file, &stub, 0, stub.size())?;
+                    self.complete_stub(file, &stub)?;
+                }
+                Step::Bring => {
+                    let file = self.file_of(&self.lock(), node)?;
+                    if let Err(reason) = crate::heal::bring(self, file) {
+                        self.older_is_allowed(file, reason)?;
+                        older = true;
+                    }
+                }
+            }
+        }
+        match self.try_open(node, writes, truncates, true)? {
+            Step::Opened(opened) => Ok(opened),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// What the volume says about reading older bytes when the newest are out of reach.
+    fn older_is_allowed(&self, file: FileId, reason: Reason) -> FsResult<()> {
+        if reason == Reason::Busy {
+            return Ok(());
+        }
+        let config = self.config();
+        let object = self.object_of(file)?;
+        let holders: Vec<_> = nearbrick_core::pending::sources(&object)
+            .into_iter()
+            .map(|b| config.member(b).map_or_else(|| b.to_string(), |m| m.node.clone()))
+            .collect();
+        match config.stale_reads {
+            StaleReads::Fail => {
+                tracing::warn!(%file, reason = reason.as_str(), "the newest version is on {}: an older one is here, and the volume does not allow to read it", holders.join(", "));
+                return Err(Errno::IO);
+            }
+            StaleReads::Warn => {
+                tracing::warn!(%file, reason = reason.as_str(), "the newest version is on {}: an older one is read", holders.join(", "));
+            }
+            StaleReads::Allow => {}
+        }
+        self.stale_reads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn try_open(&self, node: NodeId, writes: bool, truncates: bool, older: bool) -> FsResult<Step> {
+        let core = &mut *self.lock();
+        let known = core.nodes.get(node).ok_or(Errno::STALE)?;
+        if known.orphan {
+            return self.open_orphan(core, node, writes, truncates).map(Step::Opened);
+        }
+        let file = known.file;
+        if file == FileId::ROOT {
+            return Err(Errno::ISDIR);
+        }
+        let (local, object) = (self.local_of(file)?, self.object_of(file)?);
+        match object.kind {
+            Some(Kind::File) => {}
+            Some(Kind::Dir) => return Err(Errno::ISDIR),
+            Some(Kind::Symlink(_)) => return Err(Errno::LOOP),
+            Some(Kind::Special { .. }) => return Err(Errno::NXIO),
+            None => return Err(Errno::NOENT),
+        }
+        match standing(&object, &local) {
+            _ if truncates => {}
+            Standing::Whole => {}
+            Standing::Stale if older => self.show_older(core, file)?,
+            Standing::Stale => return Ok(Step::Bring),
+            Standing::Stub => {
+                let stub = self.stub_of(core, node, file, &object, &local)?;
+                if writes {
+                    return Ok(Step::Fill(stub));
+                }
+                return Ok(Step::Opened(self.opened_stub(core, node, file, stub)));
+            }
+        }
+        self.open_whole(core, node, file, &object, &local, writes, truncates).map(Step::Opened)
+    }
+
+    /// The newest version is out of reach: what is here is shown as it is.
+    fn show_older(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        if change.local_mut(file)?.overlay.take().is_some() {
+            change.commit()?;
+            self.invalidate_node(core, file, false);
+        }
+        Ok(())
+    }
+
+    fn opened_stub(
+        &self,
+        core: &mut Core,
+        node: NodeId,
+        file: FileId,
+        stub: Arc<super::stub::Stub>,
+    ) -> Opened {
+        if let Some(known) = core.nodes.get_mut(node) {
+            known.opens += 1;
+            known.stub = Some(stub.clone());
+        }
+        let open = OpenFile { node, file, io: stub.file().clone(), writes: false, stub: Some(stub) };
+        Opened { handle: self.handles.add(Handle::File(open)), local: None, backing: 0 }
+    }
+
+    /// Opens what has no name any more, for who still holds on to it.
+    fn open_orphan(&self, core: &mut Core, node: NodeId, writes: bool, truncates: bool) -> FsResult<Opened> {
+        let known = core.nodes.get(node).ok_or(Errno::STALE)?;
+        // Its name stands for another file now, or for none.
+        let data = known.data.clone().ok_or(Errno::STALE)?;
+        if core.nodes.id_of(known.file).is_some()
+            || self.index.local(known.file).map_err(super::index_failed)?.is_some()
+        {
+            return Err(Errno::STALE);
+        }
+        let rw = if writes { Some(Arc::new(access::reopen(&data, OFlags::RDWR)?)) } else { None };
+        if let Some(rw) = rw.as_ref().filter(|_| truncates) {
+            rustix::fs::ftruncate(rw, 0)?;
+        }
+        Ok(self.opened_local(core, node, data, rw))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn open_whole(
+        &self,
+        core: &mut Core,
+        node: NodeId,
+        file: FileId,
+        object: &Object,
+        local: &Local,
+        writes: bool,
+        truncates: bool,
+    ) -> FsResult<Opened> {
+        let at = self.at(core, file, local)?;
+        let open = |flags| access::open(&at.dir, &at.name, flags, 0).map(Arc::new);
+        let data: Arc<File> = match core.nodes.get(node).and_then(|n| n.data.clone()) {
+            Some(data) => data,
+            None => open(OFlags::RDONLY)?,
+        };
+        let mut rw = None;
+        if writes {
+            // First, so that a failure marks nothing. It changes no byte.
+            rw = Some(open(OFlags::RDWR)?);
+            self.mark_dirty(core, file, object, local, truncates)?;
+        }
+        if let (Some(rw), true) = (&rw, truncates) {
+            if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.clone()) {
+                stub.becomes_whole();
+            }
+            if let Err(error) = rustix::fs::ftruncate(rw, 0) {
+                self.settler.soon(file);
+                return Err(error);
+            }
+        }
+        Ok(self.opened_local(core, node, data, rw))
+    }
+
+    /// Says in the journal that a program here begins to change the file.
+    pub(super) fn mark_dirty(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        local: &Local,
+        truncates: bool,
+    ) -> FsResult<()> {
+        let seen = object.seen();
+        if local.dirty && (!truncates || local.base.includes(&seen)) {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        let mut since = local.dirty_since;
+        if !local.dirty {
+            since = change.emit(file, Op::Dirty { brick: self.me })?.stamp().millis();
+        }
+        let now = change.local_mut(file)?;
+        if !now.dirty {
+            now.base = now.have.clone().unwrap_or_default();
+        }
+        if truncates {
+            // Of the bytes nothing stays: what comes is based on all versions known.
+            now.base.merge(&seen);
+            if now.have.is_none() {
+                now.filling = None;
+                now.filled.clear();
+            }
+        }
+        now.dirty = true;
+        now.dirty_since = since;
+        now.overlay = None;
+        change.commit().map(drop)
+    }
+}

@@ -1,0 +1,765 @@
+//! What the merged objects want, brought about in `data/`.
+//!
+//! Each object in turn is put where it belongs; others that stand in the way are
+//! parked in `staging/` and put in their own places next. Everything can be done
+//! twice: what an end in the middle left undone is found in the table `todo`.
+//!
+//! Bytes that programs here are changing are never removed: a deletion by a peer
+//! waits until the file is settled, and by then the edit beats the delete.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+
+use nearbrick_core::tree::{self, Verdict};
+use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, name};
+use rustix::fs::{AtFlags, OFlags, RenameFlags, XattrFlags};
+use rustix::io::Errno;
+
+use super::change::Change;
+use super::core::{At, Core, Dir};
+use super::making::d_type;
+use super::names::MAX_DEPTH;
+use super::opening::{Standing, standing};
+use super::types::{FsResult, SetTime};
+use super::{Volume, index_failed};
+use crate::brick::access;
+use crate::brick::mark::Mark;
+use crate::index::{Local, Overlay, Shown};
+
+/// How often one object may come up in one go, before it is left for the next.
+const MAX_VISITS: u32 = 16;
+
+/// Where a directory wants to be: by its live link, or by its last one.
+fn dir_link(object: &Object) -> Option<(LinkId, Place, Stamp, bool)> {
+    let live = object.live_links().next().map(|(link, reg)| (link, reg.value.clone(), reg.stamp, true));
+    live.or_else(|| {
+        object
+            .links
+            .iter()
+            .filter_map(|(link, l)| l.place.as_ref().map(|reg| (*link, reg.value.clone(), reg.stamp, false)))
+            .max_by_key(|(link, _, stamp, _)| (*stamp, *link))
+    })
+}
+
+/// Where one link belongs.
+enum Belongs {
+    /// Here.
+    At(Place),
+    /// The directory is shown in this other one.
+    In(FileId),
+    /// Its parent is not known yet.
+    Unknown,
+}
+
+impl Volume {
+    /// Puts these objects, and what follows from that, in their places. What
+    /// cannot be done now stays in the table `todo`.
+    pub(super) fn bring_about(&self, core: &mut Core, files: Vec<FileId>) {
+        let mut ahead = VecDeque::from(files);
+        let mut visits: HashMap<FileId, u32> = HashMap::new();
+        while let Some(file) = ahead.pop_front() {
+            let visit = visits.entry(file).or_default();
+            *visit += 1;
+            if *visit > MAX_VISITS {
+                tracing::warn!(%file, "does not come to rest in its place; it is tried again later");
+                continue;
+            }
+            if let Err(error) = self.put_in_place(core, file, &mut ahead) {
+                tracing::warn!(%file, %error, "cannot be put in its place yet");
+                let mut change = Change::new(self, core);
+                change.todo(file, true);
+                let _ = change.commit();
+            }
+        }
+    }
+
+    fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
+        let object = self.object_of(file)?;
+        match &object.kind {
+            None => {}
+            Some(_) if file == FileId::ROOT => self.adjust(core, file, &object)?,
+            Some(Kind::Dir) => self.put_dir(core, file, &object, ahead)?,
+            Some(kind) => self.put_other(core, file, &object, kind, ahead)?,
+        }
+        let mut change = Change::new(self, core);
+        change.todo(file, false);
+        change.commit().map(drop)
+    }
+
+    /// The parent in which a directory is to be shown: its own, or the root if it closed a cycle.
+    fn shown_parent(&self, dir: FileId) -> FsResult<Option<FileId>> {
+        let failed = std::cell::Cell::new(None);
+        let parent_of = |at: FileId| match self.object_of(at) {
+            _ if at == FileId::ROOT => None,
+            Ok(object) => dir_link(&object).map(|(_, place, stamp, _)| (place.parent, stamp)),
+            Err(error) => {
+                failed.set(Some(error));
+                None
+            }
+        };
+        let parent = tree::shown_parent(dir, &parent_of);
+        failed.get().map_or(Ok(parent), Err)
+    }
+
+    /// The directory on the disk in which the children of `dir` are shown. It, and those
+    /// above it, are put in their places first. None if it is not known yet.
+    fn ensure_dir(
+        &self,
+        core: &mut Core,
+        dir: FileId,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<Option<FileId>> {
+        let mut missing = Vec::new();
+        let mut at = dir;
+        loop {
+            if at == FileId::ROOT {
+                break;
+            }
+            let local = self.local_or_none(at)?;
+            if let Some(into) = local.merged_into {
+                at = into;
+                continue;
+            }
+            if local.on_disk() {
+                break;
+            }
+            if !self.object_of(at)?.kind.as_ref().is_some_and(Kind::is_dir) {
+                return Ok(None);
+            }
+            if missing.contains(&at) || missing.len() > MAX_DEPTH {
+                return Ok(None);
+            }
+            missing.push(at);
+            match self.shown_parent(at)? {
+                Some(parent) => at = parent,
+                None => return Ok(None),
+            }
+        }
+        for &above in missing.iter().rev() {
+            self.put_in_place(core, above, ahead)?;
+        }
+        let to = self.merged_to(dir)?;
+        let there = to == FileId::ROOT || self.local_or_none(to)?.on_disk();
+        Ok(there.then_some(to))
+    }
+
+    fn belongs(
+        &self,
+        core: &mut Core,
+        link: LinkId,
+        parent: FileId,
+        wanted: &[u8],
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<Belongs> {
+        let Some(parent) = self.ensure_dir(core, parent, ahead)? else { return Ok(Belongs::Unknown) };
+        let place = Place { parent, name: wanted.to_vec() };
+        Ok(match self.verdict(core, &place, link)? {
+            None | Some(Verdict::Keeps) => Belongs::At(place),
+            Some(Verdict::MergedInto(dir)) => Belongs::In(dir),
+            Some(Verdict::Sibling(name)) => Belongs::At(self.sibling_place(core, parent, name, link)?),
+        })
+    }
+
+    /// The conflict name, or the next one if that is someone's own.
+    fn sibling_place(&self, core: &Core, parent: FileId, first: Vec<u8>, link: LinkId) -> FsResult<Place> {
+        let mut place = Place { parent, name: first.clone() };
+        for n in 1..100 {
+            let taken = self.shown(&place)?.is_some_and(|s| s.link != link);
+            if !taken && self.claims(core, &place)?.is_empty() {
+                break;
+            }
+            place.name = name::conflict_name(&first, "again", n);
+        }
+        Ok(place)
+    }
+
+    /// Others that want these places too, whose verdict may have changed.
+    pub(super) fn with_claims(
+        &self,
+        core: &Core,
+        places: &[Place],
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        for place in places {
+            let parent = self.merged_to(place.parent)?;
+            if self.local_or_none(place.parent)?.needed.is_some() {
+                ahead.push_back(place.parent);
+            }
+            let place = Place { parent, name: place.name.clone() };
+            ahead.extend(self.claims(core, &place)?.into_iter().map(|c| c.file));
+        }
+        Ok(())
+    }
+
+    /// After something left `parent`: it may have been kept only for that.
+    fn left(&self, parent: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
+        let local = self.local_or_none(parent)?;
+        if local.needed.is_some() || local.merged_into.is_some() {
+            ahead.push_back(parent);
+        }
+        Ok(())
+    }
+
+    /// Makes a place free on the disk: who is there is parked, and put in its own place next.
+    fn vacate(
+        &self,
+        core: &mut Core,
+        place: &Place,
+        by: FileId,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        let Some(there) = self.shown(place)? else { return Ok(()) };
+        let file = there.file;
+        let local = self.local_or_none(file)?;
+        let at = self.at_place(core, place)?;
+        let path = OsStr::from_bytes(&at.name);
+        let elsewhere = local.placed.len() > 1;
+        if elsewhere {
+            rustix::fs::unlinkat(&at.dir, path, AtFlags::empty())?;
+        } else {
+            let parked = crate::index::parked_name(file);
+            rustix::fs::renameat_with(&at.dir, path, &self.brick.staging, parked, RenameFlags::NOREPLACE)?;
+        }
+        let mut change = Change::new(self, core);
+        change.show(place, None);
+        let local = change.local_mut(file)?;
+        local.placed.remove(&there.link);
+        local.parked = !elsewhere;
+        change.refresh_print(file)?;
+        change.todo(file, true);
+        change.commit()?;
+        self.invalidate_entry(core, place);
+        if file != by {
+            ahead.push_back(file);
+        }
+        Ok(())
+    }
+
+    fn rename_to(&self, core: &mut Core, from: &At<'_>, to: &Place) -> FsResult<()> {
+        let at = self.at_place(core, to)?;
+        let (old, new) = (OsStr::from_bytes(&from.name), OsStr::from_bytes(&at.name));
+        rustix::fs::renameat_with(&from.dir, old, &at.dir, new, RenameFlags::NOREPLACE)
+    }
+
+    // --- directories ---
+
+    fn put_dir(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        let Some((link, want, _, live)) = dir_link(object) else { return Ok(()) };
+        let mut local = self.local_or_none(file)?;
+        let needed = !live && (self.index.is_wanted(file) || self.index.has_children(file));
+        let need = needed.then(|| (link, want.clone()));
+        if local.needed != need {
+            let mut change = Change::new(self, core);
+            change.need(file, need)?;
+            let done = change.commit()?;
+            self.with_claims(core, &done.places, ahead)?;
+        }
+        let mut belongs = None;
+        if live || needed {
+            let Some(parent) = self.shown_parent(file)? else { return Ok(()) };
+            self.set_broken(core, file, parent != want.parent, ahead)?;
+            match self.belongs(core, link, parent, &want.name, ahead)? {
+                // It stays where it is until its parent is known.
+                Belongs::Unknown => return Ok(()),
+                known => belongs = Some(known),
+            }
+        } else {
+            self.set_broken(core, file, false, ahead)?;
+        }
+        let into = match &belongs {
+            Some(Belongs::In(dir)) => Some(*dir),
+            _ => None,
+        };
+        self.set_merged(core, file, into, ahead)?;
+        local = self.local_or_none(file)?;
+        let Some(Belongs::At(place)) = belongs else {
+            return self.remove_dir(core, file, &local, ahead);
+        };
+        let was: Vec<_> = local.placed.values().cloned().collect();
+        if was.as_slice() != [place.clone()] {
+            self.vacate(core, &place, file, ahead)?;
+            let new = !local.on_disk();
+            if new {
+                self.make_at(core, file, object, &Kind::Dir, &place)?;
+            } else {
+                let from = self.at(core, file, &local)?;
+                self.rename_to(core, &from, &place)?;
+            }
+            let mut change = Change::new(self, core);
+            for old in &was {
+                change.show(old, None);
+            }
+            change.show(&place, Some(Shown { file, link, kind: libc::DT_DIR }));
+            let local = change.local_mut(file)?;
+            local.placed = BTreeMap::from([(link, place.clone())]);
+            local.parked = false;
+            change.commit()?;
+            if new {
+                ahead.extend(self.index.wanted_in(file).map_err(index_failed)?);
+            }
+            for old in &was {
+                self.invalidate_entry(core, old);
+                self.left(old.parent, ahead)?;
+            }
+            self.invalidate_entry(core, &place);
+            ahead.extend(core.broken.iter().filter(|b| **b != file).copied());
+        }
+        self.adjust(core, file, object)
+    }
+
+    fn set_broken(
+        &self,
+        core: &mut Core,
+        dir: FileId,
+        broken: bool,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        if self.local_or_none(dir)?.broken == broken {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        change.local_mut(dir)?.broken = broken;
+        change.commit()?;
+        if broken {
+            core.broken.insert(dir);
+        } else {
+            core.broken.remove(&dir);
+        }
+        // Those of the cycle are looked at again.
+        let mut at = dir;
+        for _ in 0..MAX_DEPTH {
+            let Some((_, place, _, _)) = dir_link(&self.object_of(at)?) else { break };
+            if place.parent == FileId::ROOT || place.parent == dir {
+                break;
+            }
+            at = place.parent;
+            ahead.push_back(at);
+        }
+        Ok(())
+    }
+
+    fn set_merged(
+        &self,
+        core: &mut Core,
+        dir: FileId,
+        into: Option<FileId>,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        let before = self.local_or_none(dir)?.merged_into;
+        if before == into {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        change.local_mut(dir)?.merged_into = into;
+        change.commit()?;
+        if let Some(before) = before
+            && let Some(merged) = core.merged.get_mut(&before)
+        {
+            merged.remove(&dir);
+        }
+        if let Some(into) = into {
+            core.merged.entry(into).or_default().insert(dir);
+            ahead.push_back(into);
+        }
+        ahead.extend(self.index.wanted_in(dir).map_err(index_failed)?);
+        ahead.push_back(dir);
+        Ok(())
+    }
+
+    /// Removes a directory from the disk once nothing is in it.
+    fn remove_dir(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        if !local.on_disk() || self.index.has_children(file) {
+            return Ok(());
+        }
+        let at = self.at(core, file, local)?;
+        match rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        let mut change = Change::new(self, core);
+        local.placed.values().for_each(|place| change.show(place, None));
+        let now = change.local_mut(file)?;
+        now.placed.clear();
+        now.parked = false;
+        if now.merged_into.is_none() && !now.broken && now.needed.is_none() {
+            change.forget_local(file)?;
+        }
+        change.commit()?;
+        for place in local.placed.values() {
+            self.invalidate_entry(core, place);
+            self.left(place.parent, ahead)?;
+        }
+        core.nodes.detach(file);
+        core.forget_dir(file);
+        Ok(())
+    }
+
+    // --- all else ---
+
+    fn put_other(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        kind: &Kind,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        let mut wanted = BTreeMap::new();
+        let mut unknown = false;
+        for (link, reg) in object.live_links() {
+            match self.belongs(core, link, reg.value.parent, &reg.value.name, ahead)? {
+                Belongs::At(place) => drop(wanted.insert(link, place)),
+                Belongs::In(_) => {}
+                Belongs::Unknown => unknown = true,
+            }
+        }
+        let mut local = self.local_or_none(file)?;
+        if wanted.is_empty() {
+            if !unknown && !object.exists(file) {
+                return self.remove_other(core, file, &local, ahead);
+            }
+            return Ok(());
+        }
+        for (link, place) in &wanted {
+            if local.placed.get(link) != Some(place) {
+                self.vacate(core, place, file, ahead)?;
+                local = self.local_or_none(file)?;
+                let was = self.put_name(core, file, object, kind, &local, *link, place, &wanted)?;
+                let mut change = Change::new(self, core);
+                change.show(place, Some(Shown { file, link: *link, kind: d_type(kind) }));
+                let now = change.local_mut(file)?;
+                if let Some((old_link, old)) = &was {
+                    now.placed.remove(old_link);
+                    change.show(old, None);
+                }
+                let now = change.local_mut(file)?;
+                now.placed.insert(*link, place.clone());
+                now.parked = false;
+                change.refresh_print(file)?;
+                change.commit()?;
+                if let Some((_, old)) = &was {
+                    self.invalidate_entry(core, old);
+                    self.left(old.parent, ahead)?;
+                }
+                self.invalidate_entry(core, place);
+                local = self.local_or_none(file)?;
+            }
+        }
+        if !unknown {
+            let extra: Vec<_> = local
+                .placed
+                .iter()
+                .filter(|(l, _)| !wanted.contains_key(l))
+                .map(|(l, p)| (*l, p.clone()))
+                .collect();
+            for (link, place) in extra {
+                self.unlink_at(core, &place)?;
+                let mut change = Change::new(self, core);
+                change.show(&place, None);
+                change.local_mut(file)?.placed.remove(&link);
+                change.refresh_print(file)?;
+                change.commit()?;
+                self.invalidate_entry(core, &place);
+                self.left(place.parent, ahead)?;
+            }
+        }
+        self.adjust(core, file, object)
+    }
+
+    fn unlink_at(&self, core: &mut Core, place: &Place) -> FsResult<()> {
+        let at = self.at_place(core, place)?;
+        match rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the object a name on the disk; says which other name it took for that.
+    #[allow(clippy::too_many_arguments)]
+    fn put_name(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        kind: &Kind,
+        local: &Local,
+        link: LinkId,
+        place: &Place,
+        wanted: &BTreeMap<LinkId, Place>,
+    ) -> FsResult<Option<(LinkId, Place)>> {
+        if !local.on_disk() {
+            self.make_at(core, file, object, kind, place)?;
+            return Ok(None);
+        }
+        // Its own old name, or one that is not wanted any more.
+        let own = local.placed.get(&link).map(|p| (link, p.clone()));
+        let spare =
+            || local.placed.iter().find(|(l, _)| !wanted.contains_key(l)).map(|(l, p)| (*l, p.clone()));
+        if local.parked {
+            let from = self.at(core, file, local)?;
+            self.rename_to(core, &from, place)?;
+            return Ok(None);
+        }
+        if let Some((old_link, old)) = own.or_else(spare) {
+            let from = self.at_place(core, &old)?;
+            self.rename_to(core, &from, place)?;
+            return Ok(Some((old_link, old)));
+        }
+        let (from, to) = (self.at(core, file, local)?, self.at_place(core, place)?);
+        let (old, new) = (OsStr::from_bytes(&from.name), OsStr::from_bytes(&to.name));
+        rustix::fs::linkat(&from.dir, old, &to.dir, new, AtFlags::empty())?;
+        Ok(None)
+    }
+
+    fn remove_other(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        ahead: &mut VecDeque<FileId>,
+    ) -> FsResult<()> {
+        if !local.on_disk() {
+            return Ok(());
+        }
+        if local.dirty {
+            // Its settling brings it up again.
+            self.settler.soon(file);
+            return Ok(());
+        }
+        if self.changed_behind(core, file, local)? {
+            return self.adopt_change(core, file, local);
+        }
+        let mut change = Change::new(self, core);
+        local.placed.values().for_each(|place| change.show(place, None));
+        change.forget_local(file)?;
+        change.commit()?;
+        if local.parked {
+            let parked = crate::index::parked_name(file);
+            rustix::fs::unlinkat(&self.brick.staging, parked, AtFlags::empty())?;
+        }
+        for place in local.placed.values() {
+            self.unlink_at(core, place)?;
+            self.invalidate_entry(core, place);
+            self.left(place.parent, ahead)?;
+        }
+        core.nodes.detach(file);
+        Ok(())
+    }
+
+    /// Whether someone changed the complete file here past the mount.
+    pub(super) fn changed_behind(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
+        if local.dirty || local.have.is_none() {
+            return Ok(false);
+        }
+        let at = self.at(core, file, local)?;
+        let print = super::change::print_of(&access::stat(&at.dir, &at.name)?);
+        Ok(local.print.is_some_and(|p| p != print))
+    }
+
+    /// A file that was changed past the mount is a program's edit like any other.
+    pub(super) fn adopt_change(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
+        tracing::warn!(%file, "was changed in the brick, past the mount: taken as an edit");
+        let object = self.object_of(file)?;
+        self.mark_dirty(core, file, &object, local, false)?;
+        let mut change = Change::new(self, core);
+        change.local_mut(file)?.print = None;
+        change.commit()?;
+        self.settler.soon(file);
+        Ok(())
+    }
+
+    // --- on the disk ---
+
+    /// Makes a new object on the disk: a stub, if it is a file.
+    fn make_at(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        kind: &Kind,
+        place: &Place,
+    ) -> FsResult<()> {
+        let at = self.at_place(core, place)?;
+        let open = Self::make_on_disk(&at.dir, &at.name, kind)?;
+        let made = self.dress(&at, open.as_ref(), file, object, kind);
+        if made.is_err() {
+            let flags = if kind.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let _ = rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), flags);
+        }
+        made
+    }
+
+    fn dress(
+        &self,
+        at: &At<'_>,
+        open: Option<&File>,
+        file: FileId,
+        object: &Object,
+        kind: &Kind,
+    ) -> FsResult<()> {
+        access::set_mark(&at.dir, &at.name, &Mark::new(file, None))?;
+        if let Some(open) = open {
+            rustix::fs::ftruncate(open, object.size())?;
+        }
+        set_owner_and_mode(at, object, kind)?;
+        set_xattrs(at, object)?;
+        set_mtime(at, object)
+    }
+
+    /// A stub gets a new file for another version. Who has the older one open keeps it.
+    pub(super) fn renew_stub(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        local: &Local,
+    ) -> FsResult<()> {
+        let Some(place) = local.place().cloned() else { return Err(Errno::NOENT) };
+        let staged = At {
+            dir: Dir::Own(std::os::fd::AsFd::as_fd(&self.brick.staging)),
+            name: format!("stub-{file}").into_bytes(),
+        };
+        let path = OsStr::from_bytes(&staged.name);
+        let _ = rustix::fs::unlinkat(&staged.dir, path, AtFlags::empty());
+        let open = Self::make_on_disk(&staged.dir, &staged.name, &Kind::File)?;
+        self.dress(&staged, open.as_ref(), file, object, &Kind::File)?;
+        self.rename_over(core, &staged, local)?;
+        let mut change = Change::new(self, core);
+        let now = change.local_mut(file)?;
+        now.filling = None;
+        now.filled.clear();
+        change.commit()?;
+        core.nodes.detach(file);
+        self.invalidate_entry(core, &place);
+        Ok(())
+    }
+
+    /// Puts a staged file in the place of all names of an object.
+    pub(super) fn rename_over(&self, core: &mut Core, staged: &At<'_>, local: &Local) -> FsResult<()> {
+        let from = OsStr::from_bytes(&staged.name);
+        let mut places = local.placed.values();
+        let last = places.next_back().ok_or(Errno::NOENT)?;
+        for place in places {
+            let again = [&staged.name[..], b"-link"].concat();
+            let again = OsStr::from_bytes(&again);
+            let at = self.at_place(core, place)?;
+            let _ = rustix::fs::unlinkat(&staged.dir, again, AtFlags::empty());
+            rustix::fs::linkat(&staged.dir, from, &staged.dir, again, AtFlags::empty())?;
+            rustix::fs::renameat(&staged.dir, again, &at.dir, OsStr::from_bytes(&at.name))?;
+        }
+        let at = self.at_place(core, last)?;
+        rustix::fs::renameat(&staged.dir, from, &at.dir, OsStr::from_bytes(&at.name))
+    }
+
+    /// Brings owner, mode, times, xattrs, and what is shown of a newer version, up to the object.
+    pub(super) fn adjust(&self, core: &mut Core, file: FileId, object: &Object) -> FsResult<()> {
+        let Some(kind) = object.kind.as_ref() else { return Ok(()) };
+        let local = self.local_or_none(file)?;
+        let at = if file == FileId::ROOT {
+            At { dir: self.dir(core, file)?, name: b".".to_vec() }
+        } else if local.on_disk() {
+            self.at(core, file, &local)?
+        } else {
+            return Ok(());
+        };
+        // Before the print of an edit past the mount is lost.
+        if kind.is_file() && self.changed_behind(core, file, &local)? {
+            return self.adopt_change(core, file, &local);
+        }
+        set_owner_and_mode(&at, object, kind)?;
+        set_xattrs(&at, object)?;
+        let mut change = Change::new(self, core);
+        let standing = if kind.is_file() { standing(object, &local) } else { Standing::Whole };
+        let overlay = match (standing, object.mtime.as_ref()) {
+            (Standing::Whole, _) => None,
+            (_, mtime) => Some(Overlay { size: object.size(), mtime: mtime.map_or((0, 0), |m| m.value) }),
+        };
+        if kind.is_file() && local.overlay != overlay {
+            change.local_mut(file)?.overlay = overlay;
+        }
+        if standing == Standing::Stub
+            && local.filling.as_ref() != object.head().map(|h| &h.version)
+            && change.core.nodes.of(file).is_none_or(|n| n.opens == 0)
+        {
+            // Of an older version nothing is kept; the size is the newest one's.
+            let open = access::open(&at.dir, &at.name, OFlags::WRONLY, 0)?;
+            rustix::fs::ftruncate(&open, 0)?;
+            rustix::fs::ftruncate(&open, object.size())?;
+            let now = change.local_mut(file)?;
+            now.filling = None;
+            now.filled.clear();
+        }
+        if let Some(mtime) = &object.mtime
+            && standing == Standing::Whole
+            && !local.dirty
+            && mtime.stamp.time > local.mtime_at
+        {
+            set_mtime(&at, object)?;
+            if file != FileId::ROOT || local.mtime_at != mtime.stamp.time {
+                change.local_mut(file)?.mtime_at = mtime.stamp.time;
+            }
+        }
+        if file != FileId::ROOT {
+            change.refresh_print(file)?;
+        }
+        change.commit()?;
+        self.invalidate_node(core, file, false);
+        Ok(())
+    }
+}
+
+/// Owner and mode as the object says.
+pub(super) fn set_owner_and_mode(at: &At<'_>, object: &Object, kind: &Kind) -> FsResult<()> {
+    let Some(attr) = object.attr.as_ref().map(|reg| reg.value) else { return Ok(()) };
+    let now = access::stat(&at.dir, &at.name)?;
+    let mut mode = now.st_mode & 0o7777;
+    if (now.st_uid, now.st_gid) != (attr.uid, attr.gid) {
+        access::chown(&at.dir, &at.name, Some(attr.uid), Some(attr.gid))?;
+        // The kernel may have taken bits away.
+        mode = u32::MAX;
+    }
+    if mode != attr.mode && !matches!(kind, Kind::Symlink(_)) {
+        access::chmod(&at.dir, &at.name, attr.mode)?;
+    }
+    Ok(())
+}
+
+/// Extended attributes as the object says.
+pub(super) fn set_xattrs(at: &At<'_>, object: &Object) -> FsResult<()> {
+    for (name, reg) in &object.xattrs {
+        let now = match access::get_xattr(&at.dir, &at.name, name) {
+            Ok(value) => Some(value),
+            Err(Errno::NODATA) => None,
+            Err(error) => return Err(error),
+        };
+        if now == reg.value {
+            continue;
+        }
+        match &reg.value {
+            Some(value) => access::set_xattr(&at.dir, &at.name, name, value, XattrFlags::empty())?,
+            None => access::remove_xattr(&at.dir, &at.name, name)?,
+        }
+    }
+    Ok(())
+}
+
+/// The modification time as the object says.
+pub(super) fn set_mtime(at: &At<'_>, object: &Object) -> FsResult<()> {
+    let Some(mtime) = object.mtime.as_ref().map(|reg| reg.value) else { return Ok(()) };
+    let time = SetTime::At(access::time(mtime.0, mtime.1));
+    access::utimens(&at.dir, &at.name, None, Some(time))
+}

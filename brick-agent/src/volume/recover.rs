@@ -1,0 +1,486 @@
+//! Opening and closing a volume, and what is found at the start.
+//!
+//! After a clean end the index says what is in `data/`. After any other end the
+//! brick is walked: what changed on the disk after the last entry of the
+//! journal is taken over, so that nothing that the disk kept is forgotten. After the
+//! machine went down, entries that peers have seen may be lost here: the brick
+//! gets a new incarnation, so that no sequence number is ever used twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+
+use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector, stamp};
+use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::io::Errno;
+use tokio::sync::watch;
+
+use super::change::Change;
+use super::core::Core;
+use super::files::Handles;
+use super::making::d_type;
+use super::settle::{Settled, Settler};
+use super::types::FsResult;
+use super::{Configured, OpenError, Volume, VolumeOptions, index_failed};
+use crate::brick::Brick;
+use crate::brick::access;
+use crate::brick::lease::ignore_lease_signals;
+use crate::brick::mark::Mark;
+use crate::config::VolumeConfig;
+use crate::index::{Index, IndexError, Local, Shown};
+
+const STATE: &str = "state";
+const CLEAN: &[u8] = b"clean";
+const OWN_INDEX: &str = "index";
+
+/// Identifies the time from one start of the machine to its end.
+fn boot() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+impl Volume {
+    /// Opens the brick, or makes it if nothing is there and it was never in use.
+    ///
+    /// # Errors
+    /// Each with one clear line; then nothing in `data/` was touched.
+    pub fn open(config: VolumeConfig, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
+        ignore_lease_signals();
+        let mut brick = Brick::open(&config.path, config.volume_uuid, config.brick, config.was_initialised)?;
+        let index = Index::open(&brick.own(OWN_INDEX))?;
+        let boot = boot();
+        let state = index.meta(STATE)?;
+        let clean = state.as_deref().is_none_or(|s| s == CLEAN);
+        if !clean && state.as_deref() != Some(&boot) {
+            brick.renew_incarnation()?;
+            tracing::warn!(
+                brick = %config.brick, incarnation = %brick.incarnation,
+                "the machine went down without notice: the brick goes on with a new incarnation"
+            );
+        }
+        let mut batch = index.batch();
+        batch.meta(STATE, &boot);
+        if index.object(FileId::ROOT)?.is_none() {
+            batch.object(FileId::ROOT, &Object::root());
+        }
+        batch.commit()?;
+        index.persist()?;
+
+        let mut core = Core::default();
+        let (heads, latest) = index.heads()?;
+        core.heads = heads;
+        core.clock = stamp::Clock::resumed(latest);
+        let me = config.brick;
+        let dirty = load(&index, me, &mut core)?;
+        let volume = Arc::new(Volume {
+            me,
+            incarnation: brick.incarnation,
+            brick,
+            index,
+            clock: options.clock,
+            configured: RwLock::new(Arc::new(Configured::new(config))),
+            core: Mutex::new(core),
+            handles: Handles::default(),
+            settler: Settler::default(),
+            remote: RwLock::new(None),
+            invalidate: RwLock::new(None),
+            changed: watch::Sender::new(0),
+            absorbing: Mutex::new(()),
+            healing: Mutex::new(()),
+            rejected: AtomicU64::new(0),
+            stale_reads: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+            closed: AtomicBool::new(false),
+        });
+        let failed = |what: &str| {
+            let what = format!("{} {what}", volume.brick.path().display());
+            move |error| OpenError::Disk { what, error }
+        };
+        volume.clean_staging().map_err(failed("cannot be made ready"))?;
+        if !clean {
+            volume.walk().map_err(failed("cannot be read after an end without notice"))?;
+        }
+        volume.retry_todo().map_err(failed("cannot be made ready"))?;
+        volume.settler.start(&volume).map_err(|e| OpenError::Disk {
+            what: "no thread to be had".to_owned(),
+            error: super::change::errno(&e),
+        })?;
+        dirty.into_iter().for_each(|file| volume.settler.soon(file));
+        Ok(volume)
+    }
+
+    /// Settles what can be settled, makes everything durable, and marks the end as clean.
+    /// Handles that are still open are of no use afterwards.
+    pub fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.settler.stop();
+        let core = &mut *self.lock();
+        let dirty: Vec<_> = core.tally.dirty.keys().copied().collect();
+        let mut all = true;
+        for file in dirty {
+            match self.settle(core, file) {
+                Ok(Settled::Done) => {}
+                Ok(Settled::Writable | Settled::Written) => all = false,
+                Err(error) => {
+                    tracing::warn!(%file, %error, "cannot be settled at the end; it stays dirty");
+                    all = false;
+                }
+            }
+        }
+        tracing::debug!(settled = all, "closing");
+        let ended = self.brick.sync_all().map_err(IndexError::from).and_then(|()| {
+            let mut batch = self.index.batch();
+            batch.meta(STATE, CLEAN);
+            batch.commit()?;
+            self.index.persist()
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the end is not clean; the brick is looked through at the next start");
+        }
+    }
+
+    /// Heals and stubs that did not come to their end. Parked objects stay.
+    fn clean_staging(&self) -> FsResult<()> {
+        for (name, _) in list(&self.brick.staging)? {
+            if !name.starts_with(b"park-") {
+                rustix::fs::unlinkat(&self.brick.staging, OsStr::from_bytes(&name), AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares `data/` with the index, and takes over what differs.
+    fn walk(&self) -> FsResult<()> {
+        let core = &mut *self.lock();
+        let mut found = Found::default();
+        // An object that was parked when the end came, before that was said.
+        for (name, _) in list(&self.brick.staging)? {
+            let id =
+                std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("park-")?.parse::<FileId>().ok());
+            if let Some(file) = id {
+                found.parked.insert(file);
+            }
+        }
+        let mut ahead = vec![FileId::ROOT];
+        while let Some(dir) = ahead.pop() {
+            self.walk_dir(core, dir, &mut ahead, &mut found)?;
+        }
+        self.take_over(core, found)
+    }
+
+    fn walk_dir(
+        &self,
+        core: &mut Core,
+        dir: FileId,
+        ahead: &mut Vec<FileId>,
+        found: &mut Found,
+    ) -> FsResult<()> {
+        let fd = self.dir(core, dir)?;
+        let mut shown: BTreeMap<_, _> = self.index.shown_in(dir).map_err(index_failed)?.into_iter().collect();
+        for (name, kind) in list(&fd)? {
+            let place = Place { parent: dir, name };
+            let mark = access::get_mark(&fd, &place.name)?;
+            match (shown.remove(&place.name), mark) {
+                (Some(there), mark) if mark.as_ref().is_none_or(|m| m.file == there.file) => {
+                    if there.kind == libc::DT_DIR && kind == FileType::Directory {
+                        ahead.push(there.file);
+                    } else if (there.kind == libc::DT_DIR) == (kind == FileType::Directory) {
+                        found.same.push(there.file);
+                    } else {
+                        found.gone.push((place.clone(), there));
+                        found.new.push((place, None));
+                    }
+                }
+                (Some(there), mark) => {
+                    found.gone.push((place.clone(), there));
+                    found.new.push((place, mark));
+                }
+                (None, mark) => found.new.push((place, mark)),
+            }
+        }
+        found.gone.extend(shown.into_iter().map(|(name, s)| (Place { parent: dir, name }, s)));
+        Ok(())
+    }
+
+    fn take_over(&self, core: &mut Core, found: Found) -> FsResult<()> {
+        let mut todo = Vec::new();
+        for file in found.same {
+            let local = self.local_of(file)?;
+            if self.changed_behind(core, file, &local)? {
+                if self.same_bytes(core, file, &local)? {
+                    let mut change = Change::new(self, core);
+                    change.refresh_print(file)?;
+                    change.commit()?;
+                } else {
+                    self.adopt_change(core, file, &local)?;
+                }
+            }
+        }
+        // Names that are gone. What they named may be found under another name.
+        let mut lost: HashMap<FileId, Vec<(LinkId, Place)>> = HashMap::new();
+        for (place, shown) in found.gone {
+            let mut change = Change::new(self, core);
+            change.show(&place, None);
+            if let Some(local) = change.local(shown.file)?
+                && local.placed.get(&shown.link) == Some(&place)
+            {
+                change.local_mut(shown.file)?.placed.remove(&shown.link);
+                lost.entry(shown.file).or_default().push((shown.link, place));
+            }
+            change.commit()?;
+            core.forget_dir(shown.file);
+        }
+        for file in found.parked {
+            let known = self.local_or_none(file)?;
+            if lost.remove(&file).is_some() || known.parked {
+                let mut change = Change::new(self, core);
+                change.local_mut(file)?.parked = true;
+                change.commit()?;
+            }
+            todo.push(file);
+        }
+        let mut new = found.new;
+        while let Some((place, mark)) = new.pop() {
+            if let Some(dir) = self.take_name(core, &place, mark, &mut lost, &mut todo)? {
+                // A directory that came: all in it is new under its id.
+                for (name, _) in list(&self.dir(core, dir)?)? {
+                    let inside = Place { parent: dir, name };
+                    if self.shown(&inside)?.is_none() {
+                        let at = self.at_place(core, &inside)?;
+                        let mark = access::get_mark(&at.dir, &at.name)?;
+                        new.push((inside, mark));
+                    }
+                }
+            }
+        }
+        for (file, links) in lost {
+            self.miss(core, file, &links)?;
+            todo.push(file);
+        }
+        self.bring_about(core, todo);
+        Ok(())
+    }
+
+    /// Whether the file has the bytes of the version that it had, though its inode changed.
+    fn same_bytes(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
+        let object = self.object_of(file)?;
+        let Some((version, hash)) = &object.hash else { return Ok(false) };
+        if local.have.as_ref() != Some(version) {
+            return Ok(false);
+        }
+        let at = self.at(core, file, local)?;
+        let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&open).map_err(|e| super::change::errno(&e))?;
+        Ok(hasher.finalize().as_bytes() == hash)
+    }
+
+    /// Takes over a name that the index does not know. Gives the directory that it names, if it is one.
+    fn take_name(
+        &self,
+        core: &mut Core,
+        place: &Place,
+        mark: Option<Mark>,
+        lost: &mut HashMap<FileId, Vec<(LinkId, Place)>>,
+        todo: &mut Vec<FileId>,
+    ) -> FsResult<Option<FileId>> {
+        let at = self.at_place(core, place)?;
+        let raw = access::stat(&at.dir, &at.name)?;
+        let kind = match FileType::from_raw_mode(raw.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Dir,
+            FileType::Symlink => Kind::Symlink(
+                rustix::fs::readlinkat(&at.dir, OsStr::from_bytes(&at.name), Vec::new())?.into_bytes(),
+            ),
+            _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
+        };
+        if let Some(mark) = &mark {
+            let object = self.object_of(mark.file)?;
+            let local = self.local_or_none(mark.file)?;
+            let known =
+                object.kind.is_some() && object.kind.as_ref().map(Kind::is_dir) == Some(kind.is_dir());
+            if known {
+                let file = mark.file;
+                // It was renamed just before the end, or put there for a peer's change.
+                if let Some((link, _)) = lost.get_mut(&file).and_then(Vec::pop) {
+                    if lost.get(&file).is_some_and(Vec::is_empty) {
+                        lost.remove(&file);
+                    }
+                    let wanted = object.live_links().any(|(l, reg)| l == link && reg.value == *place);
+                    let mut change = Change::new(self, core);
+                    if !wanted && object.exists(file) {
+                        change.emit(file, Op::Move { link, place: place.clone() })?;
+                    }
+                    self.found_at(&mut change, file, link, place, &kind)?;
+                    change.commit()?;
+                    todo.push(file);
+                    return Ok(kind.is_dir().then_some(file));
+                }
+                let wanted =
+                    object.live_links().find(|(l, reg)| reg.value == *place && !local.placed.contains_key(l));
+                if let Some((link, _)) = wanted {
+                    let mut change = Change::new(self, core);
+                    self.found_at(&mut change, file, link, place, &kind)?;
+                    change.commit()?;
+                    todo.push(file);
+                    return Ok(kind.is_dir().then_some(file));
+                }
+                if !object.exists(file) && !kind.is_dir() {
+                    // Its removal was in the journal; only the disk lagged behind.
+                    rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::empty())?;
+                    return Ok(None);
+                }
+                let same_inode = local.on_disk() && {
+                    let other = self.at(core, file, &local)?;
+                    access::stat(&other.dir, &other.name)?.st_ino == raw.st_ino
+                };
+                if same_inode && !kind.is_dir() {
+                    let mut change = Change::new(self, core);
+                    let link = change.emit(file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
+                    self.found_at(&mut change, file, link, place, &kind)?;
+                    change.commit()?;
+                    return Ok(None);
+                }
+            }
+        }
+        // New: made just before the end, or put there past the mount.
+        let fresh = match mark {
+            Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
+            _ => FileId(rand::random()),
+        };
+        access::set_mark(&at.dir, &at.name, &Mark::new(fresh, None))?;
+        let attr = Attr {
+            mode: raw.st_mode & 0o7777,
+            uid: raw.st_uid,
+            gid: raw.st_gid,
+            mtime_sec: raw.st_mtime,
+            mtime_nsec: u32::try_from(raw.st_mtime_nsec).unwrap_or(0),
+        };
+        let replicas = if kind.is_file() { self.placed_at(place.parent, &place.name)? } else { Vec::new() };
+        let mut change = Change::new(self, core);
+        let op = Op::Create { brick: self.me, kind: kind.clone(), attr, place: place.clone(), replicas };
+        let entry = change.emit(fresh, op)?;
+        let link = entry.made_link().ok_or(Errno::IO)?;
+        self.found_at(&mut change, fresh, link, place, &kind)?;
+        if kind.is_file() {
+            let local = change.local_mut(fresh)?;
+            local.dirty = true;
+            local.dirty_since = entry.stamp().millis();
+            self.settler.soon(fresh);
+        }
+        change.commit()?;
+        Ok(kind.is_dir().then_some(fresh))
+    }
+
+    fn found_at(
+        &self,
+        change: &mut Change<'_>,
+        file: FileId,
+        link: LinkId,
+        place: &Place,
+        kind: &Kind,
+    ) -> FsResult<()> {
+        change.local_mut(file)?.placed.insert(link, place.clone());
+        change.show(place, Some(Shown { file, link, kind: d_type(kind) }));
+        change.refresh_print(file)
+    }
+
+    /// A name that the index knows is not on the disk, and what it named is nowhere.
+    fn miss(&self, core: &mut Core, file: FileId, links: &[(LinkId, Place)]) -> FsResult<()> {
+        let object = self.object_of(file)?;
+        let local = self.local_or_none(file)?;
+        let mut change = Change::new(self, core);
+        if local.on_disk() {
+            // Another name is there: this one was being removed.
+            for (link, _) in links {
+                change.emit(file, Op::Unlink { link: *link, seen: object.seen() })?;
+            }
+        } else if object.kind.as_ref().is_some_and(Kind::is_file) {
+            let elsewhere = nearbrick_core::pending::sources(&object).into_iter().any(|b| b != self.me);
+            if local.dirty {
+                change.emit(file, Op::Clean { brick: self.me })?;
+            }
+            if local.have.is_some() {
+                change.emit(file, Op::Drop { brick: self.me })?;
+            }
+            if !elsewhere && (local.have.is_some() || local.dirty) {
+                let message =
+                    format!("file {file} is gone from the brick's disk, and no other brick holds it");
+                tracing::error!("{message}");
+                self.note_error(nearbrick_core::heal::Reason::Corrupt, message);
+                for (link, _) in links {
+                    change.emit(file, Op::Unlink { link: *link, seen: VersionVector::new() })?;
+                }
+            }
+            change.forget_local(file)?;
+        } else if !local.broken && local.merged_into.is_none() {
+            change.forget_local(file)?;
+        }
+        change.commit().map(drop)
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    same: Vec<FileId>,
+    gone: Vec<(Place, Shown)>,
+    new: Vec<(Place, Option<Mark>)>,
+    parked: BTreeSet<FileId>,
+}
+
+/// The entries of a directory, without the dots.
+fn list(dir: &impl std::os::fd::AsFd) -> FsResult<Vec<(Vec<u8>, FileType)>> {
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let mut kind = entry.file_type();
+        if kind == FileType::Unknown {
+            kind = FileType::from_raw_mode(access::stat(dir, name)?.st_mode);
+        }
+        entries.push((std::ffi::OsString::from_vec(name.to_vec()).into_vec(), kind));
+    }
+    Ok(entries)
+}
+
+/// Fills the tables that are kept in memory; gives the dirty files.
+fn load(index: &Index, me: nearbrick_core::BrickId, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
+    let mut locals = index.locals().peekable();
+    let mut dirty = Vec::new();
+    let mut look = |core: &mut Core, file: FileId, local: &Local| {
+        if let Some(into) = local.merged_into {
+            core.merged.entry(into).or_default().insert(file);
+        }
+        if local.broken {
+            core.broken.insert(file);
+        }
+        if local.dirty {
+            dirty.push(file);
+        }
+    };
+    for object in index.objects() {
+        let (file, object) = object?;
+        let mut here = None;
+        // Both tables are in the order of the ids.
+        while let Some(next) = locals.next_if(|l| l.as_ref().map_or(true, |(id, _)| *id <= file)) {
+            let (id, local) = next?;
+            look(core, id, &local);
+            if id == file {
+                here = Some(local);
+            }
+        }
+        core.tally.change(me, file, None, (&object, here.as_ref()));
+    }
+    for rest in locals {
+        let (id, local) = rest?;
+        look(core, id, &local);
+    }
+    Ok(dirty)
+}

@@ -1,0 +1,136 @@
+//! What peers ask for.
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, Entry, FileId, Op, VersionVector};
+use rustix::fs::OFlags;
+use std::sync::atomic::Ordering;
+
+use super::Volume;
+use super::change::{Change, print_of};
+use super::core::Core;
+use super::install::reason_of;
+use super::types::FsResult;
+use crate::brick::access;
+use crate::index::{Local, Print};
+use crate::peer::wire::{self, Heads};
+use crate::peer::{Served, Source};
+
+impl Volume {
+    /// Makes a version of what a file that is still being written looks like now. Whatever
+    /// becomes of it, another version follows when it is settled.
+    pub(super) fn snapshot(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        print: Print,
+    ) -> FsResult<VersionVector> {
+        if local.snapshot == Some(print)
+            && let Some(have) = &local.have
+        {
+            return Ok(have.clone());
+        }
+        let version = local.base.bumped(self.incarnation);
+        let mut change = Change::new(self, core);
+        let content = Op::Content {
+            brick: self.me,
+            version: version.clone(),
+            size: print.size,
+            mtime_sec: print.mtime.0,
+            mtime_nsec: print.mtime.1,
+            still_dirty: true,
+        };
+        let entry = change.emit(file, content)?;
+        let now = change.local_mut(file)?;
+        now.base = version.clone();
+        now.have = Some(version.clone());
+        now.print = None;
+        now.snapshot = Some(print);
+        now.mtime_at = entry.time;
+        change.commit()?;
+        Ok(version)
+    }
+
+    fn open_source(&self, file: FileId, wanted: &VersionVector) -> Result<Source, Reason> {
+        let core = &mut *self.lock();
+        let local = self.local_or_none(file).map_err(reason_of)?;
+        if !local.on_disk() || (!local.dirty && local.have.is_none()) {
+            return Err(Reason::Unreachable);
+        }
+        let at = self.at(core, file, &local).map_err(reason_of)?;
+        let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0).map_err(reason_of)?;
+        let print = print_of(&rustix::fs::fstat(&open).map_err(reason_of)?);
+        let version = if local.dirty {
+            self.snapshot(core, file, &local, print).map_err(reason_of)?
+        } else if self.changed_behind(core, file, &local).map_err(reason_of)? {
+            self.adopt_change(core, file, &local).map_err(reason_of)?;
+            return Err(Reason::Busy);
+        } else {
+            local.have.ok_or(Reason::Unreachable)?
+        };
+        if !version.includes(wanted) {
+            return Err(Reason::Unreachable);
+        }
+        Ok(Source { file: open, size: print.size, version })
+    }
+}
+
+impl Served for Volume {
+    fn volume(&self) -> uuid::Uuid {
+        self.config().volume_uuid
+    }
+
+    fn brick(&self) -> BrickId {
+        self.me
+    }
+
+    fn brick_of(&self, node: &str) -> Option<BrickId> {
+        self.config().members.iter().find(|m| m.node == node).map(|m| m.brick)
+    }
+
+    fn heads(&self) -> Heads {
+        self.lock().heads.clone()
+    }
+
+    fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> std::io::Result<Vec<Entry>> {
+        let heads = self.heads();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (origin, last) in heads {
+            let known = cursors.get(&origin).copied().unwrap_or(0);
+            if known >= last {
+                continue;
+            }
+            for entry in self.index.entries_after(origin, known) {
+                let entry = entry.map_err(std::io::Error::other)?;
+                if entry.seq > last {
+                    break;
+                }
+                bytes += wire::encode(&entry).len();
+                entries.push(entry);
+                if bytes >= max_bytes {
+                    return Ok(entries);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn hinted(&self, _from: BrickId, _heads: &Heads) {}
+
+    fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
+        self.open_source(file, version)
+    }
+
+    fn still(&self, file: FileId, version: &VersionVector) -> bool {
+        let _core = self.lock();
+        self.local_or_none(file).is_ok_and(|local| {
+            local.have.as_ref() == Some(version) && (!local.dirty || local.snapshot.is_some())
+        })
+    }
+
+    fn rejected(&self, from: Option<BrickId>, why: &str) {
+        tracing::debug!(?from, why, "refused");
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.tick();
+    }
+}

@@ -1,0 +1,251 @@
+//! When a file is settled: nothing holds it open for writing, and a read lease on
+//! it is granted, which the kernel does only when no mapping can change it either.
+//! Until then it stays dirty.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nearbrick_core::{FileId, Op};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::{Change, errno, print_of};
+use super::core::Core;
+use super::types::FsResult;
+use crate::brick::access;
+use crate::brick::lease::{Lease, read_lease};
+use crate::brick::mark::Mark;
+use crate::index::Local;
+
+/// After the last release: a program that opens it again at once costs no version.
+const SOON: Duration = Duration::from_millis(10);
+/// Between two looks at a file that is still mapped.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Between two versions of a file that is written for long.
+const SNAPSHOT: Duration = Duration::from_secs(30);
+/// Files that are settled before others may have the lock.
+const AT_ONCE: usize = 16;
+
+/// Files that are to be looked at, and the thread that does it.
+#[derive(Default)]
+pub struct Settler {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    due: Mutex<HashMap<FileId, Instant>>,
+    more: Condvar,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn due(&self) -> MutexGuard<'_, HashMap<FileId, Instant>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Files that are due now; waits until there are some. None when it is to end.
+    fn next(&self) -> Option<Vec<FileId>> {
+        let mut due = self.due();
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return None;
+            }
+            let now = Instant::now();
+            let ready: Vec<_> =
+                due.iter().filter(|(_, at)| **at <= now).map(|(file, _)| *file).take(AT_ONCE).collect();
+            if !ready.is_empty() {
+                for file in &ready {
+                    due.remove(file);
+                }
+                return Some(ready);
+            }
+            due = match due.values().min() {
+                None => self.more.wait(due).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(now);
+                    self.more.wait_timeout(due, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl Settler {
+    /// The file is to be looked at soon.
+    pub fn soon(&self, file: FileId) {
+        self.within(file, SOON);
+    }
+
+    /// A program begins to write the file: it is looked at from time to time.
+    pub fn written(&self, file: FileId) {
+        self.within(file, SNAPSHOT);
+    }
+
+    fn within(&self, file: FileId, wait: Duration) {
+        let at = Instant::now() + wait;
+        let mut due = self.shared.due();
+        let set = due.entry(file).or_insert(at);
+        if at <= *set {
+            *set = at;
+            self.shared.more.notify_one();
+        }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn start(&self, volume: &Arc<Volume>) -> std::io::Result<()> {
+        let (shared, volume) = (self.shared.clone(), Arc::downgrade(volume));
+        let thread =
+            std::thread::Builder::new().name("settle".to_owned()).spawn(move || work(&shared, &volume))?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Ends the thread, and waits for it unless it is the one that calls.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        {
+            let _due = self.shared.due();
+            self.shared.more.notify_all();
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, volume: &Weak<Volume>) {
+    while let Some(files) = shared.next() {
+        let Some(volume) = volume.upgrade() else { return };
+        let mut again = Vec::new();
+        {
+            let core = &mut *volume.lock();
+            for file in files {
+                match volume.settle(core, file) {
+                    Ok(Settled::Done) => {}
+                    Ok(Settled::Writable) => again.push((file, AGAIN)),
+                    Ok(Settled::Written) => again.push((file, SNAPSHOT)),
+                    Err(error) => {
+                        tracing::warn!(%file, %error, "a written file cannot be settled yet; it stays dirty");
+                        again.push((file, AGAIN));
+                    }
+                }
+            }
+        }
+        let mut due = shared.due();
+        for (file, wait) in again {
+            due.entry(file).or_insert_with(|| Instant::now() + wait);
+        }
+    }
+}
+
+/// What came of looking at a file.
+pub(super) enum Settled {
+    /// It is settled, or someone else will have it looked at.
+    Done,
+    /// A mapping can still change it.
+    Writable,
+    /// A program has it open for writing.
+    Written,
+}
+
+impl Volume {
+    /// Settles a dirty file if no one can change it any more.
+    pub(super) fn settle(&self, core: &mut Core, file: FileId) -> FsResult<Settled> {
+        let Some(local) = self.index.local(file).map_err(super::index_failed)? else {
+            return Ok(Settled::Done);
+        };
+        if !local.dirty {
+            return Ok(Settled::Done);
+        }
+        if core.nodes.of(file).is_some_and(|n| n.writers > 0) {
+            self.long_written(core, file, &local)?;
+            return Ok(Settled::Written);
+        }
+        let at = self.at(core, file, &local)?;
+        let open = match access::open(&at.dir, &at.name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
+            Ok(open) => open,
+            Err(Errno::NOENT) => return Ok(Settled::Done),
+            Err(error) => return Err(error),
+        };
+        // Held until the new version is in the journal.
+        let _lease = match read_lease(&open).map_err(|e| errno(&e))? {
+            Lease::Granted(lease) => Some(lease),
+            Lease::Writable => {
+                self.long_written(core, file, &local)?;
+                return Ok(Settled::Writable);
+            }
+            // Then only what was opened through us is known.
+            Lease::Unsupported => None,
+        };
+        let mut print = print_of(&rustix::fs::fstat(&open)?);
+        let mut change = Change::new(self, core);
+        if local.print == Some(print) && local.have.is_some() && local.have.as_ref() == Some(&local.base) {
+            change.emit(file, Op::Clean { brick: self.me })?;
+        } else {
+            let version = local.base.bumped(self.incarnation);
+            access::set_file_mark(&open, &Mark::new(file, Some(version.clone())))?;
+            print = print_of(&rustix::fs::fstat(&open)?);
+            let content = Op::Content {
+                brick: self.me,
+                version: version.clone(),
+                size: print.size,
+                mtime_sec: print.mtime.0,
+                mtime_nsec: print.mtime.1,
+                still_dirty: false,
+            };
+            let entry = change.emit(file, content)?;
+            let local = change.local_mut(file)?;
+            local.have = Some(version);
+            local.print = Some(print);
+            local.mtime_at = entry.time;
+        }
+        let local = change.local_mut(file)?;
+        local.dirty = false;
+        local.snapshot = None;
+        local.base = Default::default();
+        local.overlay = None;
+        local.filling = None;
+        local.filled.clear();
+        let exists = change.object(file)?.exists(file);
+        change.commit()?;
+        // What the kernel knew while a program wrote past us may be old.
+        self.invalidate_node(core, file, false);
+        if !exists || !local_is_newest(self, file)? {
+            // Removed by a peer while it was written here, or written by one too.
+            self.bring_about(core, vec![file]);
+        }
+        Ok(Settled::Done)
+    }
+}
+
+impl Volume {
+    /// What is written for long gets a version from time to time, so that others have some of it.
+    fn long_written(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
+        let now = self.clock.now_ms();
+        let limit = u64::try_from(SNAPSHOT.as_millis()).unwrap_or(u64::MAX);
+        let last = self.object_of(file)?.head().map_or(0, |h| h.stamp.millis()).max(local.dirty_since);
+        if now.saturating_sub(last) < limit {
+            return Ok(());
+        }
+        let at = self.at(core, file, local)?;
+        let print = print_of(&access::stat(&at.dir, &at.name)?);
+        self.snapshot(core, file, local, print).map(drop)
+    }
+}
+
+fn local_is_newest(volume: &Volume, file: FileId) -> FsResult<bool> {
+    let (object, local) = (volume.object_of(file)?, volume.local_or_none(file)?);
+    Ok(super::opening::standing(&object, &local) == super::opening::Standing::Whole)
+}

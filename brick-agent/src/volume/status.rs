@@ -1,0 +1,108 @@
+//! Counts for the reports.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::{BrickId, Incarnation};
+
+use super::Volume;
+
+/// So many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Since when the oldest of them: milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
+}
+
+impl Count {
+    fn add(&mut self, bytes: u64, since: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+        self.oldest_ms = Some(self.oldest_ms.map_or(since, |o| o.min(since)));
+    }
+}
+
+/// What a brick reports.
+#[derive(Clone, Debug)]
+pub struct VolumeStatus {
+    /// The life of its index.
+    pub incarnation: Incarnation,
+    /// Regular files of the volume.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those without all of their data here.
+    pub stubs: u64,
+    /// Those that programs here may be changing.
+    pub dirty_files: u64,
+    /// Since when the oldest of these: milliseconds since 1970.
+    pub oldest_dirty_ms: Option<u64>,
+    /// What this brick lacks.
+    pub pending_in: Count,
+    /// What others lack of which the newest data is here.
+    pub pending_out: BTreeMap<BrickId, Count>,
+    /// The same, each file once.
+    pub pending: Count,
+    /// Bytes of the brick's file system.
+    pub capacity_bytes: u64,
+    /// Free ones.
+    pub free_bytes: u64,
+    /// Files in conflict.
+    pub conflicts: u64,
+    /// Messages of peers that made no sense.
+    pub rejected: u64,
+    /// Opens of older bytes because the newest were out of reach.
+    pub stale_reads: u64,
+    /// What last went wrong.
+    pub last_error: Option<(Reason, String, SystemTime)>,
+}
+
+impl Volume {
+    /// The counts now. Costs what is pending.
+    pub fn status(&self) -> VolumeStatus {
+        let space = self.statfs().ok();
+        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let core = self.lock();
+        let tally = &core.tally;
+        let (mut pending_in, mut pending) = (Count::default(), Count::default());
+        let mut pending_out: BTreeMap<BrickId, Count> = BTreeMap::new();
+        for of in tally.pending.values() {
+            let mut oldest: Option<(u64, u64)> = None;
+            for p in &of.bricks {
+                if p.brick == self.me {
+                    pending_in.add(p.bytes, p.since);
+                } else if of.here {
+                    pending_out.entry(p.brick).or_default().add(p.bytes, p.since);
+                    oldest = Some(oldest.map_or((p.since, p.bytes), |o| o.min((p.since, p.bytes))));
+                }
+            }
+            if let Some((since, bytes)) = oldest {
+                pending.add(bytes, since);
+            }
+        }
+        VolumeStatus {
+            incarnation: self.incarnation,
+            files: tally.files,
+            bytes: tally.bytes,
+            stubs: tally.stubs,
+            dirty_files: tally.dirty.len() as u64,
+            oldest_dirty_ms: tally.dirty.values().min().copied(),
+            pending_in,
+            pending_out,
+            pending,
+            capacity_bytes: space.as_ref().map_or(0, |s| s.f_blocks * s.f_frsize),
+            free_bytes: space.as_ref().map_or(0, |s| s.f_bavail * s.f_frsize),
+            conflicts: tally.conflicts,
+            rejected: self.rejected.load(Ordering::Relaxed),
+            stale_reads: self.stale_reads.load(Ordering::Relaxed),
+            last_error,
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Files whose bytes are elsewhere: they are read from a holder as programs ask
+//! for them, and kept here. A completely filled stub is a cached copy.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use nearbrick_core::heal::Reason;
+use nearbrick_core::pending::sources;
+use nearbrick_core::{FileId, Object, Op, VersionVector};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::{Change, errno, print_of};
+use super::core::Core;
+use super::files::read_at;
+use super::types::{FsResult, NodeId, SetTime};
+use crate::brick::access;
+use crate::brick::mark::Mark;
+use crate::index::Local;
+
+/// Asked of a holder at once, at least: reads ahead of the program.
+const CHUNK: u64 = 1 << 20;
+
+/// A file that is being filled.
+pub struct Stub {
+    version: VersionVector,
+    size: u64,
+    file: Arc<File>,
+    /// start -> end, apart from each other.
+    filled: Mutex<BTreeMap<u64, u64>>,
+    /// One asks at a time: who waits mostly finds then what it wanted.
+    asking: Mutex<()>,
+    whole: AtomicBool,
+    /// A heal has brought the same version: the bytes are there.
+    healed: OnceLock<Arc<File>>,
+}
+
+/// Adds a range to ranges that are apart from each other.
+fn add(ranges: &mut BTreeMap<u64, u64>, mut start: u64, mut end: u64) {
+    if start >= end {
+        return;
+    }
+    if let Some((&before, &until)) = ranges.range(..=start).next_back()
+        && until >= start
+    {
+        start = before;
+        end = end.max(until);
+    }
+    while let Some((&next, &until)) = ranges.range(start..=end).next() {
+        end = end.max(until);
+        ranges.remove(&next);
+    }
+    ranges.insert(start, end);
+}
+
+/// What lacks between `start` and `end`.
+fn gaps(ranges: &BTreeMap<u64, u64>, start: u64, end: u64) -> Vec<(u64, u64)> {
+    let mut at = start;
+    let mut out = Vec::new();
+    if let Some((_, &until)) = ranges.range(..=start).next_back() {
+        at = at.max(until);
+    }
+    for (&from, &until) in ranges.range(start..end) {
+        if from > at {
+            out.push((at, from));
+        }
+        at = at.max(until);
+    }
+    if at < end {
+        out.push((at, end));
+    }
+    out
+}
+
+impl Stub {
+    /// Bytes of the version.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The version whose bytes it gets.
+    pub fn version(&self) -> &VersionVector {
+        &self.version
+    }
+
+    /// The sparse file.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    fn filled(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.filled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is here.
+    pub fn ranges(&self) -> BTreeMap<u64, u64> {
+        self.filled().clone()
+    }
+
+    /// Whether the brick file alone has the bytes.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// The brick file is what counts from now on: nothing is filled in any more.
+    pub fn becomes_whole(&self) {
+        // Under the lock under which bytes are filled in.
+        let _filled = self.filled();
+        self.whole.store(true, Ordering::Release);
+    }
+
+    /// A heal has brought this version to another brick file.
+    pub fn healed_as(&self, version: &VersionVector, file: Arc<File>) {
+        if *version == self.version {
+            let _ = self.healed.set(file);
+        }
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) -> FsResult<()> {
+        let mut filled = self.filled();
+        if self.is_whole() {
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, offset).map_err(|e| errno(&e))?;
+        add(&mut filled, offset, offset + bytes.len() as u64);
+        Ok(())
+    }
+}
+
+impl Volume {
+    /// The stub of a node, made ready to be filled.
+    pub(super) fn stub_of(
+        &self,
+        core: &mut Core,
+        node: NodeId,
+        file: FileId,
+        object: &Object,
+        local: &Local,
+    ) -> FsResult<Arc<Stub>> {
+        let head = object.head().ok_or(Errno::IO)?;
+        if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.clone()) {
+            if stub.version == head.version {
+                return Ok(stub);
+            }
+            // Who has the older one open keeps it; the name gets a new file.
+            self.renew_stub(core, file, object, local)?;
+            return Err(Errno::STALE);
+        }
+        let at = self.at(core, file, local)?;
+        let open = access::open(&at.dir, &at.name, OFlags::RDWR, 0)?;
+        let mut filled = local.filled.clone();
+        if local.filling.as_ref() != Some(&head.version) {
+            rustix::fs::ftruncate(&open, 0)?;
+            filled.clear();
+            let mut change = Change::new(self, core);
+            let local = change.local_mut(file)?;
+            local.filling = Some(head.version.clone());
+            local.filled.clear();
+            change.commit()?;
+        }
+        rustix::fs::ftruncate(&open, head.size)?;
+        Ok(Arc::new(Stub {
+            version: head.version.clone(),
+            size: head.size,
+            file: Arc::new(open),
+            filled: Mutex::new(filled),
+            asking: Mutex::new(()),
+            whole: AtomicBool::new(false),
+            healed: OnceLock::new(),
+        }))
+    }
+
+    /// Reads from a stub.
+    pub(super) fn read_stub(
+        &self,
+        file: FileId,
+        stub: &Arc<Stub>,
+        offset: u64,
+        len: usize,
+        buf: &mut Vec<u8>,
+    ) -> FsResult<()> {
+        if stub.is_whole() {
+            return read_at(&stub.file, offset, len, buf);
+        }
+        if let Some(healed) = stub.healed.get() {
+            return read_at(healed, offset, len, buf);
+        }
+        let end = offset.saturating_add(len as u64).min(stub.size);
+        buf.clear();
+        if offset >= end {
+            return Ok(());
+        }
+        self.fill(file, stub, offset, end)?;
+        let len = usize::try_from(end - offset).unwrap_or(len);
+        read_at(&stub.file, offset, len, buf)?;
+        if gaps(&stub.filled(), 0, stub.size).is_empty()
+            && let Err(error) = self.complete_stub(file, stub)
+        {
+            tracing::warn!(%file, %error, "a file that was read from a peer is not kept as a copy");
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Has the bytes between `start` and `end` filled in. Waits for a holder.
+    pub(super) fn fill(&self, file: FileId, stub: &Stub, start: u64, end: u64) -> FsResult<()> {
+        let mut at = start;
+        while at < end {
+            let until = ((at / CHUNK + 1) * CHUNK).min(stub.size);
+            let wanted = || gaps(&stub.filled(), at / CHUNK * CHUNK, until);
+            if !stub.is_whole() && !gaps(&stub.filled(), at, until.min(end)).is_empty() {
+                let _one = stub.asking.lock().unwrap_or_else(PoisonError::into_inner);
+                for (from, to) in wanted() {
+                    let bytes = self.ask(file, &stub.version, from, to)?;
+                    stub.put(from, &bytes)?;
+                }
+            }
+            at = until.max(at + 1);
+        }
+        Ok(())
+    }
+
+    fn ask(&self, file: FileId, version: &VersionVector, from: u64, to: u64) -> FsResult<Vec<u8>> {
+        let object = self.object_of(file)?;
+        let holders: Vec<_> = if object.head().is_some_and(|h| h.version == *version) {
+            sources(&object).into_iter().filter(|b| *b != self.me).collect()
+        } else {
+            object.holders_of(version).filter(|b| *b != self.me).collect()
+        };
+        let len = usize::try_from(to - from).map_err(|_| Errno::FBIG)?;
+        let remote = self.remote().ok_or(Errno::IO)?;
+        let failed = |reason: Reason| {
+            let config = self.config();
+            let names: Vec<_> = holders
+                .iter()
+                .map(|b| config.member(*b).map_or_else(|| b.to_string(), |m| m.node.clone()))
+                .collect();
+            let message = format!(
+                "file {file} could not be read from {}: {}",
+                if names.is_empty() { "anyone: no brick holds it".to_owned() } else { names.join(", ") },
+                reason.as_str()
+            );
+            tracing::warn!("{message}");
+            self.note_error(reason, message);
+            Errno::IO
+        };
+        if holders.is_empty() {
+            return Err(failed(Reason::Unreachable));
+        }
+        match remote.read(file, version, from, len, &holders) {
+            Ok(bytes) if bytes.len() == len => Ok(bytes),
+            Ok(_) => Err(failed(Reason::Corrupt)),
+            Err(reason) => Err(failed(reason)),
+        }
+    }
+
+    /// All ranges are filled: checks the hash of the whole, and keeps it as a copy.
+    ///
+    /// # Errors
+    /// `IO` when the bytes are not what the version's hash says: they are given up.
+    pub(super) fn complete_stub(&self, file: FileId, stub: &Arc<Stub>) -> FsResult<()> {
+        if stub.is_whole() {
+            return Ok(());
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buf = Vec::new();
+        let mut at = 0;
+        while at < stub.size {
+            let len = usize::try_from((stub.size - at).min(CHUNK)).unwrap_or(1 << 20);
+            read_at(&stub.file, at, len, &mut buf)?;
+            if buf.is_empty() {
+                return Err(Errno::IO);
+            }
+            hasher.update(&buf);
+            at += buf.len() as u64;
+        }
+        let hash = *hasher.finalize().as_bytes();
+        let core = &mut *self.lock();
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        let known = core.nodes.of(file).and_then(|n| n.stub.as_ref());
+        let ours = known.is_none_or(|known| Arc::ptr_eq(known, stub));
+        if stub.is_whole() || !ours || local.dirty || local.have.is_some() || !local.on_disk() {
+            return Ok(());
+        }
+        if local.filling.as_ref() != Some(&stub.version) {
+            return Ok(());
+        }
+        if let Some((version, expected)) = &object.hash
+            && *version == stub.version
+            && *expected != hash
+        {
+            stub.filled().clear();
+            self.note_error(
+                Reason::Corrupt,
+                format!("file {file} came with wrong bytes; they were given up"),
+            );
+            return Err(Errno::IO);
+        }
+        stub.becomes_whole();
+        let at = self.at(core, file, &local)?;
+        if let Some(mtime) = &object.mtime {
+            let time = SetTime::At(access::time(mtime.value.0, mtime.value.1));
+            access::utimens(&at.dir, &at.name, None, Some(time))?;
+        }
+        access::set_mark(&at.dir, &at.name, &Mark::new(file, Some(stub.version.clone())))?;
+        let print = print_of(&access::stat(&at.dir, &at.name)?);
+        let newest = object.head().is_some_and(|h| h.version == stub.version);
+        let mut change = Change::new(self, core);
+        let local = change.local_mut(file)?;
+        local.have = Some(stub.version.clone());
+        local.print = Some(print);
+        local.filling = None;
+        local.filled.clear();
+        if newest {
+            local.overlay = None;
+        }
+        // It is said to others only when it is durable here.
+        rustix::fs::fdatasync(&stub.file)?;
+        change.emit(file, Op::Have { brick: self.me, version: stub.version.clone(), hash })?;
+        change.commit().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranges_are_what_was_added(list in prop::collection::vec((0u64..60, 0u64..20), 0..12), start in 0u64..70, len in 0u64..40) {
+            let (mut ranges, mut bits) = (BTreeMap::new(), [false; 128]);
+            for (at, len) in list {
+                add(&mut ranges, at, at + len);
+                (at..at + len).for_each(|i| bits[i as usize] = true);
+            }
+            let mut last = None;
+            for (&a, &b) in &ranges {
+                prop_assert!(a < b && last.is_none_or(|l| l < a));
+                last = Some(b);
+            }
+            let lacking: Vec<u64> = gaps(&ranges, start, start + len).into_iter().flat_map(|(a, b)| a..b).collect();
+            let expected: Vec<u64> = (start..start + len).filter(|i| !bits[*i as usize]).collect();
+            prop_assert_eq!(lacking, expected);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Several members in one process: whatever each does, and in whatever order they hear
+//! of each other, after a heal all show one tree and every file is where it must be.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+
+use nearbrick_core::Entry;
+use support::drive::{self, Slots};
+use support::fs::{Fs, path};
+use support::members::Lab;
+use support::ops::{Op, member_op};
+use support::tree::{self, Tree, What};
+
+/// A step of a run.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A member's program does something.
+    Do(usize, Op),
+    /// One member pulls from another.
+    Pull(usize, usize),
+    /// The same entries twice, and in a mixed order.
+    PullMixed(usize, usize, u64),
+    /// One member heals what it lacks.
+    Heal(usize),
+    /// One member is closed and opened again.
+    Reopen(usize),
+}
+
+fn steps(members: usize, len: usize) -> impl Strategy<Value = Vec<Step>> {
+    let m = 0..members;
+    let step = prop_oneof![
+        12 => (m.clone(), member_op()).prop_map(|(n, op)| Step::Do(n, op)),
+        3 => (m.clone(), m.clone()).prop_map(|(to, from)| Step::Pull(to, from)),
+        2 => (m.clone(), m.clone(), any::<u64>()).prop_map(|(to, from, mix)| Step::PullMixed(to, from, mix)),
+        2 => m.clone().prop_map(Step::Heal),
+        1 => m.prop_map(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..len)
+}
+
+fn runner(cases: u32) -> TestRunner {
+    let env = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = env("NEARBRICK_SEED").unwrap_or_else(rand::random);
+    let cases = env("NEARBRICK_CASES").map_or(cases, |n: u64| n as u32);
+    println!("seed: NEARBRICK_SEED={seed}");
+    TestRunner::new(Config {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        max_shrink_iters: 1000,
+        ..Config::default()
+    })
+}
+
+/// A fixed shuffle.
+fn mixed(mut entries: Vec<Entry>, mut seed: u64) -> Vec<Entry> {
+    entries.extend(entries.clone());
+    for i in (1..entries.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        entries.swap(i, (seed >> 33) as usize % (i + 1));
+    }
+    entries
+}
+
+struct World {
+    lab: Lab,
+    slots: Vec<Slots>,
+}
+
+impl World {
+    fn new(members: usize, replicas: usize) -> Self {
+        World { lab: Lab::new(members, replicas), slots: (0..members).map(|_| Slots::default()).collect() }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            // What the program is told is looked at elsewhere: here any answer goes.
+            Step::Do(n, op) => drop(drive::apply(self.lab.volume(*n), &mut self.slots[*n], op)),
+            Step::Pull(to, from) if to != from => drop(self.lab.pull(*to, *from)),
+            Step::PullMixed(to, from, mix) if to != from => {
+                let entries = mixed(self.lab.lacking(*to, *from), *mix);
+                self.lab.volume(*to).absorb(self.lab.brick(*from), entries).unwrap();
+            }
+            Step::Pull(..) | Step::PullMixed(..) => {}
+            Step::Heal(n) => drop(self.lab.heal(*n)),
+            Step::Reopen(n) => {
+                self.slots[*n].close_all(self.lab.volume(*n));
+                self.lab.reopen(*n);
+            }
+        }
+    }
+
+    fn close_all(&mut self) {
+        for (n, slots) in self.slots.iter_mut().enumerate() {
+            slots.close_all(self.lab.volume(n));
+            self.lab.settle(n);
+        }
+    }
+}
+
+/// Every file's bytes are on at least `copies` disks, whole.
+fn assert_copies(lab: &Lab, shown: &Tree, copies: usize) {
+    let disks: Vec<_> = (0..lab.count()).map(|n| tree::of_disk(&lab.data(n))).collect();
+    for (path, entry) in &shown.0 {
+        if !matches!(entry.what, What::File(_)) {
+            continue;
+        }
+        let whole = disks.iter().filter(|d| d.0.get(path).is_some_and(|e| e.what == entry.what)).count();
+        assert!(whole >= copies, "{} is whole on {whole} disks only", tree::shown(path));
+    }
+}
+
+/// As an error with its message, so that the runner shrinks it.
+fn caught(work: impl FnOnce()) -> Result<(), TestCaseError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        TestCaseError::fail(text.unwrap_or_else(|| "a panic".to_owned()))
+    })
+}
+
+/// Members that hear of each change before the next one is made: no conflicts.
+fn run_in_touch(members: usize, replicas: usize, steps: &[Step]) {
+    let mut world = World::new(members, replicas);
+    for step in steps {
+        world.step(step);
+        if let Step::Do(n, _) = step {
+            // One writer at a time: what it has open is closed before another begins.
+            world.slots[*n].close_all(world.lab.volume(*n));
+            world.lab.settle(*n);
+            world.lab.exchange();
+        }
+    }
+    world.close_all();
+    world.lab.converge();
+    let shown = world.lab.one_tree();
+    assert_copies(&world.lab, &shown, replicas);
+    if members == replicas {
+        for n in 0..members {
+            tree::assert_same("what is shown", &shown, "a brick", &tree::of_disk(&world.lab.data(n)));
+        }
+    }
+    for n in 0..members {
+        assert_eq!(world.lab.volume(n).status().conflicts, 0);
+    }
+}
+
+/// Members that do not hear of each other while they work.
+fn run_apart(members: usize, replicas: usize, steps: &[Step]) {
+    let mut world = World::new(members, replicas);
+    steps.iter().for_each(|step| world.step(step));
+    world.close_all();
+    world.lab.exchange();
+    // Concurrent edits may stay in conflict, each where it was made. All else comes together.
+    for _ in 0..3 {
+        (0..members).for_each(|n| drop(world.lab.heal(n)));
+        world.lab.exchange();
+    }
+    let statuses: Vec<_> = (0..members).map(|n| world.lab.volume(n).status()).collect();
+    let conflicts: Vec<_> = statuses.iter().map(|s| s.conflicts).collect();
+    assert!(conflicts.windows(2).all(|w| w[0] == w[1]), "conflicts: {conflicts:?}");
+    let names = |n| {
+        let tree = tree::of_volume(world.lab.volume(n), 50);
+        tree.0
+            .into_iter()
+            .map(|(path, e)| (path, (std::mem::discriminant(&e.what), e.perm, e.owner, e.xattrs)))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let first = names(0);
+    for n in 1..members {
+        let other = names(n);
+        if first != other {
+            tree::assert_same(
+                "member 0",
+                &tree::of_volume(world.lab.volume(0), 50),
+                "another",
+                &tree::of_volume(world.lab.volume(n), 50),
+            );
+        }
+    }
+    if conflicts[0] == 0 {
+        world.lab.converge();
+        let shown = world.lab.one_tree();
+        assert_copies(&world.lab, &shown, replicas);
+    }
+}
+
+#[test]
+fn two_members_in_touch_become_equal() {
+    needs!(Root);
+    if let Err(error) = runner(24).run(&steps(2, 40), |steps| caught(|| run_in_touch(2, 2, &steps))) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn three_members_in_touch_with_two_copies_each_become_equal() {
+    needs!(Root);
+    if let Err(error) = runner(16).run(&steps(3, 40), |steps| caught(|| run_in_touch(3, 2, &steps))) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn two_members_apart_show_one_tree_in_the_end() {
+    needs!(Root);
+    if let Err(error) = runner(32).run(&steps(2, 40), |steps| caught(|| run_apart(2, 2, &steps))) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn three_members_apart_show_one_tree_in_the_end() {
+    needs!(Root);
+    if let Err(error) = runner(24).run(&steps(3, 50), |steps| caught(|| run_apart(3, 2, &steps))) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn a_third_member_reads_what_it_does_not_hold() {
+    needs!(Root);
+    let lab = Lab::new(3, 2);
+    let fs_a = Fs::new(lab.volume(0));
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i / 7) as u8).collect();
+    fs_a.write_file(&path("f"), &bytes).unwrap();
+    lab.settle(0);
+    lab.exchange();
+    let fs_c = Fs::new(lab.volume(2));
+    assert!(fs_c.read_file(&path("f")).unwrap() == bytes, "read remotely");
+    lab.converge();
+    let status = lab.volume(2).status();
+    assert_eq!(status.files, 1);
+    // Its holders are gone for now: names stay, and a read says that it cannot.
+    let before = lab.net.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(before >= 2 * bytes.len() as u64);
+    drop((fs_a, fs_c));
+}
+
+#[test]
+fn an_outcome_says_what_could_not_be_healed_and_does_the_rest() {
+    needs!(Root);
+    let lab = Lab::new(3, 2);
+    // Of A on A and B; of C on C and A.
+    Fs::new(lab.volume(0)).write_file(&path("of-a"), b"aaa").unwrap();
+    Fs::new(lab.volume(2)).write_file(&path("of-c"), b"ccc").unwrap();
+    (0..3).for_each(|n| lab.settle(n));
+    lab.exchange();
+    assert_eq!(lab.volume(0).status().pending_in.files, 1);
+    assert_eq!(lab.volume(1).status().pending_in.files, 1);
+    assert_eq!(lab.volume(0).status().pending_out.get(&lab.brick(1)).unwrap().files, 1);
+    lab.net.set_cut(lab.brick(2), true);
+    let failed = lab.heal(0);
+    assert_eq!((failed.files_done, failed.files_failed), (0, 1), "{failed:?}");
+    assert!(failed.failures.contains_key(&nearbrick_core::heal::Reason::Unreachable), "{failed:?}");
+    let done = lab.heal(1);
+    assert_eq!((done.files_done, done.files_failed, done.bytes_done), (1, 0, 3), "{done:?}");
+    lab.net.set_cut(lab.brick(2), false);
+    lab.converge();
+    assert_eq!(std::fs::read(lab.data(0).join("of-c")).unwrap(), b"ccc");
+    assert_eq!(std::fs::read(lab.data(1).join("of-a")).unwrap(), b"aaa");
+}

@@ -1,0 +1,216 @@
+//! Volumes of one process that are members of one volume.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nearbrick_agent::config::{Member as Address, PlacementRule, StaleReads, VolumeConfig};
+use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
+use nearbrick_agent::peer::Served;
+use nearbrick_agent::volume::{Volume, VolumeOptions};
+use nearbrick_core::{BrickId, Entry};
+use uuid::Uuid;
+
+use super::disk::{Disk, TestDir};
+use super::net::Net;
+use super::{tree, wait};
+
+/// Members of one volume, each with its brick.
+pub struct Lab {
+    pub net: Arc<Net>,
+    members: Vec<Member>,
+    pub dir: TestDir,
+}
+
+struct Member {
+    config: VolumeConfig,
+    volume: Option<Arc<Volume>>,
+}
+
+fn brick_id(n: usize) -> BrickId {
+    BrickId([n as u8 + 1; 16])
+}
+
+impl Lab {
+    /// `count` members; each file is on its maker's brick and the `replicas - 1` next ones.
+    pub fn new(count: usize, replicas: usize) -> Self {
+        Lab::on(Disk::Here, count, replicas).expect("a directory")
+    }
+
+    /// The same on disks of this kind. None, with a line that says why, if there are none.
+    pub fn on(disk: Disk, count: usize, replicas: usize) -> Option<Self> {
+        let dir = TestDir::new();
+        let volume_uuid = Uuid::new_v4();
+        let node = |n: usize| format!("ws-{}", char::from(b'a' + n as u8));
+        let addresses: Vec<_> = (0..count)
+            .map(|n| Address {
+                brick: brick_id(n),
+                name: format!("home.{}", node(n)),
+                node: node(n),
+                address: None,
+            })
+            .collect();
+        let placement: Vec<_> = (0..count)
+            .map(|n| PlacementRule {
+                creator: node(n),
+                paths: Vec::new(),
+                bricks: (0..replicas).map(|k| brick_id((n + k) % count)).collect(),
+            })
+            .collect();
+        let members = (0..count)
+            .map(|n| {
+                let path = dir.disk(&node(n), disk)?.join("brick");
+                let config = VolumeConfig {
+                    namespace: "default".to_owned(),
+                    name: "home".to_owned(),
+                    volume_uuid,
+                    node: node(n),
+                    brick: brick_id(n),
+                    path,
+                    was_initialised: false,
+                    members: addresses.clone(),
+                    placement: placement.clone(),
+                    stale_reads: StaleReads::Allow,
+                };
+                Some(Member { config, volume: None })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let mut lab = Lab { net: Arc::default(), members, dir };
+        (0..count).for_each(|n| lab.open(n));
+        Some(lab)
+    }
+
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn brick(&self, n: usize) -> BrickId {
+        self.members[n].config.brick
+    }
+
+    pub fn volume(&self, n: usize) -> &Arc<Volume> {
+        self.members[n].volume.as_ref().expect("open")
+    }
+
+    /// Where the plain files of a brick are.
+    pub fn data(&self, n: usize) -> PathBuf {
+        self.members[n].config.path.join("data")
+    }
+
+    fn open(&mut self, n: usize) {
+        let member = &mut self.members[n];
+        let volume = Volume::open(member.config.clone(), VolumeOptions::default());
+        let volume = volume.unwrap_or_else(|e| panic!("{} does not open: {e}", member.config.node));
+        member.config.was_initialised = true;
+        self.net.join(member.config.brick, &volume);
+        member.volume = Some(volume);
+    }
+
+    /// Closes a volume in order. All of its handles are to be released before.
+    pub fn close(&mut self, n: usize) {
+        let member = &mut self.members[n];
+        if let Some(volume) = member.volume.take() {
+            self.net.leave(member.config.brick);
+            volume.close();
+            // Threads that are ending may hold on to it for a moment.
+            let last = Arc::downgrade(&volume);
+            drop(volume);
+            wait("the closed volume is dropped", || last.strong_count() == 0);
+        }
+    }
+
+    /// Closes it and opens it again.
+    pub fn reopen(&mut self, n: usize) {
+        self.close(n);
+        self.open(n);
+    }
+
+    /// What `to` lacks of the journals that `from` has.
+    pub fn lacking(&self, to: usize, from: usize) -> Vec<Entry> {
+        let heads = self.volume(to).heads();
+        self.volume(from).entries_after(&heads, 64 << 10).unwrap()
+    }
+
+    /// Pulls until `to` has all that `from` has; says how much was new.
+    pub fn pull(&self, to: usize, from: usize) -> usize {
+        let mut new = 0;
+        loop {
+            let entries = self.lacking(to, from);
+            if entries.is_empty() {
+                return new;
+            }
+            let sent = entries.len();
+            let took = self.volume(to).absorb(self.brick(from), entries).unwrap();
+            assert_eq!(took, sent, "what was asked for is new");
+            new += took;
+        }
+    }
+
+    /// Everyone pulls from everyone until nothing is new.
+    pub fn exchange(&self) {
+        loop {
+            let mut new = 0;
+            for to in 0..self.count() {
+                for from in 0..self.count() {
+                    if to != from {
+                        new += self.pull(to, from);
+                    }
+                }
+            }
+            if new == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Waits until no file of the member is still being written.
+    pub fn settle(&self, n: usize) {
+        wait("all files are settled", || self.volume(n).status().dirty_files == 0);
+    }
+
+    pub fn heal(&self, n: usize) -> HealOutcome {
+        let request = HealRequest { source: None, paths: Vec::new() };
+        heal::run(self.volume(n), &request, &|_| {}, &AtomicBool::new(false))
+    }
+
+    /// Settles, exchanges and heals until nothing is pending anywhere.
+    pub fn converge(&self) {
+        let mut last = String::new();
+        wait(&format!("nothing is pending {last}"), || {
+            (0..self.count()).for_each(|n| self.settle(n));
+            self.exchange();
+            let outcomes: Vec<_> = (0..self.count()).map(|n| self.heal(n)).collect();
+            self.exchange();
+            let statuses: Vec<_> = (0..self.count()).map(|n| self.volume(n).status()).collect();
+            last = format!("{outcomes:?} {statuses:?}");
+            statuses.iter().all(|s| {
+                s.dirty_files == 0
+                    && s.pending.files == 0
+                    && s.pending_in.files == 0
+                    && s.pending_out.is_empty()
+            })
+        });
+    }
+
+    /// The trees that the members show must be one; it is given back.
+    pub fn one_tree(&self) -> tree::Tree {
+        let first = tree::of_volume(self.volume(0), 100);
+        for n in 1..self.count() {
+            let other = tree::of_volume(self.volume(n), 100);
+            tree::assert_same("ws-a", &first, &self.members[n].config.node, &other);
+        }
+        first
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Some(volume) = member.volume.take()
+                && !std::thread::panicking()
+            {
+                volume.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the tests of a volume share.
+//!
+//! * [`disk`]: directories and disk images for bricks; nothing of them stays.
+//! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
+//! * [`fs`]: paths and whole files over the calls of a volume.
+//! * [`ops`]: random operations; [`drive`] does them to a volume, [`reference`] to a plain model.
+//! * [`tree`]: whole trees, to be compared.
+#![allow(dead_code)]
+
+pub mod disk;
+pub mod drive;
+pub mod fs;
+pub mod mapping;
+pub mod members;
+pub mod mounts;
+pub mod net;
+pub mod ops;
+pub mod reference;
+pub mod tree;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that works.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a test cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Root: the bricks' marks are `trusted.*` attributes.
+    Root,
+    /// Root and `/dev/fuse`.
+    Fuse,
+}
+
+/// Whether it is to be had; says so if not.
+pub fn has(need: Need) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        println!("left out: this test needs root");
+        return false;
+    }
+    if need == Need::Fuse && std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        println!("left out: this test needs /dev/fuse");
+        return false;
+    }
+    true
+}
+
+/// Returns from the test, with a line that says why, unless the need is met.
+#[macro_export]
+macro_rules! needs {
+    ($need:ident) => {
+        if !support::has(support::Need::$need) {
+            return;
+        }
+    };
+}
+
+/// Waits until `done` gives something, within [`LIMIT`].
+pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < limit, "not within {LIMIT:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the condition holds.
+pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(what, || holds().then_some(()));
+}
