@@ -5,6 +5,8 @@
 //! The seed of a run is printed; `NEARBRICK_SEED=N` repeats it, `NEARBRICK_CASES=N`
 //! makes it longer. Each failure that was found stays below as a test with a name.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use nearbrick_agent::volume::Volume;

@@ -1,6 +1,8 @@
 //! Several members in one process: whatever each does, and in whatever order they hear
 //! of each other, after a heal all show one tree and every file is where it must be.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

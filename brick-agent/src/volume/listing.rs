@@ -14,8 +14,11 @@ use crate::index::Shown;
 /// A directory that is being read.
 #[derive(Default)]
 pub struct Listing {
-    entries: Mutex<Option<Arc<Vec<(Vec<u8>, Shown)>>>>,
+    entries: Mutex<Option<Arc<Names>>>,
 }
+
+/// What a directory held when its reading began.
+type Names = Vec<(Vec<u8>, Shown)>;
 
 fn kind(d_type: u8) -> EntryKind {
     match d_type {

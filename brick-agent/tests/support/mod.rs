@@ -5,7 +5,7 @@
 //! * [`fs`]: paths and whole files over the calls of a volume.
 //! * [`ops`]: random operations; [`drive`] does them to a volume, [`reference`] to a plain model.
 //! * [`tree`]: whole trees, to be compared.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod disk;
 pub mod drive;

@@ -21,8 +21,11 @@ pub struct Net {
     /// Bytes of data that went from one member to another.
     pub bytes: AtomicU64,
     /// Called with the number of each data chunk before it is handed over.
-    pub on_chunk: Mutex<Option<Box<dyn FnMut(u64) + Send>>>,
+    pub on_chunk: Mutex<Option<Hook>>,
 }
+
+/// Takes a number.
+pub type Hook = Box<dyn FnMut(u64) + Send>;
 
 impl Net {
     pub fn join(self: &Arc<Self>, brick: BrickId, volume: &Arc<Volume>) {
@@ -55,8 +58,11 @@ impl Net {
 
     fn chunk(&self, n: u64, len: usize) {
         self.bytes.fetch_add(len as u64, Ordering::Relaxed);
-        if let Some(hook) = self.on_chunk.lock().unwrap().as_mut() {
+        // Not locked while it runs: what it does may fetch too.
+        let hook = self.on_chunk.lock().unwrap().take();
+        if let Some(mut hook) = hook {
             hook(n);
+            self.on_chunk.lock().unwrap().get_or_insert(hook);
         }
     }
 }
