@@ -7,7 +7,7 @@ use crate::conflict::FileConflictSpec;
 use crate::job::HealJobSpec;
 use crate::migration::ReplicaMigrationSpec;
 use crate::policy::HealPolicySpec;
-use crate::volume::{ConflictPolicy, DeletionPolicy, MigrationMode, StaleReads, WorkstationVolumeSpec};
+use crate::volume::{ConflictPolicy, DeletionPolicy, MigrationMode, WorkstationVolumeSpec};
 use crate::workstation::WorkstationSpec;
 
 /// A spec that knows which of its fields that are set are not acted on.
@@ -28,7 +28,7 @@ impl Unacted for WorkstationVolumeSpec {
             replica_sets: _,
             heal_policy_ref: _,
             trigger: _,
-            stale_reads,
+            stale_reads: _,
             conflicts,
             migration,
             ignore,
@@ -37,7 +37,6 @@ impl Unacted for WorkstationVolumeSpec {
             deletion_policy,
         } = self;
         listed(&[
-            ("staleReads", stale_reads.unwrap_or_default() != StaleReads::Allow),
             ("conflicts", conflicts.unwrap_or_default() != ConflictPolicy::KeepBoth),
             ("migration", migration.unwrap_or_default() != MigrationMode::Off),
             ("ignore", !ignore.is_empty()),
@@ -79,8 +78,8 @@ impl Unacted for HealPolicySpec {
 
 impl Unacted for HealJobSpec {
     fn unacted(&self) -> Vec<&'static str> {
-        let Self { volume_ref: _, reason: _, target_bricks: _, source_brick, paths } = self;
-        listed(&[("sourceBrick", source_brick.is_some()), ("paths", !paths.is_empty())])
+        let Self { volume_ref: _, reason: _, target_bricks: _, source_brick: _, paths: _ } = self;
+        Vec::new()
     }
 }
 

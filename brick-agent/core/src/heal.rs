@@ -84,10 +84,10 @@ pub fn decide(object: &Object, me: BrickId, local: Local<'_>) -> Decision {
     }
     let lacking = match local.have {
         None => true,
-        Some(have) => match have.relation(&head.version) {
-            Relation::Equal | Relation::After => false,
-            Relation::Before => true,
-            Relation::Concurrent => return Decision::Wait(Reason::Conflict),
+        Some(have) => match object.standing_of(have) {
+            Some(Relation::Before) => true,
+            Some(Relation::Concurrent) => return Decision::Wait(Reason::Conflict),
+            _ => false,
         },
     };
     if !lacking {
@@ -103,14 +103,22 @@ pub fn decide(object: &Object, me: BrickId, local: Local<'_>) -> Decision {
 
 /// Whether a version that has arrived may take the place of what is here now:
 /// checked again under the file's lock, just before the rename (T10).
-pub fn may_replace(local: Local<'_>, arrived: &VersionVector) -> Result<(), Reason> {
+pub fn may_replace(object: &Object, local: Local<'_>, arrived: &VersionVector) -> Result<(), Reason> {
     if local.dirty {
         return Err(Reason::Busy);
     }
-    match local.have.map(|have| arrived.relation(have)) {
-        None | Some(Relation::After | Relation::Equal) => Ok(()),
-        Some(Relation::Before) => Err(Reason::SourceChanged),
-        Some(Relation::Concurrent) => Err(Reason::Conflict),
+    let Some(have) = local.have else { return Ok(()) };
+    match arrived.relation(have) {
+        Relation::After | Relation::Equal => Ok(()),
+        Relation::Before => Err(Reason::SourceChanged),
+        // What lost is kept elsewhere, but nothing that lost may come in its place.
+        Relation::Concurrent
+            if object.standing_of(have) == Some(Relation::Before)
+                && object.head().is_some_and(|h| h.version == *arrived) =>
+        {
+            Ok(())
+        }
+        Relation::Concurrent => Err(Reason::Conflict),
     }
 }
 
@@ -131,9 +139,10 @@ mod tests {
             let local = Local { have: have.as_ref(), dirty };
             if let Decision::Fetch { version, from, .. } = decide(&object, brick(1), local) {
                 prop_assert!(!dirty);
-                prop_assert!(have.as_ref().is_none_or(|h| version.includes(h)));
+                let lost = |h: &VersionVector| object.losers.iter().any(|l| l.includes(h));
+                prop_assert!(have.as_ref().is_none_or(|h| version.includes(h) || lost(h)));
                 prop_assert!(!from.is_empty() && !from.contains(&brick(1)));
-                prop_assert_eq!(may_replace(local, &version), Ok(()));
+                prop_assert_eq!(may_replace(&object, local, &version), Ok(()));
             }
         }
     }
@@ -142,10 +151,17 @@ mod tests {
     fn t10_a_local_write_wins_the_race() {
         let one = VersionVector::from_iter([(crate::id::Incarnation(1), 1)]);
         let two = one.bumped(crate::id::Incarnation(2));
-        assert_eq!(may_replace(Local { have: Some(&one), dirty: true }, &two), Err(Reason::Busy));
-        assert_eq!(may_replace(Local { have: Some(&one), dirty: false }, &two), Ok(()));
+        let object = Object::default();
+        assert_eq!(may_replace(&object, Local { have: Some(&one), dirty: true }, &two), Err(Reason::Busy));
+        assert_eq!(may_replace(&object, Local { have: Some(&one), dirty: false }, &two), Ok(()));
         let other = one.bumped(crate::id::Incarnation(3));
-        assert_eq!(may_replace(Local { have: Some(&other), dirty: false }, &two), Err(Reason::Conflict));
-        assert_eq!(may_replace(Local { have: Some(&two), dirty: false }, &one), Err(Reason::SourceChanged));
+        assert_eq!(
+            may_replace(&object, Local { have: Some(&other), dirty: false }, &two),
+            Err(Reason::Conflict)
+        );
+        assert_eq!(
+            may_replace(&object, Local { have: Some(&two), dirty: false }, &one),
+            Err(Reason::SourceChanged)
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! * [`stamp`]: hybrid logical clock stamps and last-writer registers.
 //! * [`op`]: the operations that a journal carries between members.
 //! * [`object`]: the state of one object, merged from operations in any order.
+//! * [`conflict`]: which version keeps the name, and who keeps the other.
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
 //! * [`heal`]: what a target does about one pending object.
@@ -14,6 +15,7 @@
 //! idempotent, so members that have seen the same operations agree, whatever
 //! the order, the relays and the repetitions.
 
+pub mod conflict;
 pub mod heal;
 pub mod id;
 pub mod name;

@@ -5,7 +5,7 @@
 //! registers, or the set of the content versions that no other includes.
 //! So operations may come in any order, through any relay, any number of times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +49,12 @@ pub struct Object {
     pub xattrs: BTreeMap<Vec<u8>, Reg<Option<Vec<u8>>>>,
     /// Its names.
     pub links: BTreeMap<LinkId, Link>,
-    /// The versions that no other known version includes, sorted. More than one: a conflict.
+    /// The versions that no other known version includes, sorted.
     pub contents: Vec<Content>,
+    /// Versions that lost a conflict, and whose bytes are kept elsewhere; only those that no content includes otherwise.
+    pub losers: BTreeSet<VersionVector>,
+    /// That it is the kept loser of a conflict: of which object, and the name that was given to it.
+    pub kept: Option<Reg<(FileId, Vec<u8>)>>,
     /// Whether a brick's own programs are changing it.
     pub writers: BTreeMap<BrickId, Reg<bool>>,
     /// The complete version that each brick holds.
@@ -139,7 +143,18 @@ impl Object {
             }
             Op::Drop { brick } => put(&mut self.holders, *brick, None, stamp),
             Op::Replicas(bricks) => set(&mut self.replicas, bricks.clone(), stamp),
+            Op::Resolve { loser, .. } => {
+                self.losers.insert(loser.clone());
+                self.prune_losers();
+            }
+            Op::Kept { of, name } => set(&mut self.kept, (*of, name.clone()), stamp),
         }
+    }
+
+    /// What a content includes needs no word that it lost.
+    fn prune_losers(&mut self) {
+        let contents = &self.contents;
+        self.losers.retain(|l| !contents.iter().any(|c| c.version.relation(l) == Relation::After));
     }
 
     fn set_attr(&mut self, attr: Attr, stamp: Stamp) {
@@ -164,12 +179,35 @@ impl Object {
         self.contents.retain(|c| !new.version.includes(&c.version));
         self.contents.push(new);
         self.contents.sort();
+        self.prune_losers();
+    }
+
+    /// The versions that count: those that lost no conflict. Should members that did
+    /// not know of each other have declared all of them losers, the greatest counts.
+    pub fn current(&self) -> impl Iterator<Item = &Content> {
+        let all_lost = self.contents.iter().all(|c| self.losers.contains(&c.version));
+        let last = self.contents.len().saturating_sub(1);
+        self.contents
+            .iter()
+            .enumerate()
+            .filter(move |(n, c)| if all_lost { *n == last } else { !self.losers.contains(&c.version) })
+            .map(|(_, c)| c)
     }
 
     /// The version that a reader gets. Among versions in conflict it is the
     /// greatest by a fixed order of the vectors, so that all members choose alike.
     pub fn head(&self) -> Option<&Content> {
-        self.contents.last()
+        self.current().last()
+    }
+
+    /// How bytes of the version `have` stand to the newest ones. A version that lost a
+    /// conflict, or that came before one that did, is an older one.
+    pub fn standing_of(&self, have: &VersionVector) -> Option<Relation> {
+        let head = &self.head()?.version;
+        Some(match have.relation(head) {
+            Relation::Concurrent if self.losers.iter().any(|l| l.includes(have)) => Relation::Before,
+            relation => relation,
+        })
     }
 
     /// A vector that includes every version known.
@@ -186,7 +224,13 @@ impl Object {
 
     /// Whether versions exist of which neither includes the other.
     pub fn in_conflict(&self) -> bool {
-        self.contents.len() > 1
+        self.current().nth(1).is_some()
+    }
+
+    /// The object of which it is the kept loser, as long as nobody gave it another name.
+    pub fn kept_loser_of(&self) -> Option<FileId> {
+        let (of, name) = &self.kept.as_ref()?.value;
+        self.live_links().any(|(_, place)| place.value.name == *name).then_some(*of)
     }
 
     /// The bricks at which programs are changing it.
@@ -285,6 +329,8 @@ pub(crate) mod tests {
             }),
             bricks().prop_map(|brick| Op::Drop { brick }),
             prop::collection::vec(bricks(), 0..3).prop_map(Op::Replicas),
+            version().prop_map(|loser| Op::Resolve { loser, kept: None }),
+            (0u8..4).prop_map(|n| Op::Kept { of: FileId([n; 16]), name: vec![b'a' + n % 2] }),
         ]
     }
 

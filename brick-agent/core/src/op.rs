@@ -145,6 +145,22 @@ pub enum Op {
     },
     /// The bricks that must hold the newest data.
     Replicas(Vec<BrickId>),
+    /// A version in conflict has lost: its bytes are kept under another name, or
+    /// are the same as the winner's.
+    Resolve {
+        /// The version that lost.
+        loser: VersionVector,
+        /// The object that has its bytes now; none if the winner has the same.
+        kept: Option<FileId>,
+    },
+    /// This object has the bytes of a version of `of` that lost a conflict. The
+    /// conflict is open as long as the object has this name.
+    Kept {
+        /// The object in conflict.
+        of: FileId,
+        /// The name that was given to it for that reason.
+        name: Vec<u8>,
+    },
 }
 
 /// One entry of a journal.
@@ -225,7 +241,10 @@ impl Entry {
                 }
             }
             Op::Link(place) | Op::Move { place, .. } => Ok(name::check(&place.name)?),
-            Op::Unlink { seen: v, .. } | Op::Have { version: v, .. } => check_version(v),
+            Op::Kept { name, .. } => Ok(name::check(name)?),
+            Op::Unlink { seen: v, .. } | Op::Have { version: v, .. } | Op::Resolve { loser: v, .. } => {
+                check_version(v)
+            }
             Op::Content { version, mtime_nsec, .. } => {
                 check_version(version)?;
                 if version.is_empty() || *mtime_nsec >= 1_000_000_000 {

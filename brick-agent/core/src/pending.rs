@@ -2,6 +2,7 @@
 
 use crate::id::BrickId;
 use crate::object::Object;
+use crate::version::VersionVector;
 
 /// A brick of the replica set that lacks the newest data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +26,8 @@ pub fn pending(object: &Object) -> Vec<Pending> {
     if !object.kind.as_ref().is_some_and(|k| k.is_file()) || object.live_links().next().is_none() {
         return Vec::new();
     }
-    let newest = object.seen();
+    let mut newest = VersionVector::new();
+    object.current().for_each(|c| newest.merge(&c.version));
     object
         .replica_set()
         .iter()
@@ -33,8 +35,7 @@ pub fn pending(object: &Object) -> Vec<Pending> {
             let held = object.holders.get(&brick).and_then(|reg| reg.value.as_ref());
             let lacks_version = !held.is_some_and(|v| v.includes(&newest)) && !newest.is_empty();
             let written = object
-                .contents
-                .iter()
+                .current()
                 .filter(|c| !held.is_some_and(|v| v.includes(&c.version)))
                 .map(|c| c.stamp.millis());
             let being_written = object
@@ -74,7 +75,6 @@ mod tests {
     use crate::id::{FileId, Incarnation};
     use crate::object::tests::{brick, entries};
     use crate::op::{Attr, Entry, Kind, Op, Place};
-    use crate::version::VersionVector;
     use proptest::prelude::*;
 
     struct World {
@@ -176,7 +176,7 @@ mod tests {
             if object.live_links().next().is_some() {
                 for who in object.replica_set() {
                     if !missing.iter().any(|p| p.brick == *who) {
-                        for content in &object.contents {
+                        for content in object.current() {
                             prop_assert!(object.holders_of(&content.version).any(|h| h == *who));
                         }
                         prop_assert!(object.writing().all(|w| w == *who));

@@ -54,21 +54,22 @@ pub fn resolve(name: &[u8], claims: &[Claim]) -> Vec<Verdict> {
             (true, Some(winner), _) if winner.link == claim.link => Verdict::Keeps,
             (true, Some(winner), _) => Verdict::MergedInto(winner.file),
             (false, None, Some(winner)) if winner.link == claim.link => Verdict::Keeps,
-            _ => Verdict::Sibling(conflict_name(name, &tag(claim), 0)),
+            _ => Verdict::Sibling(conflict_name(name, &tag(&maker(claim), claim.stamp), 0)),
         })
         .collect()
 }
 
-/// Who and when, as a person can read it: `1f2e3d4c-7, 2026-11-23 12.05.09`.
-fn tag(claim: &Claim) -> String {
-    let seconds = claim.stamp.millis() / 1000;
+/// Who made the link: `1f2e3d4c-7`.
+fn maker(claim: &Claim) -> String {
+    format!("{:08x}-{}", claim.link.origin.0 >> 32, claim.link.seq)
+}
+
+/// Who and when, as a person can read it: `ws-a, 2026-11-23 12.05.09`.
+pub(crate) fn tag(who: &str, stamp: Stamp) -> String {
+    let seconds = stamp.millis() / 1000;
     let (year, month, day) = civil(seconds / 86_400);
     let (h, m, s) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!(
-        "{:08x}-{}, {year}-{month:02}-{day:02} {h:02}.{m:02}.{s:02}",
-        claim.link.origin.0 >> 32,
-        claim.link.seq
-    )
+    format!("{who}, {year}-{month:02}-{day:02} {h:02}.{m:02}.{s:02}")
 }
 
 /// Year, month and day of a count of days since 1970-01-01.

@@ -68,6 +68,9 @@ impl Volume {
         self.with_claims(core, &done.places, &mut files)?;
         let mut once = HashSet::new();
         let files: Vec<FileId> = files.into_iter().filter(|f| once.insert(*f)).collect();
+        if !core.tally.in_conflict.is_empty() {
+            files.iter().filter(|f| core.tally.in_conflict.contains(f)).for_each(|f| self.settler.soon(*f));
+        }
         self.bring_about(core, files);
         Ok(new)
     }

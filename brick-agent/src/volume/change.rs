@@ -236,7 +236,7 @@ impl<'a> Change<'a> {
             let (Some(object), Some(local)) = (objects.get(&file), locals.get(&file)) else { continue };
             let before = object.before.as_ref().map(|o| (o, local.before.as_ref()));
             if let Some(now) = &object.now {
-                core.tally.change(volume.me, file, before, (now, local.now.as_ref()));
+                core.tally.change(file, before, (now, local.now.as_ref()));
             }
         }
         if own_entries && let Some(remote) = volume.remote() {

@@ -155,7 +155,7 @@ impl Volume {
         if !object.exists(a.file) || local.placed.is_empty() {
             return Err(Reason::SourceChanged);
         }
-        may_replace(Held { have: local.have.as_ref(), dirty: local.dirty }, &a.version)?;
+        may_replace(&object, Held { have: local.have.as_ref(), dirty: local.dirty }, &a.version)?;
         if core.nodes.of(a.file).is_some_and(|n| n.writers > 0) {
             return Err(Reason::Busy);
         }

@@ -7,6 +7,7 @@
 //! * `names`, `making`, `moving`, `attributes`, `listing`, `files`, `opening`: the calls, by subject.
 //! * `stub`: files whose bytes are elsewhere; `settle`: when a file is settled.
 //! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
+//! * `conflict`: the loser of a conflict is kept beside the winner.
 //! * `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `recover`: what is found at the start; `status`: counts for the reports.
 //!
@@ -18,6 +19,7 @@
 mod absorb;
 mod attributes;
 mod change;
+mod conflict;
 mod core;
 mod files;
 mod install;

@@ -35,7 +35,7 @@ pub(super) fn standing(object: &Object, local: &Local) -> Standing {
         return Standing::Whole;
     }
     match (&local.have, object.head()) {
-        (Some(have), Some(head)) if have.relation(&head.version) == Relation::Before => Standing::Stale,
+        (Some(have), Some(_)) if object.standing_of(have) == Some(Relation::Before) => Standing::Stale,
         // Without any version it is as empty everywhere as it is here.
         (Some(_), _) | (None, None) => Standing::Whole,
         (None, Some(_)) => Standing::Stub,

@@ -73,7 +73,7 @@ impl Volume {
         core.heads = heads;
         core.clock = stamp::Clock::resumed(latest);
         let me = config.brick;
-        let dirty = load(&index, me, &mut core)?;
+        let dirty = load(&index, &mut core)?;
         let volume = Arc::new(Volume {
             me,
             incarnation: brick.incarnation,
@@ -450,10 +450,10 @@ fn list(dir: &impl std::os::fd::AsFd) -> FsResult<Vec<(Vec<u8>, FileType)>> {
     Ok(entries)
 }
 
-/// Fills the tables that are kept in memory; gives the dirty files.
-fn load(index: &Index, me: nearbrick_core::BrickId, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
+/// Fills the tables that are kept in memory; gives the files that are to be settled.
+fn load(index: &Index, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
     let mut locals = index.locals().peekable();
-    let mut dirty = Vec::new();
+    let (mut dirty, mut look_again) = (Vec::new(), Vec::new());
     let mut look = |core: &mut Core, file: FileId, local: &Local| {
         if let Some(into) = local.merged_into {
             core.merged.entry(into).or_default().insert(file);
@@ -476,11 +476,15 @@ fn load(index: &Index, me: nearbrick_core::BrickId, core: &mut Core) -> Result<V
                 here = Some(local);
             }
         }
-        core.tally.change(me, file, None, (&object, here.as_ref()));
+        core.tally.change(file, None, (&object, here.as_ref()));
+        if core.tally.in_conflict.contains(&file) && !here.is_some_and(|l| l.dirty) {
+            look_again.push(file);
+        }
     }
     for rest in locals {
         let (id, local) = rest?;
         look(core, id, &local);
     }
+    dirty.append(&mut look_again);
     Ok(dirty)
 }

@@ -1,6 +1,6 @@
 //! When a file is settled: nothing holds it open for writing, and a read lease on
 //! it is granted, which the kernel does only when no mapping can change it either.
-//! Until then it stays dirty.
+//! Until then it stays dirty. A settled file in conflict is then seen to.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,11 +128,12 @@ impl Settler {
 fn work(shared: &Shared, volume: &Weak<Volume>) {
     while let Some(files) = shared.next() {
         let Some(volume) = volume.upgrade() else { return };
-        let mut again = Vec::new();
+        let (mut again, mut in_conflict) = (Vec::new(), Vec::new());
         {
             let core = &mut *volume.lock();
             for file in files {
                 match volume.settle(core, file) {
+                    Ok(Settled::Done) if core.tally.in_conflict.contains(&file) => in_conflict.push(file),
                     Ok(Settled::Done) => {}
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
@@ -141,6 +142,13 @@ fn work(shared: &Shared, volume: &Weak<Volume>) {
                         again.push((file, AGAIN));
                     }
                 }
+            }
+        }
+        for file in in_conflict {
+            if let Err(error) = volume.keep_loser(file) {
+                tracing::warn!(%file, %error, "a version in conflict cannot be kept under its own name yet");
+                volume.note_error(super::reason_of(error), format!("file {file} stays in conflict: {error}"));
+                again.push((file, SNAPSHOT));
             }
         }
         let mut due = shared.due();

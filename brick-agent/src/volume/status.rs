@@ -99,7 +99,7 @@ impl Volume {
             pending,
             capacity_bytes: space.as_ref().map_or(0, |s| s.f_blocks * s.f_frsize),
             free_bytes: space.as_ref().map_or(0, |s| s.f_bavail * s.f_frsize),
-            conflicts: tally.conflicts,
+            conflicts: tally.in_conflict.union(&tally.kept).count() as u64,
             rejected: self.rejected.load(Ordering::Relaxed),
             stale_reads: self.stale_reads.load(Ordering::Relaxed),
             last_error,

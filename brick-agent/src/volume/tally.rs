@@ -1,10 +1,10 @@
 //! Pending files and totals, kept as changes are made, so that listing and
 //! counting them costs what is pending, never a crawl.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nearbrick_core::pending::{Pending, pending};
-use nearbrick_core::{BrickId, FileId, Object};
+use nearbrick_core::{FileId, Object};
 
 use crate::index::Local;
 
@@ -30,8 +30,10 @@ pub struct Tally {
     pub bytes: u64,
     /// Those without all of their data here.
     pub stubs: u64,
-    /// Those in conflict.
-    pub conflicts: u64,
+    /// Those with versions of which neither includes the other.
+    pub in_conflict: HashSet<FileId>,
+    /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
+    pub kept: HashSet<FileId>,
 }
 
 #[derive(Default)]
@@ -39,7 +41,6 @@ struct Share {
     files: u64,
     bytes: u64,
     stubs: u64,
-    conflicts: u64,
 }
 
 fn share(file: FileId, object: &Object, local: Option<&Local>) -> Share {
@@ -47,11 +48,14 @@ fn share(file: FileId, object: &Object, local: Option<&Local>) -> Share {
         return Share::default();
     }
     let whole = local.is_some_and(|l| l.dirty || l.have.is_some()) || object.contents.is_empty();
-    Share {
-        files: 1,
-        bytes: object.size(),
-        stubs: u64::from(!whole),
-        conflicts: u64::from(object.in_conflict()),
+    Share { files: 1, bytes: object.size(), stubs: u64::from(!whole) }
+}
+
+fn set(files: &mut HashSet<FileId>, file: FileId, in_it: bool) {
+    if in_it {
+        files.insert(file);
+    } else if !files.is_empty() {
+        files.remove(&file);
     }
 }
 
@@ -59,7 +63,6 @@ impl Tally {
     /// An object, or what is here of it, changed.
     pub fn change(
         &mut self,
-        me: BrickId,
         file: FileId,
         before: Option<(&Object, Option<&Local>)>,
         after: (&Object, Option<&Local>),
@@ -70,7 +73,8 @@ impl Tally {
         self.files = (self.files + new.files).saturating_sub(old.files);
         self.bytes = (self.bytes + new.bytes).saturating_sub(old.bytes);
         self.stubs = (self.stubs + new.stubs).saturating_sub(old.stubs);
-        self.conflicts = (self.conflicts + new.conflicts).saturating_sub(old.conflicts);
+        set(&mut self.in_conflict, file, new.files > 0 && object.in_conflict());
+        set(&mut self.kept, file, new.files > 0 && object.kept_loser_of().is_some());
         match local.filter(|l| l.dirty) {
             Some(local) => {
                 self.dirty.insert(file, local.dirty_since);
@@ -91,9 +95,6 @@ impl Tally {
                     _ => false,
                 }
         });
-        debug_assert!(
-            bricks.iter().all(|p| p.brick != me || !here || object.in_conflict() || local.is_some())
-        );
         self.pending.insert(file, PendingFile { bricks, here });
     }
 }
