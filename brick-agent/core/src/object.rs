@@ -125,18 +125,12 @@ impl Object {
             }
             Op::Have { brick, version, hash } => {
                 put(&mut self.holders, *brick, Some(version.clone()), stamp);
-                // Two hashes of one version would be a torn snapshot; the greater
-                // one stays, so that members agree, and a mismatch shows at the next heal.
+                // The newest version's, by an order of all versions in which more comes later, so that
+                // members agree. Two hashes of one version would be a torn snapshot; the greater one
+                // stays, and a mismatch shows at the next heal.
                 let candidate = (version.clone(), *hash);
-                let newer = match &self.hash {
-                    None => true,
-                    Some((known, _)) if known == version => self.hash.as_ref() < Some(&candidate),
-                    Some((known, _)) => match version.relation(known) {
-                        Relation::After => true,
-                        Relation::Concurrent => version > known,
-                        _ => false,
-                    },
-                };
+                let rank = |(v, h): &(VersionVector, [u8; 32])| (v.weight(), v.clone(), *h);
+                let newer = self.hash.as_ref().is_none_or(|known| rank(known) < rank(&candidate));
                 if newer {
                     self.hash = Some(candidate);
                 }
@@ -360,6 +354,33 @@ pub(crate) mod tests {
         let mut object = Object::default();
         entries.iter().for_each(|e| object.apply(e));
         object
+    }
+
+    /// Found by `any_order_gives_one_object`: of three versions the first was before the third, and the
+    /// second beside both; which hash stayed depended on the order.
+    #[test]
+    fn regression_the_hash_that_stays_does_not_depend_on_the_order() {
+        let versions = [[(1, 1), (2, 1)].as_slice(), &[(1, 1), (3, 2)], &[(1, 1)]];
+        let list: Vec<_> = versions
+            .iter()
+            .zip(1..)
+            .map(|(version, seq)| Entry {
+                origin: Incarnation(1),
+                seq,
+                time: seq,
+                file: FileId([9; 16]),
+                op: Op::Have {
+                    brick: brick(1),
+                    version: version.iter().map(|&(who, n)| (Incarnation(who), n)).collect(),
+                    hash: [0; 32],
+                },
+            })
+            .collect();
+        let pick = |order: [usize; 3]| all(&order.map(|n| list[n].clone())).hash;
+        let first = pick([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            assert_eq!(pick(order), first);
+        }
     }
 
     proptest! {

@@ -190,7 +190,9 @@ mod tests {
             let mut object = Object::default();
             list.iter().for_each(|e| object.apply(e));
             let all = object.seen();
-            prop_assume!(!all.is_empty());
+            if all.is_empty() {
+                return Ok(());
+            }
             let mut seq = 1000;
             let mut say = |object: &mut Object, op| {
                 seq += 1;

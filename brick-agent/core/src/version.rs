@@ -82,6 +82,11 @@ impl VersionVector {
         }
     }
 
+    /// The sum of its counters: greater than that of every version which it includes.
+    pub fn weight(&self) -> u128 {
+        self.0.values().map(|&n| u128::from(n)).sum()
+    }
+
     /// Its counters, by incarnation.
     pub fn iter(&self) -> impl Iterator<Item = (Incarnation, u64)> + '_ {
         self.0.iter().map(|(&who, &n)| (who, n))
