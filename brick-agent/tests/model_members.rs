@@ -264,6 +264,71 @@ fn t08_the_name_of_a_kept_loser_never_overwrites_a_file() {
 }
 
 #[test]
+fn t01_a_copy_that_a_power_cut_damaged_is_brought_again_and_is_no_edit() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    let bytes = vec![7; 100_000];
+    Fs::new(lab.volume(0)).write_file(&path("kept"), &bytes).unwrap();
+    Fs::new(lab.volume(0)).write_file(&path("whole"), b"untouched").unwrap();
+    lab.converge();
+    for n in 0..2 {
+        let incarnation = lab.volume(n).status().incarnation;
+        lab.close(n);
+        lab.lose_power(n);
+        // As XFS leaves a file whose size reached the disk before its bytes.
+        std::fs::File::options().write(true).open(lab.data(n).join("kept")).unwrap().set_len(10).unwrap();
+        lab.open(n);
+        assert_ne!(lab.volume(n).status().incarnation, incarnation, "no counter is used twice");
+        lab.converge();
+        for other in 0..2 {
+            assert!(std::fs::read(lab.data(other).join("kept")).unwrap() == bytes, "brick {other}");
+        }
+        let shown = files(&lab, n);
+        assert_eq!(shown.len(), 2);
+        assert_eq!(lab.volume(n).status().conflicts, 0);
+        // The damaged bytes are not thrown away.
+        let kept = std::fs::read_dir(lab.brick_dir(n).join(".nearbrick/versions")).unwrap();
+        let kept: Vec<_> = kept.map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
+        assert_eq!(kept, [vec![7; 10]]);
+    }
+    lab.one_tree();
+}
+
+#[test]
+fn t01_the_only_copy_is_never_set_aside() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    Fs::new(lab.volume(0)).write_file(&path("f"), b"the only copy").unwrap();
+    lab.settle(0);
+    lab.close(0);
+    lab.lose_power(0);
+    std::fs::write(lab.data(0).join("f"), b"the only cop?").unwrap();
+    lab.open(0);
+    lab.converge();
+    assert_eq!(files(&lab, 1), [(b"f".to_vec(), b"the only cop?".to_vec())]);
+    lab.one_tree();
+}
+
+#[test]
+fn t03_a_brick_without_its_index_is_refused_and_untouched() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    Fs::new(lab.volume(0)).write_file(&path("f"), b"bytes").unwrap();
+    lab.converge();
+    lab.close(0);
+    let index = lab.brick_dir(0).join(".nearbrick/index");
+    std::fs::rename(&index, lab.brick_dir(0).join("moved")).unwrap();
+    let why = lab.try_open(0).unwrap_err();
+    assert!(why.contains("has files and no index") && !why.contains('\n'), "{why}");
+    assert!(!index.exists());
+    assert_eq!(std::fs::read(lab.data(0).join("f")).unwrap(), b"bytes");
+    std::fs::rename(lab.brick_dir(0).join("moved"), &index).unwrap();
+    lab.open(0);
+    lab.converge();
+    lab.one_tree();
+}
+
+#[test]
 fn t08_equal_edits_are_no_conflict() {
     needs!(Root);
     let lab = Lab::new(2, 2);

@@ -186,6 +186,12 @@ pub const MAX_TARGET: usize = 4095;
 /// The longest value of an extended attribute, in bytes.
 pub const MAX_XATTR: usize = 65536;
 
+/// The only extended attributes that members exchange: all others mean something to a machine or to the agent.
+pub const USER_XATTR: &[u8] = b"user.";
+/// The latest hybrid time, about the year 2500. One entry beyond all clocks would
+/// leave no room for any that follow it.
+pub const MAX_TIME: u64 = 1 << 60;
+
 /// Why an entry from a peer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
@@ -216,6 +222,9 @@ impl Entry {
     pub fn check(&self) -> Result<(), BadEntry> {
         if self.seq == 0 {
             return Err(BadEntry::Nonsense("sequence"));
+        }
+        if self.time > MAX_TIME {
+            return Err(BadEntry::Nonsense("time"));
         }
         match &self.op {
             Op::Create { kind, attr, place, replicas, brick: _ } => {
@@ -255,6 +264,9 @@ impl Entry {
             Op::SetAttr(attr) => check_attr(attr),
             Op::SetXattr { name, value } => {
                 name::check(name)?;
+                if !name.starts_with(USER_XATTR) {
+                    return Err(BadEntry::Nonsense("extended attribute's namespace"));
+                }
                 match value {
                     Some(value) if value.len() > MAX_XATTR => Err(BadEntry::TooBig("extended attribute")),
                     _ => Ok(()),

@@ -14,7 +14,7 @@ pub mod mark;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nearbrick_core::{BrickId, Incarnation};
@@ -96,6 +96,10 @@ pub struct Brick {
     pub data: OwnedFd,
     /// `.nearbrick/staging/`.
     pub staging: OwnedFd,
+    /// Kept files, for people: `.nearbrick/versions/`.
+    pub versions: OwnedFd,
+    /// Whether it was made just now.
+    pub is_new: bool,
     // Held for its lock.
     _lock: fs::File,
 }
@@ -132,6 +136,7 @@ impl Brick {
     ) -> Result<Self, BrickError> {
         let io = |e: io::Error| BrickError::Io(path.to_owned(), e);
         let own = path.join(OWN);
+        let mut is_new = false;
         let identity = match fs::read(own.join(IDENTITY)) {
             Ok(bytes) => {
                 let bad = |why: String| BrickError::BadIdentity(own.join(IDENTITY), why);
@@ -157,6 +162,7 @@ impl Brick {
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Self::refuse_unless_new(path, brick, was_initialised)?;
+                is_new = true;
                 Self::initialise(path, volume, brick).map_err(io)?
             }
             Err(e) => return Err(io(e)),
@@ -176,6 +182,8 @@ impl Brick {
             incarnation,
             data: dir_fd(&path.join("data")).map_err(io)?,
             staging: dir_fd(&own.join("staging")).map_err(io)?,
+            versions: dir_fd(&own.join("versions")).map_err(io)?,
+            is_new,
             _lock: lock,
         })
     }
@@ -214,13 +222,22 @@ impl Brick {
 
     fn initialise(path: &Path, volume: Uuid, brick: BrickId) -> io::Result<Identity> {
         let own = path.join(OWN);
-        fs::create_dir_all(path)?;
         let mut private = fs::DirBuilder::new();
         private.mode(0o700).recursive(true);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        // People go through the mount, which is nosuid and nodev: what a peer says of a file's mode
+        // means nothing to them elsewhere.
+        private.create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         private.create(&own)?;
         private.create(own.join("staging"))?;
         private.create(own.join("versions"))?;
-        fs::create_dir(path.join("data"))?;
+        match fs::create_dir(path.join("data")) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
         let identity = Identity {
             format: FORMAT,
             volume,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, VersionVector};
@@ -20,6 +20,9 @@ const GROUP_FILES: usize = 512;
 const GROUP_BYTES: u64 = 64 << 20;
 /// Zeroes in blocks of this size become holes.
 const BLOCK: usize = 4096;
+
+/// Counts what was staged since the start.
+static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// A file that is coming.
 struct Coming {
@@ -160,7 +163,8 @@ impl FetchSink for Inlet<'_, '_> {
             // Not asked for: nothing is staged, and what comes is passed over.
             return;
         }
-        let staged = format!("heal-{file}");
+        // A job and an open may bring the same file side by side: each stages its own.
+        let staged = format!("heal-{file}-{}", STAGED.fetch_add(1, Ordering::Relaxed));
         match self.volume.stage(&staged) {
             Ok(to) => {
                 let hasher = blake3::Hasher::new();

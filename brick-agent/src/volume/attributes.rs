@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearbrick_core::op::MAX_XATTR;
+use nearbrick_core::op::{MAX_XATTR, USER_XATTR as USER};
 use nearbrick_core::{Attr, FileId, Kind, Op};
 use rustix::fs::{Gid, Mode, OFlags, StatVfs, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -14,9 +14,6 @@ use super::files::Handle;
 use super::types::{FsResult, HandleId, NodeId, SetAttr, Stat};
 use crate::brick::access;
 use crate::index::Overlay;
-
-/// The only extended attributes of files that members exchange.
-const USER: &[u8] = b"user.";
 
 impl Volume {
     /// The brick file of a node without a name.

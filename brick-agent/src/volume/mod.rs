@@ -101,6 +101,12 @@ pub enum OpenError {
     /// Its index cannot be read.
     #[error("{0}; nothing in data/ was changed")]
     Index(#[from] IndexError),
+    /// The index is gone from a brick that has files: without it none of them can be told from an older version.
+    #[error(
+        "{0} has files and no index ({0}/.nearbrick/index): nothing was changed; bring the index back, or move the \
+         folder away, delete the Brick object so that a new brick is made, and copy back what the others lack"
+    )]
+    IndexGone(std::path::PathBuf),
     /// What the disk says.
     #[error("{what}: {error}")]
     Disk {

@@ -231,7 +231,8 @@ impl Volume {
         local: &Local,
         truncates: bool,
     ) -> FsResult<()> {
-        let seen = object.seen();
+        // Of a conflict only the version that the program was shown: the other one is still to be kept.
+        let seen = object.head().map_or_else(Default::default, |head| head.version.clone());
         if local.dirty && (!truncates || local.base.includes(&seen)) {
             return Ok(());
         }
@@ -245,7 +246,7 @@ impl Volume {
             now.base = now.have.clone().unwrap_or_default();
         }
         if truncates {
-            // Of the bytes nothing stays: what comes is based on all versions known.
+            // Of the bytes nothing stays: what comes is based on the newest version known.
             now.base.merge(&seen);
             if now.have.is_none() {
                 now.filling = None;

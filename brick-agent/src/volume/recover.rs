@@ -49,11 +49,19 @@ impl Volume {
     pub fn open(config: VolumeConfig, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
         ignore_lease_signals();
         let mut brick = Brick::open(&config.path, config.volume_uuid, config.brick, config.was_initialised)?;
+        if !brick.is_new && !brick.own(OWN_INDEX).is_dir() {
+            let what = || brick.path().display().to_string();
+            let held = list(&brick.data).map_err(|error| OpenError::Disk { what: what(), error })?;
+            if !held.is_empty() {
+                return Err(OpenError::IndexGone(config.path));
+            }
+        }
         let index = Index::open(&brick.own(OWN_INDEX))?;
         let boot = boot();
         let state = index.meta(STATE)?;
         let clean = state.as_deref().is_none_or(|s| s == CLEAN);
-        if !clean && state.as_deref() != Some(&boot) {
+        let power_lost = !clean && state.as_deref() != Some(&boot);
+        if power_lost {
             brick.renew_incarnation()?;
             tracing::warn!(
                 brick = %config.brick, incarnation = %brick.incarnation,
@@ -100,7 +108,7 @@ impl Volume {
         };
         volume.clean_staging().map_err(failed("cannot be made ready"))?;
         if !clean {
-            volume.walk().map_err(failed("cannot be read after an end without notice"))?;
+            volume.walk(power_lost).map_err(failed("cannot be read after an end without notice"))?;
         }
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
         volume.settler.start(&volume).map_err(|e| OpenError::Disk {
@@ -154,7 +162,7 @@ impl Volume {
     }
 
     /// Compares `data/` with the index, and takes over what differs.
-    fn walk(&self) -> FsResult<()> {
+    fn walk(&self, power_lost: bool) -> FsResult<()> {
         let core = &mut *self.lock();
         let mut found = Found::default();
         // An object that was parked when the end came, before that was said.
@@ -169,7 +177,7 @@ impl Volume {
         while let Some(dir) = ahead.pop() {
             self.walk_dir(core, dir, &mut ahead, &mut found)?;
         }
-        self.take_over(core, found)
+        self.take_over(core, found, power_lost)
     }
 
     fn walk_dir(
@@ -206,7 +214,7 @@ impl Volume {
         Ok(())
     }
 
-    fn take_over(&self, core: &mut Core, found: Found) -> FsResult<()> {
+    fn take_over(&self, core: &mut Core, found: Found, power_lost: bool) -> FsResult<()> {
         let mut todo = Vec::new();
         for file in found.same {
             let local = self.local_of(file)?;
@@ -215,6 +223,9 @@ impl Volume {
                     let mut change = Change::new(self, core);
                     change.refresh_print(file)?;
                     change.commit()?;
+                } else if power_lost && self.is_damaged(core, file, &local)? {
+                    self.set_aside(core, file, &local)?;
+                    todo.push(file);
                 } else {
                     self.adopt_change(core, file, &local)?;
                 }
@@ -263,6 +274,38 @@ impl Volume {
         }
         self.bring_about(core, todo);
         Ok(())
+    }
+
+    /// Whether a file that looks other than before the power was lost is taken for a damaged copy: it is
+    /// marked as the version that it was, and another brick holds that. What was written
+    /// and synced after that version is known as written, and never comes here.
+    fn is_damaged(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
+        let Some(have) = &local.have else { return Ok(false) };
+        let at = self.at(core, file, local)?;
+        let marked = access::get_mark(&at.dir, &at.name)?.is_none_or(|m| m.version.as_ref() == Some(have));
+        Ok(marked && self.object_of(file)?.holders_of(have).any(|b| b != self.me))
+    }
+
+    /// Keeps a damaged copy for people, and has a whole one brought.
+    fn set_aside(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
+        let at = self.at(core, file, local)?;
+        let name = format!("damaged-{file}-{}", self.clock.now_ms());
+        let path = OsStr::from_bytes(&at.name);
+        rustix::fs::linkat(&at.dir, path, &self.brick.versions, name.as_str(), AtFlags::empty())?;
+        tracing::warn!(
+            %file,
+            "is not as it was before the power was lost: kept as {}, and brought again from another brick",
+            self.brick.own("versions").join(&name).display()
+        );
+        let mut change = Change::new(self, core);
+        change.emit(file, Op::Drop { brick: self.me })?;
+        let now = change.local_mut(file)?;
+        now.have = None;
+        now.print = None;
+        now.mtime_at = 0;
+        change.commit()?;
+        let (object, local) = (self.object_of(file)?, self.local_of(file)?);
+        self.renew_stub(core, file, &object, &local)
     }
 
     /// Whether the file has the bytes of the version that it had, though its inode changed.

@@ -88,12 +88,9 @@ impl Tally {
             self.pending.remove(&file);
             return;
         }
+        // Also the loser of a conflict is newest data until it is kept elsewhere.
         let here = local.is_some_and(|l| {
-            l.dirty
-                || match (object.head(), &l.have) {
-                    (Some(head), Some(have)) => have.includes(&head.version),
-                    _ => false,
-                }
+            l.dirty || l.have.as_ref().is_some_and(|have| object.current().any(|c| have.includes(&c.version)))
         });
         self.pending.insert(file, PendingFile { bricks, here });
     }

@@ -97,7 +97,29 @@ impl Lab {
         self.members[n].config.path.join("data")
     }
 
-    fn open(&mut self, n: usize) {
+    /// The directory of a brick.
+    pub fn brick_dir(&self, n: usize) -> &std::path::Path {
+        &self.members[n].config.path
+    }
+
+    /// Opens a volume; why not, if it is refused.
+    pub fn try_open(&self, n: usize) -> Result<Arc<Volume>, String> {
+        let config = self.members[n].config.clone();
+        Volume::open(config, VolumeOptions::default()).map_err(|e| e.to_string())
+    }
+
+    /// What is left of a closed brick is as if the machine had lost its power.
+    pub fn lose_power(&self, n: usize) {
+        assert!(self.members[n].volume.is_none(), "close it first");
+        let index = nearbrick_agent::index::Index::open(&self.brick_dir(n).join(".nearbrick/index")).unwrap();
+        let mut batch = index.batch();
+        batch.meta("state", b"the machine's last boot");
+        batch.commit().unwrap();
+        index.persist().unwrap();
+    }
+
+    /// Opens a closed volume.
+    pub fn open(&mut self, n: usize) {
         let member = &mut self.members[n];
         let volume = Volume::open(member.config.clone(), VolumeOptions::default());
         let volume = volume.unwrap_or_else(|e| panic!("{} does not open: {e}", member.config.node));

@@ -136,12 +136,13 @@ async fn measure(name: &str, options: &Options) -> Result<Report> {
     let agent = if options.no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
     let (lab, _) = Lab::up(name, &lab::Options { agent }).await?;
     progress::step("File systems to measure");
-    let place = Place::make(&lab)?;
     let volume = Volume::new(&lab.client().await?, "default", "home");
     if options.targets.contains(&Target::Nearbrick) {
         Volume::apply_home(&lab.client().await?, "home.yaml").await?;
         volume.wait_ready(&["ws-a", "ws-b", "ws-c"], Duration::from_secs(60)).await?;
     }
+    // It sees what is mounted by now, and nothing that is mounted later.
+    let place = Place::make(&lab)?;
     if options.targets.contains(&Target::Gluster) {
         place.start_gluster(&lab.identity().dir)?;
     }
@@ -154,6 +155,13 @@ async fn measure(name: &str, options: &Options) -> Result<Report> {
             Target::Gluster => (*target, "/bench/gluster".to_owned()),
         })
         .collect();
+    // A directory on which nothing is mounted would measure something else.
+    for (target, dir) in &dirs {
+        let kind = place.sh(&format!("stat --file-system --format %T {dir}"))?;
+        if (*target != Target::Native) != kind.trim().starts_with("fuse") {
+            crate::fail!("{dir} should be {}, and is on {}", target.name(), kind.trim());
+        }
+    }
     let samples = rounds(&place, &dirs, options.rounds)?;
     Ok(Report {
         title: "Local work on one workstation, per second".to_owned(),
