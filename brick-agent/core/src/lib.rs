@@ -5,6 +5,7 @@
 //! * [`stamp`]: hybrid logical clock stamps and last-writer registers.
 //! * [`op`]: the operations that a journal carries between members.
 //! * [`object`]: the state of one object, merged from operations in any order.
+//! * [`merge`]: the state of one object, merged from states.
 //! * [`conflict`]: which version keeps the name, and who keeps the other.
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
@@ -18,6 +19,7 @@
 pub mod conflict;
 pub mod heal;
 pub mod id;
+pub mod merge;
 pub mod name;
 pub mod object;
 pub mod op;

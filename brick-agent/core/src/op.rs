@@ -8,7 +8,7 @@ use crate::stamp::Stamp;
 use crate::version::VersionVector;
 
 /// What kind of object it is; fixed at its creation.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum Kind {
     /// A regular file: the only kind with content.
     File,
@@ -38,7 +38,7 @@ impl Kind {
 }
 
 /// Owner, permissions and the times that are not a file content's own.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug, Default)]
 pub struct Attr {
     /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
     pub mode: u32,

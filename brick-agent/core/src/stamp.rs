@@ -68,19 +68,18 @@ pub struct Reg<T> {
     pub stamp: Stamp,
 }
 
-impl<T> Reg<T> {
+impl<T: Ord> Reg<T> {
     /// A register that was set once.
     pub fn new(value: T, stamp: Stamp) -> Self {
         Reg { value, stamp }
     }
 
-    /// Takes the value if its stamp is later. Says whether it was.
-    pub fn set(&mut self, value: T, stamp: Stamp) -> bool {
-        let later = stamp > self.stamp;
-        if later {
+    /// Takes the value if its stamp is later. No two operations have one stamp; should a peer say
+    /// otherwise, the greater value stays, so that members agree even then.
+    pub fn set(&mut self, value: T, stamp: Stamp) {
+        if (stamp, &value) > (self.stamp, &self.value) {
             *self = Reg { value, stamp };
         }
-        later
     }
 }
 
