@@ -134,8 +134,10 @@ impl Demo<'_> {
         progress::step("2. What is pending, per brick");
         let files = input.files;
         let brick = self.volume.wait_brick("ws-a", "all files settled and pending", REPORT, |b| {
+            // What is still being written counts with the bytes of its last version.
+            let settled = b.status.as_ref().is_some_and(|s| s.dirty_files.unwrap_or(0) == 0);
             let pending = b.status.as_ref().and_then(|s| s.pending.as_ref());
-            pending.is_some_and(|p| p.files == files && p.oldest_since.is_some())
+            settled && pending.is_some_and(|p| p.files == files && p.oldest_since.is_some())
         });
         let pending = brick.await?.status.and_then(|s| s.pending).unwrap_or_default();
         if pending.bytes != input.bytes {
