@@ -1,82 +1,106 @@
-//! Calls below the brick, each relative to a directory descriptor and one
-//! name. `openat2` sees to it that nothing leads out: no symlink is followed,
-//! no magic link, no mount point's `..`.
+//! Calls below the brick, each relative to an open directory and one name: times,
+//! the marks of objects, and short forms of what [`super::disk`] can do.
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::{Errno, Result};
 
+use super::disk::{Dir, File, FileAccess, Stat};
 use super::mark::{self, Mark};
 use crate::volume::types::SetTime;
-
-/// How everything below a brick is resolved.
-const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens `name` in `dir`.
 ///
 /// # Errors
-/// The kernel's.
-pub fn open(dir: impl AsFd, name: &[u8], flags: OFlags, mode: u32) -> Result<File> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::openat2(dir, OsStr::from_bytes(name), flags, Mode::from_bits_retain(mode), BENEATH)?;
-    Ok(File::from(fd))
+/// The disk's.
+pub fn open(dir: &Dir, name: &[u8], flags: OFlags, mode: u32) -> Result<File> {
+    dir.open(name, flags, mode)
 }
 
 /// Opens once more what is open, also when it has no name any more.
 ///
 /// # Errors
-/// The kernel's.
+/// The disk's.
 pub fn reopen(file: &File, flags: OFlags) -> Result<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(File::from(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?))
+    file.reopen(flags)
 }
 
 /// Opens the directory `name` in `dir`.
 ///
 /// # Errors
-/// The kernel's.
-pub fn open_dir(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat2(dir, OsStr::from_bytes(name), flags, Mode::empty(), BENEATH)
+/// The disk's.
+pub fn open_dir(dir: &Dir, name: &[u8]) -> Result<Dir> {
+    dir.open_dir(name)
 }
 
 /// Attributes of `name` in `dir`, of a symlink itself.
 ///
 /// # Errors
-/// The kernel's.
-pub fn stat(dir: impl AsFd, name: &[u8]) -> Result<Stat> {
-    rustix::fs::statat(dir, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+/// The disk's.
+pub fn stat(dir: &Dir, name: &[u8]) -> Result<Stat> {
+    dir.stat(name)
 }
 
 /// Changes the mode. Never called on symlinks.
 ///
 /// # Errors
-/// The kernel's.
-pub fn chmod(dir: impl AsFd, name: &[u8], mode: u32) -> Result<()> {
-    // Names are checked not to be symlinks by the callers under the lock, and
-    // no program can change the brick's tree past us but root.
-    rustix::fs::chmodat(dir, OsStr::from_bytes(name), Mode::from_bits_retain(mode), AtFlags::empty())
+/// The disk's.
+pub fn chmod(dir: &Dir, name: &[u8], mode: u32) -> Result<()> {
+    dir.chmod(name, mode)
 }
 
 /// Changes owner and group, of a symlink itself.
 ///
 /// # Errors
-/// The kernel's.
-pub fn chown(dir: impl AsFd, name: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-    rustix::fs::chownat(
-        dir,
-        OsStr::from_bytes(name),
-        uid.map(rustix::fs::Uid::from_raw),
-        gid.map(rustix::fs::Gid::from_raw),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
+/// The disk's.
+pub fn chown(dir: &Dir, name: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    dir.chown(name, uid, gid)
+}
+
+/// Removes a name of what is no directory.
+///
+/// # Errors
+/// The disk's.
+pub fn unlink(dir: &Dir, name: &[u8]) -> Result<()> {
+    dir.unlink(name)
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// The disk's.
+pub fn rmdir(dir: &Dir, name: &[u8]) -> Result<()> {
+    dir.rmdir(name)
+}
+
+/// Renames, by the rules of `renameat2`.
+///
+/// # Errors
+/// The disk's.
+pub fn rename(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8], flags: RenameFlags) -> Result<()> {
+    from.rename(name, &**to, to_name, flags)
+}
+
+/// Gives a second name.
+///
+/// # Errors
+/// The disk's.
+pub fn link(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<()> {
+    from.link(name, &**to, to_name)
+}
+
+/// The target of a symlink.
+///
+/// # Errors
+/// The disk's.
+pub fn readlink(dir: &Dir, name: &[u8]) -> Result<Vec<u8>> {
+    dir.readlink(name)
+}
+
+/// Both times, as the kernel takes them.
+pub fn timestamps(atime: Option<SetTime>, mtime: Option<SetTime>) -> Timestamps {
+    Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) }
 }
 
 /// A time to be set, as the kernel takes it.
@@ -94,10 +118,9 @@ pub fn timespec(time: Option<SetTime>) -> Timespec {
 /// Sets times, of a symlink itself.
 ///
 /// # Errors
-/// The kernel's.
-pub fn utimens(dir: impl AsFd, name: &[u8], atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
-    let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
-    rustix::fs::utimensat(dir, OsStr::from_bytes(name), &times, AtFlags::SYMLINK_NOFOLLOW)
+/// The disk's.
+pub fn utimens(dir: &Dir, name: &[u8], atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
+    dir.utimens(name, &timestamps(atime, mtime))
 }
 
 /// Seconds (rounded down) and nanoseconds since 1970; also before it.
@@ -122,71 +145,43 @@ pub fn time(sec: i64, nsec: u32) -> SystemTime {
     base.and_then(|t| t.checked_add(Duration::from_nanos(nsec.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-/// The path of `name` in `dir` for the xattr calls, which know no descriptors
-/// of directories. The last component is never followed (`l*xattr`).
-fn by_fd(dir: impl AsFd, name: &[u8]) -> PathBuf {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-    path.push(OsStr::from_bytes(if name.is_empty() { b"." } else { name }));
-    path
-}
-
 /// Reads an attribute.
 ///
 /// # Errors
-/// The kernel's; `NODATA` if there is none.
-pub fn get_xattr(dir: impl AsFd, name: &[u8], attribute: &[u8]) -> Result<Vec<u8>> {
-    let path = by_fd(dir, name);
-    let mut buffer = vec![0; 256];
-    loop {
-        match rustix::fs::lgetxattr(&path, attribute, buffer.as_mut_slice()) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < 65536 => buffer.resize(65536, 0),
-            Err(e) => return Err(e),
-        }
-    }
+/// The disk's; `NODATA` if there is none.
+pub fn get_xattr(dir: &Dir, name: &[u8], attribute: &[u8]) -> Result<Vec<u8>> {
+    dir.get_xattr(name, attribute)
 }
 
 /// Sets an attribute.
 ///
 /// # Errors
-/// The kernel's.
-pub fn set_xattr(
-    dir: impl AsFd,
-    name: &[u8],
-    attribute: &[u8],
-    value: &[u8],
-    flags: XattrFlags,
-) -> Result<()> {
-    rustix::fs::lsetxattr(by_fd(dir, name), attribute, value, flags)
+/// The disk's.
+pub fn set_xattr(dir: &Dir, name: &[u8], attribute: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    dir.set_xattr(name, attribute, value, flags)
 }
 
 /// Removes an attribute.
 ///
 /// # Errors
-/// The kernel's.
-pub fn remove_xattr(dir: impl AsFd, name: &[u8], attribute: &[u8]) -> Result<()> {
-    rustix::fs::lremovexattr(by_fd(dir, name), attribute)
+/// The disk's.
+pub fn remove_xattr(dir: &Dir, name: &[u8], attribute: &[u8]) -> Result<()> {
+    dir.remove_xattr(name, attribute)
 }
 
 /// The attributes' names, each followed by a NUL.
 ///
 /// # Errors
-/// The kernel's.
-pub fn list_xattr(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
-    let mut buffer = vec![0; 65536];
-    let len = rustix::fs::llistxattr(by_fd(dir, name), buffer.as_mut_slice())?;
-    buffer.truncate(len);
-    Ok(buffer)
+/// The disk's.
+pub fn list_xattr(dir: &Dir, name: &[u8]) -> Result<Vec<u8>> {
+    dir.list_xattr(name)
 }
 
 /// Reads the object's mark; none if it has none.
 ///
 /// # Errors
-/// The kernel's.
-pub fn get_mark(dir: impl AsFd, name: &[u8]) -> Result<Option<Mark>> {
+/// The disk's.
+pub fn get_mark(dir: &Dir, name: &[u8]) -> Result<Option<Mark>> {
     match get_xattr(dir, name, mark::XATTR.as_bytes()) {
         Ok(bytes) => Ok(Mark::from_bytes(&bytes)),
         Err(Errno::NODATA) => Ok(None),
@@ -197,17 +192,17 @@ pub fn get_mark(dir: impl AsFd, name: &[u8]) -> Result<Option<Mark>> {
 /// Sets the object's mark.
 ///
 /// # Errors
-/// The kernel's.
-pub fn set_mark(dir: impl AsFd, name: &[u8], mark: &Mark) -> Result<()> {
+/// The disk's.
+pub fn set_mark(dir: &Dir, name: &[u8], mark: &Mark) -> Result<()> {
     set_xattr(dir, name, mark::XATTR.as_bytes(), &mark.to_bytes(), XattrFlags::empty())
 }
 
 /// Sets the mark of an open file.
 ///
 /// # Errors
-/// The kernel's.
-pub fn set_file_mark(file: &File, mark: &Mark) -> Result<()> {
-    rustix::fs::fsetxattr(file, mark::XATTR, &mark.to_bytes(), XattrFlags::empty())
+/// The disk's.
+pub fn set_file_mark(file: &dyn FileAccess, mark: &Mark) -> Result<()> {
+    file.set_xattr(mark::XATTR.as_bytes(), &mark.to_bytes())
 }
 
 #[cfg(test)]
@@ -219,16 +214,5 @@ mod tests {
         for (sec, nsec) in [(0, 0), (-1, 999_999_999), (-5, 0), (4_102_444_800, 7)] {
             assert_eq!(since_epoch(time(sec, nsec)), (sec, nsec));
         }
-    }
-
-    #[test]
-    fn nothing_leads_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
-        assert!(open_dir(&fd, b"out").is_err());
-        assert!(open_dir(&fd, b"..").is_err());
-        assert!(open(&fd, b"/etc/passwd", OFlags::RDONLY, 0).is_err());
-        assert!(open(&fd, b"out/passwd", OFlags::RDONLY, 0).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The brick's directory: its identity, and all access below it.
 //!
-//! * [`access`]: calls relative to a directory descriptor; nothing escapes.
+//! * [`disk`]: all that is asked of a disk, as traits; [`machine`]: the kernel's file system.
+//! * [`access`]: short forms of calls relative to a directory, and times.
 //! * [`mark`]: the xattr that each object of `data/` carries.
 //! * [`lease`]: the only way to know that no one can write a file any more.
 //!
@@ -8,20 +9,22 @@
 //! to be the expected one, or the directory was found to be new.
 
 pub mod access;
+pub mod disk;
 pub mod lease;
+pub mod machine;
 pub mod mark;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nearbrick_core::{BrickId, Incarnation};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::{Errno, Result as DiskResult};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use self::disk::{Dir, Disk, File};
 
 /// The folder of the brick's own files.
 pub const OWN: &str = ".nearbrick";
@@ -93,19 +96,16 @@ pub struct Brick {
     /// The life of its index.
     pub incarnation: Incarnation,
     /// `data/`.
-    pub data: OwnedFd,
+    pub data: Dir,
     /// `.nearbrick/staging/`.
-    pub staging: OwnedFd,
+    pub staging: Dir,
     /// Kept files, for people: `.nearbrick/versions/`.
-    pub versions: OwnedFd,
+    pub versions: Dir,
     /// Whether it was made just now.
     pub is_new: bool,
+    own: Dir,
     // Held for its lock.
-    _lock: fs::File,
-}
-
-fn dir_fd(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    _lock: File,
 }
 
 /// Writes a file so that after a crash it has the old bytes or the new ones.
@@ -122,24 +122,64 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(parent)?.sync_all()
 }
 
+/// The same in an open directory of a brick.
+fn replace_durably(dir: &Dir, name: &str, bytes: &[u8]) -> DiskResult<()> {
+    let temporary = format!("{name}.new");
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+    let file = dir.open(temporary.as_bytes(), flags, 0o600)?;
+    disk::write_all_at(&*file, bytes, 0)?;
+    file.sync()?;
+    dir.rename(temporary.as_bytes(), &**dir, name.as_bytes(), RenameFlags::empty())?;
+    dir.sync()
+}
+
+fn read_all(dir: &Dir, name: &str) -> DiskResult<Vec<u8>> {
+    let file = dir.open(name.as_bytes(), OFlags::RDONLY, 0)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut disk::Reader::new(&*file, 0), &mut bytes)
+        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(bytes)
+}
+
+/// Opens a directory, made if it is not there.
+fn make_dir(dir: &Dir, name: &str, mode: u32) -> DiskResult<Dir> {
+    match dir.mkdir(name.as_bytes(), mode) {
+        Ok(()) | Err(Errno::EXIST) => dir.open_dir(name.as_bytes()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Brick {
     /// Opens the brick at `path`, or makes one if nothing is there and it has
-    /// never been in use.
+    /// never been in use. `random` gives the life of its index a number.
     ///
     /// # Errors
     /// Each with one clear line; nothing was touched then.
     pub fn open(
+        disk: &dyn Disk,
         path: &Path,
         volume: Uuid,
         brick: BrickId,
         was_initialised: bool,
+        random: &dyn Fn() -> u64,
     ) -> Result<Self, BrickError> {
-        let io = |e: io::Error| BrickError::Io(path.to_owned(), e);
-        let own = path.join(OWN);
-        let mut is_new = false;
-        let identity = match fs::read(own.join(IDENTITY)) {
-            Ok(bytes) => {
-                let bad = |why: String| BrickError::BadIdentity(own.join(IDENTITY), why);
+        let io = |e: Errno| BrickError::Io(path.to_owned(), e.into());
+        let identity_path = path.join(OWN).join(IDENTITY);
+        let root = match disk.open(path) {
+            Ok(root) => Some(root),
+            Err(Errno::NOENT) => None,
+            Err(e) => return Err(io(e)),
+        };
+        let bytes = match root.as_ref().map(|r| r.open_dir(OWN.as_bytes())).transpose() {
+            Ok(Some(own)) => read_all(&own, IDENTITY),
+            Ok(None) => Err(Errno::NOENT),
+            Err(e) => Err(e),
+        };
+        let is_new;
+        let (root, identity) = match (root, bytes) {
+            (Some(root), Ok(bytes)) => {
+                is_new = false;
+                let bad = |why: String| BrickError::BadIdentity(identity_path.clone(), why);
                 let identity: Identity = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
                 if identity.format != FORMAT {
                     return Err(bad(format!("its format is {}, this agent knows {FORMAT}", identity.format)));
@@ -158,51 +198,59 @@ impl Brick {
                         wanted: brick,
                     });
                 }
-                identity
+                (root, identity)
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Self::refuse_unless_new(path, brick, was_initialised)?;
+            (root, Err(Errno::NOENT | Errno::NOTDIR)) => {
+                Self::refuse_unless_new(root.as_ref(), path, brick, was_initialised)?;
                 is_new = true;
-                Self::initialise(path, volume, brick).map_err(io)?
+                // People go through the mount, which is nosuid and nodev: what a peer says of a file's
+                // mode means nothing to them elsewhere.
+                let root = disk.make(path).map_err(io)?;
+                let identity = Self::initialise(&root, volume, brick, random()).map_err(io)?;
+                (root, identity)
             }
-            Err(e) => return Err(io(e)),
+            (_, Err(e)) => return Err(io(e)),
+            (None, Ok(_)) => return Err(io(Errno::NOENT)),
         };
-        let incarnation = identity.incarnation.parse().map_err(|e: nearbrick_core::id::BadId| {
-            BrickError::BadIdentity(own.join(IDENTITY), e.to_string())
-        })?;
-        Self::check_xattrs(path)?;
-        let lock = fs::File::create(own.join("lock")).map_err(io)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let incarnation = identity
+            .incarnation
+            .parse()
+            .map_err(|e: nearbrick_core::id::BadId| BrickError::BadIdentity(identity_path, e.to_string()))?;
+        Self::check_xattrs(&root, path)?;
+        let own = root.open_dir(OWN.as_bytes()).map_err(io)?;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+        let lock = own.open(b"lock", flags, 0o644).map_err(io)?;
+        match lock.lock() {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(BrickError::InUse(path.to_owned())),
-            Err(e) => return Err(io(e.into())),
+            Err(e) => return Err(io(e)),
         }
         Ok(Brick {
             path: path.to_owned(),
             incarnation,
-            data: dir_fd(&path.join("data")).map_err(io)?,
-            staging: dir_fd(&own.join("staging")).map_err(io)?,
-            versions: dir_fd(&own.join("versions")).map_err(io)?,
+            data: root.open_dir(b"data").map_err(io)?,
+            staging: own.open_dir(b"staging").map_err(io)?,
+            versions: own.open_dir(b"versions").map_err(io)?,
             is_new,
+            own,
             _lock: lock,
         })
     }
 
-    fn refuse_unless_new(path: &Path, brick: BrickId, was_initialised: bool) -> Result<(), BrickError> {
-        let io = |e: io::Error| BrickError::Io(path.to_owned(), e);
-        match fs::read_dir(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(io(e)),
-            Ok(entries) => {
-                for entry in entries {
-                    let name = entry.map_err(io)?.file_name();
-                    // A crash in the middle of `initialise` leaves an own folder without identity.
-                    if name != "lost+found" && name != OWN {
-                        return Err(BrickError::NotABrick(path.to_owned()));
-                    }
+    fn refuse_unless_new(
+        root: Option<&Dir>,
+        path: &Path,
+        brick: BrickId,
+        was_initialised: bool,
+    ) -> Result<(), BrickError> {
+        if let Some(root) = root {
+            for (name, _) in root.list().map_err(|e| BrickError::Io(path.to_owned(), e.into()))? {
+                // A crash in the middle of `initialise` leaves an own folder without identity.
+                if name != b"lost+found" && name != OWN.as_bytes() {
+                    return Err(BrickError::NotABrick(path.to_owned()));
                 }
-                Self::check_xattrs(path)?;
             }
+            Self::check_xattrs(root, path)?;
         }
         if was_initialised {
             return Err(BrickError::Vanished(path.to_owned(), brick));
@@ -212,41 +260,28 @@ impl Brick {
 
     /// Reading an attribute that is not there tells a file system that has
     /// attributes from one that has none, and touches nothing.
-    fn check_xattrs(path: &Path) -> Result<(), BrickError> {
-        match rustix::fs::getxattr(path, mark::XATTR, &mut [0u8; 0][..]) {
+    fn check_xattrs(root: &Dir, path: &Path) -> Result<(), BrickError> {
+        match root.get_xattr(b".", mark::XATTR.as_bytes()) {
             Ok(_) | Err(Errno::NODATA) => Ok(()),
             Err(Errno::NOTSUP) => Err(BrickError::NoXattrs(path.to_owned())),
             Err(e) => Err(BrickError::Io(path.to_owned(), e.into())),
         }
     }
 
-    fn initialise(path: &Path, volume: Uuid, brick: BrickId) -> io::Result<Identity> {
-        let own = path.join(OWN);
-        let mut private = fs::DirBuilder::new();
-        private.mode(0o700).recursive(true);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        // People go through the mount, which is nosuid and nodev: what a peer says of a file's mode
-        // means nothing to them elsewhere.
-        private.create(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        private.create(&own)?;
-        private.create(own.join("staging"))?;
-        private.create(own.join("versions"))?;
-        match fs::create_dir(path.join("data")) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
+    fn initialise(root: &Dir, volume: Uuid, brick: BrickId, random: u64) -> DiskResult<Identity> {
+        let own = make_dir(root, OWN, 0o700)?;
+        make_dir(&own, "staging", 0o700)?;
+        make_dir(&own, "versions", 0o700)?;
+        make_dir(root, "data", 0o777)?;
         let identity = Identity {
             format: FORMAT,
             volume,
             brick: brick.to_string(),
-            incarnation: Incarnation(rand::random::<u64>().max(1)).to_string(),
+            incarnation: Incarnation(random.max(1)).to_string(),
         };
-        let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
-        write_durably(&own.join(IDENTITY), &text)?;
-        fs::File::open(path)?.sync_all()?;
+        let text = serde_json::to_vec_pretty(&identity).map_err(|_| Errno::IO)?;
+        replace_durably(&own, IDENTITY, &text)?;
+        root.sync()?;
         Ok(identity)
     }
 
@@ -254,16 +289,17 @@ impl Brick {
     ///
     /// # Errors
     /// What the disk says; then the old one stays.
-    pub fn renew_incarnation(&mut self) -> Result<(), BrickError> {
+    pub fn renew_incarnation(&mut self, random: u64) -> Result<(), BrickError> {
         let path = self.own(IDENTITY);
-        let io = |e: io::Error| BrickError::Io(path.clone(), e);
-        let bytes = fs::read(&path).map_err(io)?;
+        let io = |e: Errno| BrickError::Io(path.clone(), e.into());
+        let bytes = read_all(&self.own, IDENTITY).map_err(io)?;
         let mut identity: Identity = serde_json::from_slice(&bytes)
             .map_err(|e| BrickError::BadIdentity(path.clone(), e.to_string()))?;
-        let incarnation = Incarnation(rand::random::<u64>().max(1));
+        let incarnation = Incarnation(random.max(1));
         identity.incarnation = incarnation.to_string();
-        let text = serde_json::to_vec_pretty(&identity).map_err(|e| io(io::Error::other(e)))?;
-        write_durably(&path, &text).map_err(io)?;
+        let text = serde_json::to_vec_pretty(&identity)
+            .map_err(|e| BrickError::BadIdentity(path.clone(), e.to_string()))?;
+        replace_durably(&self.own, IDENTITY, &text).map_err(io)?;
         self.incarnation = incarnation;
         Ok(())
     }
@@ -282,8 +318,8 @@ impl Brick {
     ///
     /// # Errors
     /// What the disk says; then nothing may be acknowledged.
-    pub fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.data)?)
+    pub fn sync_all(&self) -> DiskResult<()> {
+        self.data.sync_all()
     }
 }
 
@@ -291,24 +327,30 @@ impl Brick {
 mod tests {
     use super::*;
 
+    use super::machine::MachineDisk;
+
     const VOLUME: Uuid = Uuid::from_u128(1);
+
+    fn open(path: &Path, volume: Uuid, n: u8, was_initialised: bool) -> Result<Brick, BrickError> {
+        Brick::open(&MachineDisk, path, volume, BrickId([n; 16]), was_initialised, &|| 7)
+    }
 
     #[test]
     fn a_new_directory_becomes_a_brick_and_opens_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ns/home");
-        let first = Brick::open(&path, VOLUME, BrickId([1; 16]), false).unwrap();
+        let first = open(&path, VOLUME, 1, false).unwrap();
         let incarnation = first.incarnation;
-        assert!(matches!(Brick::open(&path, VOLUME, BrickId([1; 16]), true), Err(BrickError::InUse(_))));
+        assert!(matches!(open(&path, VOLUME, 1, true), Err(BrickError::InUse(_))));
         drop(first);
-        assert_eq!(Brick::open(&path, VOLUME, BrickId([1; 16]), true).unwrap().incarnation, incarnation);
+        assert_eq!(open(&path, VOLUME, 1, true).unwrap().incarnation, incarnation);
     }
 
     #[test]
     fn a_directory_with_files_is_refused_and_untouched() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-        let error = Brick::open(dir.path(), VOLUME, BrickId([1; 16]), false).unwrap_err();
+        let error = open(dir.path(), VOLUME, 1, false).unwrap_err();
         assert!(error.to_string().contains("is no brick"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -316,17 +358,17 @@ mod tests {
     #[test]
     fn another_volumes_or_bricks_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Brick::open(dir.path(), VOLUME, BrickId([1; 16]), false).unwrap());
-        let other = Brick::open(dir.path(), Uuid::from_u128(2), BrickId([1; 16]), false);
+        drop(open(dir.path(), VOLUME, 1, false).unwrap());
+        let other = open(dir.path(), Uuid::from_u128(2), 1, false);
         assert!(matches!(other, Err(BrickError::OtherVolume { .. })));
-        let other = Brick::open(dir.path(), VOLUME, BrickId([2; 16]), false);
+        let other = open(dir.path(), VOLUME, 2, false);
         assert!(matches!(other, Err(BrickError::OtherBrick { .. })));
     }
 
     #[test]
     fn t24_an_empty_directory_where_a_brick_was_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Brick::open(dir.path(), VOLUME, BrickId([1; 16]), true).unwrap_err();
+        let error = open(dir.path(), VOLUME, 1, true).unwrap_err();
         assert!(error.to_string().contains("is its disk mounted?"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -334,6 +376,7 @@ mod tests {
     #[test]
     fn a_file_system_without_xattrs_is_refused() {
         // procfs has none.
-        assert!(matches!(Brick::check_xattrs(Path::new("/proc")), Err(BrickError::NoXattrs(_))));
+        let proc = MachineDisk.open(Path::new("/proc")).unwrap();
+        assert!(matches!(Brick::check_xattrs(&proc, Path::new("/proc")), Err(BrickError::NoXattrs(_))));
     }
 }

@@ -13,10 +13,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::brick::disk::File;
 use crate::volume::types::{HandleId, NodeId, Opened};
 
 const SHARDS: u64 = 64;
@@ -170,6 +170,10 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    fn null() -> File {
+        crate::brick::machine::file(std::fs::File::open("/dev/null").unwrap())
+    }
+
     /// A backing file that is counted while it lives.
     #[derive(Debug)]
     struct Backing(Arc<AtomicU32>);
@@ -191,7 +195,7 @@ mod tests {
         }
 
         fn open(&self, node: NodeId, id: HandleId, backing: Option<u64>) -> Result<(Handle, &str), ()> {
-            let local = backing.map(|_| Arc::new(File::open("/dev/null").unwrap()));
+            let local = backing.map(|_| null());
             let opened = Opened { handle: id, local, backing: backing.unwrap_or(0) };
             let register = |_: &(), _: &File| {
                 self.live.fetch_add(1, Ordering::SeqCst);
@@ -272,8 +276,7 @@ mod tests {
     #[test]
     fn a_file_that_the_kernel_does_not_take_is_served() {
         let nodes = OpenNodes::<()>::default();
-        let opened =
-            Opened { handle: 1, local: Some(Arc::new(File::open("/dev/null").unwrap())), backing: 3 };
+        let opened = Opened { handle: 1, local: Some(null()), backing: 3 };
         let refuse = |_: &(), _: &File| Err(io::Error::from_raw_os_error(libc::ELOOP));
         nodes.enter(5, &opened, false, (), Some(refuse), |(), _, way| assert_eq!(way, Way::Served)).unwrap();
     }

@@ -2,7 +2,6 @@
 //! whether the kernel may go to the brick file itself.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
@@ -14,6 +13,7 @@ use fuser::{
 use super::attr::{caller, file_attr, without_privileges};
 use super::open::{Handle, Way};
 use super::shell::{GENERATION, NO_TTL, Shell, TTL, answer};
+use crate::brick::disk::File;
 use crate::volume::types::{FsResult, HandleId, NodeId, Opened, SetAttr};
 
 /// A reply through which brick files can be given to the kernel.
@@ -23,13 +23,13 @@ trait Registers {
 
 impl Registers for ReplyOpen {
     fn register(&self, file: &File) -> io::Result<BackingId> {
-        self.open_backing(file)
+        self.open_backing(file.descriptor().ok_or(io::ErrorKind::Unsupported)?)
     }
 }
 
 impl Registers for ReplyCreate {
     fn register(&self, file: &File) -> io::Result<BackingId> {
-        self.open_backing(file)
+        self.open_backing(file.descriptor().ok_or(io::ErrorKind::Unsupported)?)
     }
 }
 

@@ -1,15 +1,14 @@
 //! A stream of whole files from one brick into `staging/`. What has come is made
 //! durable and put in its place in groups, with one round of syncs for each.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, VersionVector};
 
 use super::{Count, Wanted};
+use crate::brick::disk::{self, File};
 use crate::peer::wire::FetchItem;
 use crate::peer::{FetchSink, Remote};
 use crate::volume::{Arrived, Volume};
@@ -20,9 +19,6 @@ const GROUP_FILES: usize = 512;
 const GROUP_BYTES: u64 = 64 << 20;
 /// Zeroes in blocks of this size become holes.
 const BLOCK: usize = 4096;
-
-/// Counts what was staged since the start.
-static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// A file that is coming.
 struct Coming {
@@ -41,7 +37,7 @@ pub(super) struct Inlet<'a, 'b> {
     volume: &'a Volume,
     count: &'a mut Count<'b>,
     cancel: &'a AtomicBool,
-    wanted: HashMap<FileId, Wanted>,
+    wanted: BTreeMap<FileId, Wanted>,
     again: Vec<(Wanted, Reason)>,
     coming: Option<Coming>,
     arrived: Vec<Arrived>,
@@ -54,7 +50,7 @@ impl<'a, 'b> Inlet<'a, 'b> {
             volume,
             count,
             cancel,
-            wanted: HashMap::new(),
+            wanted: BTreeMap::new(),
             again: Vec::new(),
             coming: None,
             arrived: Vec::new(),
@@ -79,7 +75,7 @@ impl<'a, 'b> Inlet<'a, 'b> {
         self.install();
         if !self.cancel.load(Ordering::Relaxed) {
             let why = result.err().unwrap_or(Reason::Unreachable);
-            self.again.extend(self.wanted.drain().map(|(_, wanted)| (wanted, why)));
+            self.again.extend(std::mem::take(&mut self.wanted).into_values().map(|wanted| (wanted, why)));
         }
         (self.again, result)
     }
@@ -145,11 +141,9 @@ impl Coming {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.to.write_all_at(bytes, at).map_err(|error| {
-            let errno =
-                error.raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error);
+        disk::write_all_at(&*self.to, bytes, at).map_err(|error| {
             tracing::warn!(file = %self.file, %error, "what a heal brings cannot be written");
-            crate::volume::reason_of(errno)
+            crate::volume::reason_of(error)
         })
     }
 }
@@ -164,7 +158,7 @@ impl FetchSink for Inlet<'_, '_> {
             return;
         }
         // A job and an open may bring the same file side by side: each stages its own.
-        let staged = format!("heal-{file}-{}", STAGED.fetch_add(1, Ordering::Relaxed));
+        let staged = format!("heal-{file}-{}", self.volume.count_staged());
         match self.volume.stage(&staged) {
             Ok(to) => {
                 let hasher = blake3::Hasher::new();
@@ -197,7 +191,7 @@ impl FetchSink for Inlet<'_, '_> {
         if coming.at != coming.size || *coming.hasher.finalize().as_bytes() != hash {
             return self.give_up(coming, Reason::Corrupt);
         }
-        if let Err(error) = rustix::fs::ftruncate(&coming.to, coming.size) {
+        if let Err(error) = coming.to.truncate(coming.size) {
             return self.give_up(coming, crate::volume::reason_of(error));
         }
         let Coming { file, version, size, staged, .. } = coming;

@@ -7,7 +7,7 @@
 
 mod fetch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,8 +163,8 @@ fn carry_out(
     count: &mut Count<'_>,
     cancel: &AtomicBool,
 ) {
-    let mut by_source: HashMap<BrickId, Vec<Wanted>> = HashMap::new();
-    let queue = |wanted: Wanted, by_source: &mut HashMap<BrickId, Vec<Wanted>>| match wanted.from.first() {
+    let mut by_source: BTreeMap<BrickId, Vec<Wanted>> = BTreeMap::new();
+    let queue = |wanted: Wanted, by_source: &mut BTreeMap<BrickId, Vec<Wanted>>| match wanted.from.first() {
         Some(first) => {
             by_source.entry(*first).or_default().push(wanted);
             None

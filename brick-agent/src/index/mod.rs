@@ -19,14 +19,18 @@
 //! Invariant: `objects` and `wants` follow from `journal`; `shown` and `local`
 //! say what is in `data/`. Pending and totals follow from `objects` and are kept in memory.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+pub mod store;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
 use nearbrick_core::{Entry, FileId, Incarnation, LinkId, Object, Place, VersionVector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::store::{Bytes, FjallStores, Pairs, Set, Store, Stores, Table};
 use crate::peer::wire::Heads;
 
 /// A failure of the store, or bytes in it that cannot be read.
@@ -131,23 +135,16 @@ pub fn parked_name(file: FileId) -> String {
     format!("park-{file}")
 }
 
-/// The open store.
+/// The open index.
 #[derive(Clone)]
 pub struct Index {
-    db: Database,
-    objects: Keyspace,
-    wants: Keyspace,
-    shown: Keyspace,
-    local: Keyspace,
-    journal: Keyspace,
-    todo: Keyspace,
-    meta: Keyspace,
+    store: Arc<dyn Store>,
 }
 
 /// Changes that become true together.
 pub struct Batch {
-    index: Index,
-    batch: OwnedWriteBatch,
+    store: Arc<dyn Store>,
+    changes: Vec<Set>,
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8], table: &'static str) -> Result<T> {
@@ -182,29 +179,22 @@ fn file_id(bytes: &[u8], table: &'static str) -> Result<FileId> {
 }
 
 impl Index {
-    /// Opens the store in `path`, or makes one.
+    /// Opens the index in `path` on the machine's disk, or makes one.
     ///
     /// # Errors
     /// The store's.
     pub fn open(path: &Path) -> Result<Self> {
-        let db = Database::builder(path).cache_size(48 << 20).worker_threads(2).open()?;
-        let table =
-            |name: &str| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(8 << 20));
-        Ok(Index {
-            objects: table("objects")?,
-            wants: table("wants")?,
-            shown: table("shown")?,
-            local: table("local")?,
-            journal: table("journal")?,
-            todo: table("todo")?,
-            meta: table("meta")?,
-            db,
-        })
+        Ok(Index::on(FjallStores.open(path)?))
+    }
+
+    /// The index in this store.
+    pub fn on(store: Arc<dyn Store>) -> Self {
+        Index { store }
     }
 
     /// Starts a batch.
     pub fn batch(&self) -> Batch {
-        Batch { index: self.clone(), batch: self.db.batch() }
+        Batch { store: self.store.clone(), changes: Vec::new() }
     }
 
     /// Makes every commit so far durable.
@@ -212,7 +202,11 @@ impl Index {
     /// # Errors
     /// The store's; then nothing may be acknowledged.
     pub fn persist(&self) -> Result<()> {
-        Ok(self.db.persist(PersistMode::SyncAll)?)
+        self.store.persist()
+    }
+
+    fn all(&self, table: Table) -> Pairs<'_> {
+        self.store.range(table, (Bound::Unbounded, Bound::Unbounded))
     }
 
     /// The object.
@@ -220,13 +214,13 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn object(&self, file: FileId) -> Result<Option<Object>> {
-        self.objects.get(file.0)?.map(|v| decode(&v, "objects")).transpose()
+        self.store.get(Table::Objects, &file.0)?.map(|v| decode(&v, "objects")).transpose()
     }
 
     /// All objects.
     pub fn objects(&self) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
-        self.objects.iter().map(|guard| {
-            let (key, value) = guard.into_inner()?;
+        self.all(Table::Objects).map(|pair| {
+            let (key, value) = pair?;
             Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
         })
     }
@@ -236,13 +230,13 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn local(&self, file: FileId) -> Result<Option<Local>> {
-        self.local.get(file.0)?.map(|v| decode(&v, "local")).transpose()
+        self.store.get(Table::Local, &file.0)?.map(|v| decode(&v, "local")).transpose()
     }
 
     /// What is here of all objects.
     pub fn locals(&self) -> impl Iterator<Item = Result<(FileId, Local)>> + '_ {
-        self.local.iter().map(|guard| {
-            let (key, value) = guard.into_inner()?;
+        self.all(Table::Local).map(|pair| {
+            let (key, value) = pair?;
             Ok((file_id(&key, "local")?, decode(&value, "local")?))
         })
     }
@@ -252,7 +246,7 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn shown(&self, place: &Place) -> Result<Option<Shown>> {
-        self.shown.get(place_key(place))?.map(|v| decode(&v, "shown")).transpose()
+        self.store.get(Table::Shown, &place_key(place))?.map(|v| decode(&v, "shown")).transpose()
     }
 
     /// What is in `data/` in this directory, by name.
@@ -260,10 +254,10 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn shown_in(&self, parent: FileId) -> Result<Vec<(Vec<u8>, Shown)>> {
-        self.shown
-            .prefix(parent.0)
-            .map(|guard| {
-                let (key, value) = guard.into_inner()?;
+        self.store
+            .prefix(Table::Shown, &parent.0)
+            .map(|pair| {
+                let (key, value) = pair?;
                 Ok((key.get(16..).unwrap_or_default().to_vec(), decode(&value, "shown")?))
             })
             .collect()
@@ -271,7 +265,7 @@ impl Index {
 
     /// Whether anything is in `data/` in this directory.
     pub fn has_children(&self, parent: FileId) -> bool {
-        self.shown.prefix(parent.0).next().is_some()
+        self.store.prefix(Table::Shown, &parent.0).next().is_some()
     }
 
     /// The live links that want this place.
@@ -281,10 +275,10 @@ impl Index {
     pub fn wanted_at(&self, place: &Place) -> Result<Vec<(LinkId, FileId)>> {
         let mut prefix = place_key(place);
         prefix.push(0);
-        self.wants
-            .prefix(&prefix)
-            .map(|guard| {
-                let (key, value) = guard.into_inner()?;
+        self.store
+            .prefix(Table::Wants, &prefix)
+            .map(|pair| {
+                let (key, value) = pair?;
                 let link = key
                     .get(prefix.len()..)
                     .and_then(|b| b.try_into().ok())
@@ -299,19 +293,21 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn wanted_in(&self, parent: FileId) -> Result<Vec<FileId>> {
-        self.wants.prefix(parent.0).map(|guard| file_id(&guard.value()?, "wants")).collect()
+        self.store.prefix(Table::Wants, &parent.0).map(|pair| file_id(&pair?.1, "wants")).collect()
     }
 
     /// Whether anything wants to be in this directory.
     pub fn is_wanted(&self, parent: FileId) -> bool {
-        self.wants.prefix(parent.0).next().is_some()
+        self.store.prefix(Table::Wants, &parent.0).next().is_some()
     }
 
     /// Entries of one origin after `seq`, in order.
     pub fn entries_after(&self, origin: Incarnation, seq: u64) -> impl Iterator<Item = Result<Entry>> + '_ {
-        self.journal
-            .range(journal_key(origin, seq.saturating_add(1))..=journal_key(origin, u64::MAX))
-            .map(|guard| decode(&guard.value()?, "journal"))
+        let first = journal_key(origin, seq.saturating_add(1));
+        let last = journal_key(origin, u64::MAX);
+        self.store
+            .range(Table::Journal, (Bound::Included(&first), Bound::Included(&last)))
+            .map(|pair| decode(&pair?.1, "journal"))
     }
 
     /// The last sequence of each origin, and the latest time of them all.
@@ -322,8 +318,10 @@ impl Index {
         let (mut heads, mut latest) = (Heads::new(), 0);
         let mut upper = vec![0xff; 17];
         // Jumps from origin to origin, from the last one down.
-        while let Some(guard) = self.journal.range(..upper.clone()).next_back() {
-            let entry: Entry = decode(&guard.value()?, "journal")?;
+        while let Some(pair) =
+            self.store.range(Table::Journal, (Bound::Unbounded, Bound::Excluded(&upper))).next_back()
+        {
+            let entry: Entry = decode(&pair?.1, "journal")?;
             heads.insert(entry.origin, entry.seq);
             latest = latest.max(entry.time);
             upper = journal_key(entry.origin, 0).to_vec();
@@ -336,7 +334,7 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn todo(&self) -> Result<Vec<FileId>> {
-        self.todo.iter().map(|guard| file_id(&guard.key()?, "todo")).collect()
+        self.all(Table::Todo).map(|pair| file_id(&pair?.0, "todo")).collect()
     }
 
     /// A single value.
@@ -344,59 +342,48 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.meta.get(key)?.map(|v| v.to_vec()))
+        Ok(self.store.get(Table::Meta, key.as_bytes())?.map(|v| v.to_vec()))
     }
 }
 
 impl Batch {
+    fn set(&mut self, table: Table, key: impl Into<Bytes>, value: Option<impl Into<Bytes>>) {
+        self.changes.push(Set { table, key: key.into(), value: value.map(Into::into) });
+    }
+
     /// Sets an object.
     pub fn object(&mut self, file: FileId, object: &Object) {
-        self.batch.insert(&self.index.objects, file.0, encode(object));
+        self.set(Table::Objects, file.0, Some(encode(object)));
     }
 
     /// Sets or removes what is here of an object.
     pub fn local(&mut self, file: FileId, local: Option<&Local>) {
-        match local {
-            Some(local) => self.batch.insert(&self.index.local, file.0, encode(local)),
-            None => self.batch.remove(&self.index.local, file.0),
-        }
+        self.set(Table::Local, file.0, local.map(encode));
     }
 
     /// A link comes to want a place, or ceases to.
     pub fn want(&mut self, place: &Place, link: LinkId, file: Option<FileId>) {
-        let key = want_key(place, link);
-        match file {
-            Some(file) => self.batch.insert(&self.index.wants, key, file.0),
-            None => self.batch.remove(&self.index.wants, key),
-        }
+        self.set(Table::Wants, want_key(place, link), file.map(|f| f.0));
     }
 
     /// Something comes to be in `data/`, or ceases to.
     pub fn show(&mut self, place: &Place, shown: Option<Shown>) {
-        let key = place_key(place);
-        match shown {
-            Some(shown) => self.batch.insert(&self.index.shown, key, encode(&shown)),
-            None => self.batch.remove(&self.index.shown, key),
-        }
+        self.set(Table::Shown, place_key(place), shown.as_ref().map(encode));
     }
 
     /// Adds an entry to its origin's journal.
     pub fn entry(&mut self, entry: &Entry) {
-        self.batch.insert(&self.index.journal, journal_key(entry.origin, entry.seq), encode(entry));
+        self.set(Table::Journal, journal_key(entry.origin, entry.seq), Some(encode(entry)));
     }
 
     /// An object's place is to be brought about, or has been.
     pub fn todo(&mut self, file: FileId, open: bool) {
-        if open {
-            self.batch.insert(&self.index.todo, file.0, []);
-        } else {
-            self.batch.remove(&self.index.todo, file.0);
-        }
+        self.set(Table::Todo, file.0, open.then_some([]));
     }
 
     /// Sets a single value.
     pub fn meta(&mut self, key: &str, value: &[u8]) {
-        self.batch.insert(&self.index.meta, key, value);
+        self.set(Table::Meta, key, Some(value));
     }
 
     /// Makes the changes true: all of them, or after a crash none.
@@ -404,7 +391,7 @@ impl Batch {
     /// # Errors
     /// The store's.
     pub fn commit(self) -> Result<()> {
-        Ok(self.batch.commit()?)
+        self.store.commit(self.changes)
     }
 }
 

@@ -32,8 +32,8 @@ use wire::Heads;
 /// Bytes of one version of a file, ready to be sent.
 #[derive(Debug)]
 pub struct Source {
-    /// Open for reading, from the start of the file.
-    pub file: std::fs::File,
+    /// Open for reading.
+    pub file: crate::brick::disk::File,
     /// How many bytes to send.
     pub size: u64,
     /// The version that they are: the one asked for or one that includes it.

@@ -2,8 +2,7 @@
 //! most [`QUEUE`] chunks ahead of what the network takes. A peer that takes
 //! nothing for [`STALL`] is given up.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use nearbrick_core::FileId;
 use nearbrick_core::heal::Reason;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+
+use crate::brick::disk::{FileAccess, Reader};
 
 use super::wire::{FetchItem, ReadRequest};
 use super::{Served, frame};
@@ -69,15 +70,17 @@ impl Outlet {
         self.flush_if_full()
     }
 
-    /// Sends `size` bytes of `from`, and their end if `still` says that they did not
+    /// Sends `size` bytes of `from` after `at`, and their end if `still` says that they did not
     /// change on the way. What the disk refuses is said to the peer.
     fn bytes(
         &mut self,
         file: FileId,
-        mut from: &File,
+        from: &dyn FileAccess,
+        at: u64,
         size: u64,
         still: impl FnOnce() -> bool,
     ) -> Result<(), Gone> {
+        let mut from = Reader::new(from, at);
         let mut hash = blake3::Hasher::new();
         let mut left = size;
         while left > 0 {
@@ -109,24 +112,25 @@ impl Outlet {
         match volume.source(item.file, &item.version) {
             Ok(source) => {
                 frame::put_begin(&mut self.buffer, item.file, &source.version, source.size);
-                self.bytes(item.file, &source.file, source.size, || volume.still(item.file, &source.version))
+                self.bytes(item.file, &*source.file, 0, source.size, || {
+                    volume.still(item.file, &source.version)
+                })
             }
             Err(reason) => self.failed(item.file, reason),
         }
     }
 
     fn range(&mut self, volume: &dyn Served, wanted: &ReadRequest) -> Result<(), Gone> {
-        let mut source = match volume.source(wanted.file, &wanted.version) {
+        let source = match volume.source(wanted.file, &wanted.version) {
             Ok(source) if source.version == wanted.version => source,
             Ok(_) => return self.failed(wanted.file, Reason::SourceChanged),
             Err(reason) => return self.failed(wanted.file, reason),
         };
         let len = source.size.saturating_sub(wanted.offset).min(u64::from(wanted.len));
-        if let Err(error) = source.file.seek(SeekFrom::Start(wanted.offset)) {
-            return self.failed(wanted.file, reason_of(&error));
-        }
         frame::put_begin(&mut self.buffer, wanted.file, &source.version, len);
-        self.bytes(wanted.file, &source.file, len, || volume.still(wanted.file, &source.version))
+        self.bytes(wanted.file, &*source.file, wanted.offset, len, || {
+            volume.still(wanted.file, &source.version)
+        })
     }
 
     /// Streams whole files. Blocks; ends when all are sent or the peer is gone.
@@ -149,7 +153,7 @@ impl Outlet {
     }
 }
 
-fn read_full(from: &mut &File, space: &mut [u8]) -> io::Result<usize> {
+fn read_full(from: &mut Reader<'_>, space: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < space.len() {
         match from.read(&mut space[got..]) {

@@ -1,23 +1,22 @@
 //! Attributes: owner, mode, times, size, extended ones; and of the file system.
 
-use std::sync::Arc;
-
 use nearbrick_core::op::{MAX_XATTR, USER_XATTR as USER};
 use nearbrick_core::{Attr, FileId, Kind, Op};
-use rustix::fs::{Gid, Mode, OFlags, StatVfs, Timestamps, Uid, XattrFlags};
+use rustix::fs::{OFlags, StatVfs, XattrFlags};
 use rustix::io::Errno;
 
 use super::Volume;
 use super::change::Change;
-use super::core::{At, Core, Dir, stat_from};
+use super::core::{At, Core, stat_from};
 use super::files::Handle;
 use super::types::{FsResult, HandleId, NodeId, SetAttr, Stat};
 use crate::brick::access;
+use crate::brick::disk::File;
 use crate::index::Overlay;
 
 impl Volume {
     /// The brick file of a node without a name.
-    fn orphan(&self, core: &Core, node: NodeId, handle: Option<HandleId>) -> FsResult<Arc<std::fs::File>> {
+    fn orphan(&self, core: &Core, node: NodeId, handle: Option<HandleId>) -> FsResult<File> {
         if let Some(open) = handle.and_then(|h| self.handles.get(h).ok())
             && let Handle::File(open) = &*open
         {
@@ -39,7 +38,7 @@ impl Volume {
         let core = &mut *self.lock();
         if Self::is_orphan(core, node) {
             let file = self.orphan(core, node, handle)?;
-            let mut stat = stat_from(node, &rustix::fs::fstat(&file)?);
+            let mut stat = stat_from(node, &file.stat()?);
             if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.as_ref()) {
                 stat.size = stub.size();
             }
@@ -50,7 +49,7 @@ impl Volume {
         self.stat_of(core, file, &local)
     }
 
-    fn where_is(&self, core: &mut Core, file: FileId) -> FsResult<At<'_>> {
+    fn where_is(&self, core: &mut Core, file: FileId) -> FsResult<At> {
         if file == FileId::ROOT {
             return Ok(At { dir: self.dir(core, file)?, name: b".".to_vec() });
         }
@@ -70,7 +69,7 @@ impl Volume {
         if Self::is_orphan(core, node) {
             let file = self.orphan(core, node, handle)?;
             Self::set_orphan(&file, set)?;
-            return Ok(stat_from(node, &rustix::fs::fstat(&file)?));
+            return Ok(stat_from(node, &file.stat()?));
         }
         let file = self.file_of(core, node)?;
         let said = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some();
@@ -126,19 +125,15 @@ impl Volume {
         Ok(stat)
     }
 
-    fn set_orphan(file: &std::fs::File, set: &SetAttr) -> FsResult<()> {
+    fn set_orphan(file: &File, set: &SetAttr) -> FsResult<()> {
         if set.uid.is_some() || set.gid.is_some() {
-            rustix::fs::fchown(file, set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw))?;
+            file.chown(set.uid, set.gid)?;
         }
         if let Some(mode) = set.mode {
-            rustix::fs::fchmod(file, Mode::from_bits_retain(mode))?;
+            file.chmod(mode)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
-            let times = Timestamps {
-                last_access: access::timespec(set.atime),
-                last_modification: access::timespec(set.mtime),
-            };
-            rustix::fs::futimens(file, &times)?;
+            file.utimens(&access::timestamps(set.atime, set.mtime))?;
         }
         Ok(())
     }
@@ -150,7 +145,7 @@ impl Volume {
             && let Handle::File(open) = &*open
             && open.writes
         {
-            rustix::fs::ftruncate(&open.io, size)?;
+            open.io.truncate(size)?;
             return Ok(());
         }
         {
@@ -158,7 +153,7 @@ impl Volume {
             if Self::is_orphan(core, node) {
                 let file = self.orphan(core, node, handle)?;
                 let again = access::reopen(&file, OFlags::RDWR)?;
-                return rustix::fs::ftruncate(&again, size);
+                return again.truncate(size);
             }
         }
         // Opening for writing does all that a first write needs.
@@ -166,7 +161,7 @@ impl Volume {
         let opened = self.open_file(node, flags)?;
         let open = self.handles.get(opened.handle)?;
         let done = match &*open {
-            Handle::File(open) => rustix::fs::ftruncate(&open.io, size),
+            Handle::File(open) => open.io.truncate(size),
             Handle::Dir { .. } => Err(Errno::ISDIR),
         };
         self.release(opened.handle);
@@ -178,12 +173,10 @@ impl Volume {
     /// # Errors
     /// `NOENT`, `INVAL`; what the disk says.
     pub fn readlink(&self, node: NodeId) -> FsResult<Vec<u8>> {
-        use std::os::unix::ffi::OsStrExt;
         let core = &mut *self.lock();
         let file = self.file_of(core, node)?;
         let at = self.where_is(core, file)?;
-        let target = rustix::fs::readlinkat(&at.dir, std::ffi::OsStr::from_bytes(&at.name), Vec::new())?;
-        Ok(target.into_bytes())
+        access::readlink(&at.dir, &at.name)
     }
 
     /// An extended attribute. Only `user.` ones exist.
@@ -246,7 +239,7 @@ impl Volume {
         node: NodeId,
         name: &[u8],
         value: Option<&[u8]>,
-        on_disk: impl FnOnce(&At<'_>) -> FsResult<()>,
+        on_disk: impl FnOnce(&At) -> FsResult<()>,
     ) -> FsResult<()> {
         let core = &mut *self.lock();
         let file = self.file_of(core, node)?;
@@ -266,6 +259,6 @@ impl Volume {
     /// # Errors
     /// What the disk says.
     pub fn statfs(&self) -> FsResult<StatVfs> {
-        rustix::fs::fstatvfs(Dir::Own(std::os::fd::AsFd::as_fd(&self.brick.data)))
+        self.brick.data.stat_fs()
     }
 }

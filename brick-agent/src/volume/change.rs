@@ -248,7 +248,7 @@ impl<'a> Change<'a> {
 }
 
 /// What a file looks like.
-pub fn print_of(stat: &rustix::fs::Stat) -> Print {
+pub fn print_of(stat: &crate::brick::disk::Stat) -> Print {
     let nsec = |n: u64| u32::try_from(n).unwrap_or(0);
     Print {
         ino: stat.st_ino,

@@ -5,12 +5,6 @@
 //! bytes comes to be. The file's id follows from the version, so that a repetition finds it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 
 use nearbrick_core::conflict::{kept_as, tag_of, to_keep};
 use nearbrick_core::name::conflict_name;
@@ -20,11 +14,12 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, errno, print_of};
-use super::core::{At, Core, Dir};
+use super::core::{At, Core};
 use super::making::d_type;
 use super::place::{set_owner_and_mode, set_xattrs};
 use super::types::FsResult;
 use crate::brick::access;
+use crate::brick::disk::{self, File, FileAccess, Reader};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Print, Shown};
 
@@ -56,8 +51,8 @@ impl Volume {
         let kept = self
             .stage(&staged)
             .and_then(|to| {
-                copy(&loser.data, &to, loser.print.size)?;
-                rustix::fs::fsync(&to)?;
+                copy(&*loser.data, &*to, loser.print.size)?;
+                to.sync()?;
                 Ok(to)
             })
             .and_then(|to| self.show_kept(file, &loser, &staged, &to));
@@ -85,7 +80,7 @@ impl Volume {
         let data = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
         let hash = object.hash.as_ref().filter(|(v, _)| *v == winner.version).map(|(_, hash)| *hash);
         Ok(Some(Loser {
-            print: print_of(&rustix::fs::fstat(&data)?),
+            print: print_of(&data.stat()?),
             version: version.clone(),
             winner: winner.clone(),
             hash_of_winner: hash,
@@ -98,7 +93,7 @@ impl Volume {
     fn same_as_winner(&self, file: FileId, loser: &Loser) -> FsResult<Option<[u8; 32]>> {
         let mut hasher = blake3::Hasher::new();
         if let Some(known) = loser.hash_of_winner {
-            hasher.update_reader(&loser.data).map_err(|e| errno(&e))?;
+            hasher.update_reader(Reader::new(&*loser.data, 0)).map_err(|e| errno(&e))?;
             let hash = *hasher.finalize().as_bytes();
             return Ok((hash == known).then_some(hash));
         }
@@ -108,8 +103,10 @@ impl Volume {
         while at < loser.print.size {
             let len = usize::try_from(loser.print.size - at).unwrap_or(BLOCK).min(BLOCK);
             let theirs = remote.read(file, &loser.winner.version, at, len, &loser.holders_of_winner);
-            block.resize(len, 0);
-            loser.data.read_exact_at(&mut block, at).map_err(|e| errno(&e))?;
+            super::files::read_at(&*loser.data, at, len, &mut block)?;
+            if block.len() != len {
+                return Err(Errno::IO);
+            }
             match theirs {
                 Ok(theirs) if theirs == block => hasher.update(&block),
                 _ => return Ok(None),
@@ -130,20 +127,20 @@ impl Volume {
 
     /// The bytes here are the winner's already.
     fn settle_for_winner(&self, file: FileId, loser: &Loser, hash: [u8; 32]) -> FsResult<()> {
-        rustix::fs::fsync(&loser.data)?;
+        loser.data.sync()?;
         let core = &mut *self.lock();
         if self.still(core, file, loser)?.is_none() {
             self.settler.soon(file);
             return Ok(());
         }
         let version = loser.winner.version.clone();
-        access::set_file_mark(&loser.data, &Mark::new(file, Some(version.clone())))?;
+        access::set_file_mark(&*loser.data, &Mark::new(file, Some(version.clone())))?;
         let mut change = Change::new(self, core);
         change.emit(file, Op::Resolve { loser: loser.version.version.clone(), kept: None })?;
         change.emit(file, Op::Have { brick: self.me, version: version.clone(), hash })?;
         let local = change.local_mut(file)?;
         local.have = Some(version);
-        local.print = Some(print_of(&rustix::fs::fstat(&loser.data)?));
+        local.print = Some(print_of(&loser.data.stat()?));
         change.commit()?;
         self.bring_about(core, vec![file]);
         tracing::info!(%file, "two versions that did not know of each other are the same");
@@ -169,7 +166,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         let mut shown = None;
         if let Some(place) = name {
-            let raw = rustix::fs::fstat(data)?;
+            let raw = data.stat()?;
             let attr = Attr {
                 mode: raw.st_mode & 0o7777,
                 uid: raw.st_uid,
@@ -229,10 +226,10 @@ impl Volume {
         staged: &str,
         data: &File,
     ) -> FsResult<Place> {
-        let staged = At { dir: Dir::Own(self.brick.staging.as_fd()), name: staged.as_bytes().to_vec() };
+        let staged = At { dir: self.brick.staging.clone(), name: staged.as_bytes().to_vec() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
         set_xattrs(&staged, object)?;
-        access::set_file_mark(data, &Mark::new(kept, Some(loser.version.version.clone())))?;
+        access::set_file_mark(&**data, &Mark::new(kept, Some(loser.version.version.clone())))?;
         let (sec, nsec) = loser.print.mtime;
         let mtime = super::types::SetTime::At(access::time(sec, nsec));
         access::utimens(&staged.dir, &staged.name, None, Some(mtime))?;
@@ -247,9 +244,8 @@ impl Volume {
                 continue;
             }
             let at = self.at_place(core, &place)?;
-            let (from, to) = (OsStr::from_bytes(&staged.name), OsStr::from_bytes(&at.name));
             // Never over a file, also not over one that came past the mount.
-            match rustix::fs::renameat_with(&staged.dir, from, &at.dir, to, RenameFlags::NOREPLACE) {
+            match access::rename(&staged.dir, &staged.name, &at.dir, &at.name, RenameFlags::NOREPLACE) {
                 Ok(()) => return Ok(place),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
@@ -260,24 +256,30 @@ impl Volume {
 }
 
 /// Copies a file of `size` bytes with its holes; where the file system can, without copying.
-fn copy(from: &File, to: &File, size: u64) -> FsResult<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+fn copy(from: &dyn FileAccess, to: &dyn FileAccess, size: u64) -> FsResult<()> {
+    if to.clone_from(from).is_ok() {
         return Ok(());
     }
-    rustix::fs::ftruncate(to, size)?;
+    to.truncate(size)?;
+    let mut block = Vec::new();
     let mut at = 0;
     while at < size {
-        let start = match rustix::fs::seek(from, rustix::fs::SeekFrom::Data(at)) {
+        let start = match from.seek_data(at) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error),
         };
-        let end = rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(start))?.min(size);
-        let (mut from, mut to) = (from, to);
-        let failed = |e: std::io::Error| errno(&e);
-        from.seek(SeekFrom::Start(start)).map_err(failed)?;
-        to.seek(SeekFrom::Start(start)).map_err(failed)?;
-        std::io::copy(&mut std::io::Read::take(from, end.saturating_sub(start)), &mut to).map_err(failed)?;
+        let end = from.seek_hole(start)?.min(size);
+        at = start;
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
+            super::files::read_at(from, at, len, &mut block)?;
+            if block.is_empty() {
+                break;
+            }
+            disk::write_all_at(to, &block, at)?;
+            at += block.len() as u64;
+        }
         at = end.max(start + 1);
     }
     Ok(())
@@ -286,20 +288,34 @@ fn copy(from: &File, to: &File, size: u64) -> FsResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     #[test]
     fn t17_a_copy_keeps_holes() {
         let dir = tempfile::tempdir().unwrap();
-        let from =
-            File::options().read(true).write(true).create_new(true).open(dir.path().join("a")).unwrap();
+        let from = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dir.path().join("a"))
+            .unwrap();
         from.set_len(16 << 20).unwrap();
         from.write_all_at(b"middle", 5 << 20).unwrap();
-        let to = File::options().read(true).write(true).create_new(true).open(dir.path().join("b")).unwrap();
-        copy(&from, &to, 16 << 20).unwrap();
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        super::super::files::read_at(&from, 0, 16 << 20, &mut a).unwrap();
-        super::super::files::read_at(&to, 0, 16 << 20, &mut b).unwrap();
+        let to = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dir.path().join("b"))
+            .unwrap();
+        let on_disk = |file: &std::fs::File| crate::brick::machine::file(file.try_clone().unwrap());
+        let (a, b) = (on_disk(&from), on_disk(&to));
+        copy(&*a, &*b, 16 << 20).unwrap();
+        let whole = |file: &dyn FileAccess| {
+            let mut bytes = Vec::new();
+            super::super::files::read_at(file, 0, 16 << 20, &mut bytes).unwrap();
+            bytes
+        };
+        let (a, b) = (whole(&*a), whole(&*b));
         assert!(a == b);
         let (from, to) = (from.metadata().unwrap(), to.metadata().unwrap());
         assert_eq!(to.len(), from.len());

@@ -1,14 +1,13 @@
 //! What the volume's lock guards, and the way to objects on the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nearbrick_core::{FileId, Place, stamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::brick::access;
+use crate::brick::disk::{self, Dir};
 use crate::index::{Local, parked_name};
 use crate::peer::wire::Heads;
 
@@ -36,7 +35,7 @@ pub struct Core {
     pub merged: BTreeMap<FileId, BTreeSet<FileId>>,
     /// Directories shown in the root because they would close a cycle.
     pub broken: BTreeSet<FileId>,
-    dirs: HashMap<FileId, Arc<OwnedFd>>,
+    dirs: HashMap<FileId, Dir>,
 }
 
 impl Core {
@@ -46,64 +45,43 @@ impl Core {
     }
 }
 
-/// A descriptor of a directory.
-#[derive(Clone)]
-pub enum Dir<'a> {
-    /// One of the brick's own.
-    Own(BorrowedFd<'a>),
-    /// One of the tree's.
-    Tree(Arc<OwnedFd>),
-}
-
-impl AsFd for Dir<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Dir::Own(fd) => *fd,
-            Dir::Tree(fd) => fd.as_fd(),
-        }
-    }
-}
-
 /// Where an object is on the disk.
-pub struct At<'a> {
+pub struct At {
     /// In this directory.
-    pub dir: Dir<'a>,
+    pub dir: Dir,
     /// Under this name.
     pub name: Vec<u8>,
 }
 
 impl Volume {
-    /// The descriptor of a directory that is on the disk.
+    /// A directory that is on the disk.
     ///
     /// # Errors
     /// `NOENT` if it is not; what the disk says.
-    pub(super) fn dir(&self, core: &mut Core, dir: FileId) -> FsResult<Dir<'_>> {
+    pub(super) fn dir(&self, core: &mut Core, dir: FileId) -> FsResult<Dir> {
         if dir == FileId::ROOT {
-            return Ok(Dir::Own(self.brick.data.as_fd()));
+            return Ok(self.brick.data.clone());
         }
-        if let Some(fd) = core.dirs.get(&dir) {
-            return Ok(Dir::Tree(fd.clone()));
+        if let Some(open) = core.dirs.get(&dir) {
+            return Ok(open.clone());
         }
         let local = self.index.local(dir).map_err(index_failed)?.ok_or(Errno::NOENT)?;
         let at = self.at(core, dir, &local)?;
-        let fd = Arc::new(access::open_dir(&at.dir, &at.name)?);
+        let open = access::open_dir(&at.dir, &at.name)?;
         if core.dirs.len() >= MAX_DIRS {
             core.dirs.clear();
         }
-        core.dirs.insert(dir, fd.clone());
-        Ok(Dir::Tree(fd))
+        core.dirs.insert(dir, open.clone());
+        Ok(open)
     }
 
     /// Where an object is on the disk; of several names any.
     ///
     /// # Errors
     /// `NOENT` if it is not; what the disk says.
-    pub(super) fn at(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<At<'_>> {
+    pub(super) fn at(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<At> {
         if local.parked {
-            return Ok(At {
-                dir: Dir::Own(self.brick.staging.as_fd()),
-                name: parked_name(file).into_bytes(),
-            });
+            return Ok(At { dir: self.brick.staging.clone(), name: parked_name(file).into_bytes() });
         }
         let place = local.place().ok_or(Errno::NOENT)?;
         self.at_place(core, place)
@@ -113,7 +91,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NOENT` if its directory is not there; what the disk says.
-    pub(super) fn at_place(&self, core: &mut Core, place: &Place) -> FsResult<At<'_>> {
+    pub(super) fn at_place(&self, core: &mut Core, place: &Place) -> FsResult<At> {
         Ok(At { dir: self.dir(core, place.parent)?, name: place.name.clone() })
     }
 
@@ -125,7 +103,7 @@ impl Volume {
     /// The attributes of an object with this `local`, as programs see them.
     pub(super) fn stat_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<Stat> {
         if file == FileId::ROOT {
-            return Ok(stat_from(super::nodes::ROOT, &rustix::fs::fstat(&self.brick.data)?));
+            return Ok(stat_from(super::nodes::ROOT, &self.brick.data.stat_self()?));
         }
         let at = self.at(core, file, local)?;
         let raw = access::stat(&at.dir, &at.name)?;
@@ -147,7 +125,7 @@ impl Volume {
 }
 
 /// Attributes from the kernel's. The target of a symlink is left empty.
-pub fn stat_from(node: NodeId, raw: &rustix::fs::Stat) -> Stat {
+pub fn stat_from(node: NodeId, raw: &disk::Stat) -> Stat {
     let kind = match FileType::from_raw_mode(raw.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Dir,

@@ -1,21 +1,20 @@
 //! Open files: reading, writing, and their end.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nearbrick_core::FileId;
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::change::{Change, errno};
+use super::change::Change;
 use super::core::Core;
 use super::listing::Listing;
 use super::stub::Stub;
 use super::types::{FsResult, HandleId, NodeId, Opened};
 use super::{Volume, index_failed};
+use crate::brick::disk::{File, FileAccess};
 
 const SHARDS: u64 = 16;
 
@@ -39,7 +38,7 @@ pub struct OpenFile {
     /// Its object.
     pub file: FileId,
     /// The brick file: open for writing if this is.
-    pub io: Arc<File>,
+    pub io: File,
     /// Whether it may be written through this.
     pub writes: bool,
     /// Where its bytes come from if they are elsewhere.
@@ -86,17 +85,17 @@ impl Handles {
 }
 
 /// Fills `buf` with up to `len` bytes, fewer only at the end of the file.
-pub(super) fn read_at(file: &File, offset: u64, len: usize, buf: &mut Vec<u8>) -> FsResult<()> {
+pub(super) fn read_at(file: &dyn FileAccess, offset: u64, len: usize, buf: &mut Vec<u8>) -> FsResult<()> {
     buf.resize(len, 0);
     let mut done = 0;
     while done < len {
         match file.read_at(&mut buf[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(n) => done += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(Errno::INTR) => {}
             Err(e) => {
                 buf.clear();
-                return Err(errno(&e));
+                return Err(e);
             }
         }
     }
@@ -106,13 +105,7 @@ pub(super) fn read_at(file: &File, offset: u64, len: usize, buf: &mut Vec<u8>) -
 
 impl Volume {
     /// Counts and gives out an open file. Of a node that is open already the brick file is shared.
-    pub(super) fn opened_local(
-        &self,
-        core: &mut Core,
-        node: NodeId,
-        data: Arc<File>,
-        rw: Option<Arc<File>>,
-    ) -> Opened {
+    pub(super) fn opened_local(&self, core: &mut Core, node: NodeId, data: File, rw: Option<File>) -> Opened {
         let backing = core.nodes.next_backing();
         let writes = rw.is_some();
         let (mut file, mut shared) = (FileId::ROOT, (data, backing));
@@ -158,7 +151,7 @@ impl Volume {
             if let Some(stub) = &open.stub {
                 return self.read_stub(open.file, stub, offset, len, buf);
             }
-            read_at(&open.io, offset, len, buf)
+            read_at(&*open.io, offset, len, buf)
         })
     }
 
@@ -176,9 +169,9 @@ impl Volume {
                 match open.io.write_at(&data[done..], offset + done as u64) {
                     Ok(0) => break,
                     Ok(n) => done += n,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(Errno::INTR) => {}
                     Err(_) if done > 0 => break,
-                    Err(e) => return Err(errno(&e)),
+                    Err(e) => return Err(e),
                 }
             }
             Ok(done)
@@ -200,9 +193,9 @@ impl Volume {
     pub fn fsync(&self, handle: HandleId, datasync: bool) -> FsResult<()> {
         self.with_file(handle, |open| {
             if datasync {
-                rustix::fs::fdatasync(&open.io)?
+                open.io.sync_data()?
             } else {
-                rustix::fs::fsync(&open.io)?
+                open.io.sync()?
             }
             self.index.persist().map_err(index_failed)
         })
@@ -218,7 +211,7 @@ impl Volume {
                 return Err(Errno::BADF);
             }
             let mode = FallocateFlags::from_bits_retain(mode.unsigned_abs());
-            rustix::fs::fallocate(&open.io, mode, offset, len)
+            open.io.allocate(mode, offset, len)
         })
     }
 
@@ -239,8 +232,8 @@ impl Volume {
                 };
             }
             match whence {
-                libc::SEEK_HOLE => rustix::fs::seek(&open.io, SeekFrom::Hole(at)),
-                libc::SEEK_DATA => rustix::fs::seek(&open.io, SeekFrom::Data(at)),
+                libc::SEEK_HOLE => open.io.seek_hole(at),
+                libc::SEEK_DATA => open.io.seek_data(at),
                 _ => Err(Errno::INVAL),
             }
         })

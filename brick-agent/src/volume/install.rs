@@ -1,22 +1,18 @@
 //! What a heal brought takes its place, after everything was checked once more under the lock.
 
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-
 use nearbrick_core::heal::{Decision, Local as Held, Reason, decide, may_replace};
 use nearbrick_core::{FileId, Kind, Op, VersionVector};
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, print_of};
-use super::core::{At, Core, Dir};
+use super::core::{At, Core};
 use super::opening::{Standing, standing};
 use super::place::{set_mtime, set_owner_and_mode, set_xattrs};
 use super::types::FsResult;
 use crate::brick::access;
+use crate::brick::disk::{File, Reader};
 use crate::brick::mark::Mark;
 use crate::index::Overlay;
 
@@ -100,8 +96,8 @@ impl Volume {
             (access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?, version)
         };
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&data).map_err(|e| super::change::errno(&e))?;
-        rustix::fs::fsync(&data)?;
+        hasher.update_reader(Reader::new(&*data, 0)).map_err(|e| super::change::errno(&e))?;
+        data.sync()?;
         let core = &mut *self.lock();
         let local = self.local_of(file)?;
         if local.dirty || local.have.as_ref() != Some(&version) {
@@ -119,7 +115,7 @@ impl Volume {
             return Vec::new();
         }
         if let Err(error) = self.brick.sync_all() {
-            let reason = reason_of(super::change::errno(&error));
+            let reason = reason_of(error);
             tracing::warn!(%error, "what a heal brought cannot be made durable");
             return arrived.into_iter().map(|a| (a.file, a.size, Err(reason))).collect();
         }
@@ -128,12 +124,12 @@ impl Volume {
             .map(|a| {
                 let result = self.take_place(&mut self.lock(), a);
                 if result.is_err() {
-                    let _ = rustix::fs::unlinkat(&self.brick.staging, &a.staged, AtFlags::empty());
+                    self.unstage(&a.staged);
                 }
                 (a.file, a.size, result)
             })
             .collect();
-        let said = self.brick.sync_all().map_err(|e| super::change::errno(&e)).and_then(|()| {
+        let said = self.brick.sync_all().and_then(|()| {
             let core = &mut *self.lock();
             let mut change = Change::new(self, core);
             for (a, _) in arrived.iter().zip(&results).filter(|(_, (_, _, r))| r.is_ok()) {
@@ -179,16 +175,16 @@ impl Volume {
         object: &nearbrick_core::Object,
         local: &crate::index::Local,
     ) -> FsResult<()> {
-        let staged = At { dir: Dir::Own(self.brick.staging.as_fd()), name: a.staged.clone().into_bytes() };
+        let staged = At { dir: self.brick.staging.clone(), name: a.staged.clone().into_bytes() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
         set_xattrs(&staged, object)?;
         access::set_mark(&staged.dir, &staged.name, &Mark::new(a.file, Some(a.version.clone())))?;
         if object.head().is_some_and(|h| h.version == a.version) {
             set_mtime(&staged, object)?;
         }
-        let data = Arc::new(access::open(&staged.dir, &staged.name, OFlags::RDONLY, 0)?);
+        let data = access::open(&staged.dir, &staged.name, OFlags::RDONLY, 0)?;
         self.rename_over(core, &staged, local)?;
-        let print = print_of(&rustix::fs::fstat(&data)?);
+        let print = print_of(&data.stat()?);
         let mut change = Change::new(self, core);
         let now = change.local_mut(a.file)?;
         now.have = Some(a.version.clone());
@@ -219,15 +215,20 @@ impl Volume {
         Ok(())
     }
 
+    /// A number for what is staged next.
+    pub(crate) fn count_staged(&self) -> u64 {
+        self.staged.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// A file in `staging/` for what comes, new.
-    pub(crate) fn stage(&self, name: &str) -> FsResult<std::fs::File> {
-        let _ = rustix::fs::unlinkat(&self.brick.staging, name, AtFlags::empty());
+    pub(crate) fn stage(&self, name: &str) -> FsResult<File> {
+        self.unstage(name);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        access::open(&self.brick.staging, OsStr::new(name).as_bytes(), flags, 0o600)
+        access::open(&self.brick.staging, name.as_bytes(), flags, 0o600)
     }
 
     /// Gives up what was staged.
     pub(crate) fn unstage(&self, name: &str) {
-        let _ = rustix::fs::unlinkat(&self.brick.staging, name, AtFlags::empty());
+        let _ = access::unlink(&self.brick.staging, name.as_bytes());
     }
 }

@@ -106,15 +106,9 @@ impl Volume {
         let dir = {
             let core = &mut *self.lock();
             let file = self.file_of(core, node)?;
-            match self.dir(core, file)? {
-                super::core::Dir::Own(_) => None,
-                super::core::Dir::Tree(fd) => Some(fd),
-            }
+            self.dir(core, file)?
         };
-        match dir {
-            None => rustix::fs::fsync(&self.brick.data)?,
-            Some(fd) => rustix::fs::fsync(&fd)?,
-        }
+        dir.sync()?;
         self.index.persist().map_err(index_failed)
     }
 }

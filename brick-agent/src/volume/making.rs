@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::change::Change;
@@ -15,6 +13,7 @@ use super::core::Core;
 use super::types::{Caller, FsResult, NodeId, Opened, Stat};
 use super::{Volume, read};
 use crate::brick::access;
+use crate::brick::disk::{Dir, File};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Shown};
 
@@ -57,28 +56,21 @@ impl Volume {
     }
 
     /// Makes the object on the disk; owner, mode and mark are set by [`Volume::finish`].
-    pub(super) fn make_on_disk(
-        dir: impl std::os::fd::AsFd,
-        given: &[u8],
-        kind: &Kind,
-    ) -> FsResult<Option<File>> {
-        let path = OsStr::from_bytes(given);
+    pub(super) fn make_on_disk(dir: &Dir, given: &[u8], kind: &Kind) -> FsResult<Option<File>> {
         match kind {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
                 return Ok(Some(access::open(dir, given, flags, 0o600)?));
             }
-            Kind::Dir => rustix::fs::mkdirat(dir, path, Mode::from_bits_retain(0o700))?,
-            Kind::Symlink(target) => rustix::fs::symlinkat(OsStr::from_bytes(target), dir, path)?,
-            Kind::Special { format, rdev } => {
-                rustix::fs::mknodat(dir, path, FileType::from_raw_mode(*format), Mode::empty(), *rdev)?;
-            }
+            Kind::Dir => dir.mkdir(given, 0o700)?,
+            Kind::Symlink(target) => dir.symlink(target, given)?,
+            Kind::Special { format, rdev } => dir.mknod(given, *format, *rdev)?,
         }
         Ok(None)
     }
 
     fn finish(
-        dir: &impl std::os::fd::AsFd,
+        dir: &Dir,
         given: &[u8],
         file: FileId,
         kind: &Kind,
@@ -88,10 +80,9 @@ impl Volume {
         let mark = Mark::new(file, None);
         match open {
             Some(open) => {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(attr.uid), rustix::fs::Gid::from_raw(attr.gid));
-                rustix::fs::fchown(open, Some(uid), Some(gid))?;
-                rustix::fs::fchmod(open, Mode::from_bits_retain(attr.mode))?;
-                access::set_file_mark(open, &mark)
+                open.chown(Some(attr.uid), Some(attr.gid))?;
+                open.chmod(attr.mode)?;
+                access::set_file_mark(&**open, &mark)
             }
             None => {
                 access::chown(dir, given, Some(attr.uid), Some(attr.gid))?;
@@ -121,7 +112,7 @@ impl Volume {
         }
         let replicas = if kind.is_file() { self.placed_at(parent, given)? } else { Vec::new() };
         let dir = self.dir(core, parent)?;
-        let of_parent = rustix::fs::fstat(&dir)?;
+        let of_parent = dir.stat_self()?;
         let (mut gid, mut mode) = (caller.gid, mode & 0o7777);
         if of_parent.st_mode & libc::S_ISGID != 0 {
             gid = of_parent.st_gid;
@@ -132,7 +123,7 @@ impl Volume {
         if matches!(kind, Kind::Symlink(_)) {
             mode = 0o777;
         }
-        let file = FileId(rand::random());
+        let file = self.new_id();
         let open = Self::make_on_disk(&dir, given, &kind)?;
         let made = (|| {
             let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
@@ -161,15 +152,10 @@ impl Volume {
         match made {
             Ok(stat) => Ok((file, stat, open)),
             Err(error) => {
-                let flags = if open.is_none()
-                    && rustix::fs::unlinkat(&dir, OsStr::from_bytes(given), AtFlags::empty())
-                        == Err(Errno::ISDIR)
-                {
-                    AtFlags::REMOVEDIR
-                } else {
-                    AtFlags::empty()
+                let _ = match access::unlink(&dir, given) {
+                    Err(Errno::ISDIR) => access::rmdir(&dir, given),
+                    removed => removed,
                 };
-                let _ = rustix::fs::unlinkat(&dir, OsStr::from_bytes(given), flags);
                 Err(error)
             }
         }
@@ -249,10 +235,10 @@ impl Volume {
     ) -> FsResult<(Stat, Opened)> {
         let core = &mut *self.lock();
         let (file, stat, open) = self.make(core, caller, parent, given, Kind::File, mode)?;
-        let open = Arc::new(open.ok_or(Errno::IO)?);
+        let open = open.ok_or(Errno::IO)?;
         let writer = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let dir = self.file_of(core, parent).and_then(|p| self.dir(core, p))?;
-        let data = Arc::new(access::open(&dir, given, OFlags::RDONLY, 0)?);
+        let data = access::open(&dir, given, OFlags::RDONLY, 0)?;
         if !writer {
             self.settler.soon(file);
         }
@@ -280,8 +266,7 @@ impl Volume {
         }
         let from = self.at(core, file, &local)?;
         let to = self.at_place(core, &place)?;
-        let path = OsStr::from_bytes(given);
-        rustix::fs::linkat(&from.dir, OsStr::from_bytes(&from.name), &to.dir, path, AtFlags::empty())?;
+        access::link(&from.dir, &from.name, &to.dir, given)?;
         let done = (|| {
             let mut change = Change::new(self, core);
             self.revive(&mut change, parent)?;
@@ -292,7 +277,7 @@ impl Volume {
             change.commit()
         })();
         if let Err(error) = done {
-            let _ = rustix::fs::unlinkat(&to.dir, path, AtFlags::empty());
+            let _ = access::unlink(&to.dir, given);
             return Err(error);
         }
         let local = self.local_of(file)?;

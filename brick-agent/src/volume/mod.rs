@@ -9,6 +9,7 @@
 //! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
 //! * `conflict`: the loser of a conflict is kept beside the winner.
 //! * `install`: what a heal brought takes its place; `served`: what peers ask for.
+//! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `recover`: what is found at the start; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
@@ -35,16 +36,17 @@ mod served;
 mod settle;
 mod status;
 mod stub;
+mod surroundings;
 mod tally;
 pub mod types;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Incarnation};
+use nearbrick_core::{BrickId, FileId, Incarnation};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
@@ -61,36 +63,7 @@ use types::Invalidate;
 pub use absorb::AbsorbError;
 pub(crate) use install::{Arrived, Planned, reason_of};
 pub use status::{Count, VolumeStatus};
-
-/// Where the time comes from.
-pub trait WallClock: Send + Sync + 'static {
-    /// Milliseconds since 1970.
-    fn now_ms(&self) -> u64;
-}
-
-/// The machine's clock.
-#[derive(Debug, Default)]
-pub struct MachineClock;
-
-impl WallClock for MachineClock {
-    fn now_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// What a volume takes from its surroundings.
-#[derive(Clone)]
-pub struct VolumeOptions {
-    /// For stamps.
-    pub clock: Arc<dyn WallClock>,
-}
-
-impl Default for VolumeOptions {
-    fn default() -> Self {
-        VolumeOptions { clock: Arc::new(MachineClock) }
-    }
-}
+pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
 
 /// Why a volume cannot be opened: one clear line.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +128,7 @@ pub struct Volume {
     brick: Brick,
     index: Index,
     clock: Arc<dyn WallClock>,
+    entropy: Arc<dyn Entropy>,
     configured: RwLock<Arc<Configured>>,
     core: Mutex<Core>,
     handles: Handles,
@@ -170,6 +144,8 @@ pub struct Volume {
     stale_reads: AtomicU64,
     last_error: Mutex<Option<(Reason, String, SystemTime)>>,
     closed: AtomicBool,
+    /// Counts what was staged since the start.
+    staged: AtomicU64,
 }
 
 impl std::fmt::Debug for Volume {
@@ -226,6 +202,13 @@ impl Volume {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A new identity.
+    fn new_id(&self) -> FileId {
+        let mut id = [0; 16];
+        self.entropy.fill(&mut id);
+        FileId(id)
+    }
+
     fn tick(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
@@ -233,7 +216,7 @@ impl Volume {
     /// Keeps what went wrong for the status.
     pub(crate) fn note_error(&self, reason: Reason, message: String) {
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((reason, message, SystemTime::now()));
+        *last = Some((reason, message, surroundings::wall_time(&*self.clock)));
         drop(last);
         self.tick();
     }

@@ -1,17 +1,16 @@
 //! Names that go, and names that move.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 
 use nearbrick_core::{FileId, LinkId, Op, Place, VersionVector};
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, Done};
 use super::core::Core;
 use super::types::{FsResult, NodeId};
+use crate::brick::access;
 use crate::index::Shown;
 
 impl Volume {
@@ -35,17 +34,16 @@ impl Volume {
             return Err(Errno::ISDIR);
         }
         let at = self.at_place(core, &place)?;
-        let path = OsStr::from_bytes(&at.name);
         let last = self.local_of(shown.file)?.placed.len() <= 1;
         if !last {
-            rustix::fs::unlinkat(&at.dir, path, AtFlags::empty())?;
+            access::unlink(&at.dir, &at.name)?;
         }
         let mut change = Change::new(self, core);
         self.forget_name(&mut change, &place, shown)?;
         let done = change.commit()?;
         if last {
             // Said first, so that after a crash in between it is not taken for a new file.
-            match rustix::fs::unlinkat(&at.dir, path, AtFlags::empty()) {
+            match access::unlink(&at.dir, &at.name) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => tracing::error!(%error, "a removed file stays in data/: remove it by hand"),
             }
@@ -133,7 +131,7 @@ impl Volume {
             return Err(Errno::NOTEMPTY);
         }
         let at = self.at_place(core, &place)?;
-        rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::REMOVEDIR)?;
+        access::rmdir(&at.dir, &at.name)?;
         let mut change = Change::new(self, core);
         self.forget_dir_name(&mut change, &place, shown)?;
         let done = change.commit()?;
@@ -188,10 +186,9 @@ impl Volume {
             }
         }
         let (a, b) = (self.at_place(core, &from)?, self.at_place(core, &to)?);
-        let (a_name, b_name) = (OsStr::from_bytes(&a.name), OsStr::from_bytes(&b.name));
         // What the index does not show may still be on the disk, put there past us: never over it.
         let on_disk = if new.is_none() { RenameFlags::NOREPLACE } else { flags };
-        rustix::fs::renameat_with(&a.dir, a_name, &b.dir, b_name, on_disk)?;
+        access::rename(&a.dir, &a.name, &b.dir, &b.name, on_disk)?;
         let moved = (|| {
             let mut change = Change::new(self, core);
             self.revive(&mut change, to.parent)?;
@@ -219,7 +216,7 @@ impl Volume {
             Err(error) => {
                 // Nothing was said: the disk goes back, as far as it can.
                 if new.is_none() {
-                    let _ = rustix::fs::renameat_with(&b.dir, b_name, &a.dir, a_name, RenameFlags::NOREPLACE);
+                    let _ = access::rename(&b.dir, &b.name, &a.dir, &a.name, RenameFlags::NOREPLACE);
                 }
                 Err(error)
             }

@@ -1,13 +1,13 @@
 //! What the kernel knows, and what programs have open.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
 
 use nearbrick_core::FileId;
 
 use super::stub::Stub;
 use super::types::NodeId;
+use crate::brick::disk::File;
 
 /// One object that the kernel knows or that is open.
 pub struct Node {
@@ -20,7 +20,7 @@ pub struct Node {
     /// Those for writing.
     pub writers: u32,
     /// The brick file behind all opens, open for reading.
-    pub data: Option<Arc<File>>,
+    pub data: Option<File>,
     /// Counts brick files that were behind a node.
     pub backing: u64,
     /// Its bytes are elsewhere, and it is open.

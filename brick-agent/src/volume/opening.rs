@@ -1,6 +1,5 @@
 //! Opening files: what must be true of the bytes before a program gets them.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,6 +14,7 @@ use super::core::Core;
 use super::files::{Handle, OpenFile};
 use super::types::{FsResult, NodeId, Opened};
 use crate::brick::access;
+use crate::brick::disk::File;
 use crate::config::StaleReads;
 use crate::index::Local;
 
@@ -180,9 +180,9 @@ impl Volume {
         {
             return Err(Errno::STALE);
         }
-        let rw = if writes { Some(Arc::new(access::reopen(&data, OFlags::RDWR)?)) } else { None };
+        let rw = if writes { Some(access::reopen(&data, OFlags::RDWR)?) } else { None };
         if let Some(rw) = rw.as_ref().filter(|_| truncates) {
-            rustix::fs::ftruncate(rw, 0)?;
+            rw.truncate(0)?;
         }
         Ok(self.opened_local(core, node, data, rw))
     }
@@ -199,8 +199,8 @@ impl Volume {
         truncates: bool,
     ) -> FsResult<Opened> {
         let at = self.at(core, file, local)?;
-        let open = |flags| access::open(&at.dir, &at.name, flags, 0).map(Arc::new);
-        let data: Arc<File> = match core.nodes.get(node).and_then(|n| n.data.clone()) {
+        let open = |flags| access::open(&at.dir, &at.name, flags, 0);
+        let data: File = match core.nodes.get(node).and_then(|n| n.data.clone()) {
             Some(data) => data,
             None => open(OFlags::RDONLY)?,
         };
@@ -214,7 +214,7 @@ impl Volume {
             if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.clone()) {
                 stub.becomes_whole();
             }
-            if let Err(error) = rustix::fs::ftruncate(rw, 0) {
+            if let Err(error) = rw.truncate(0) {
                 self.settler.soon(file);
                 return Err(error);
             }

@@ -8,23 +8,21 @@
 //! waits until the file is settled, and by then the edit beats the delete.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 
 use nearbrick_core::tree::{self, Verdict};
 use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, name};
-use rustix::fs::{AtFlags, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
-use super::core::{At, Core, Dir};
+use super::core::{At, Core};
 use super::making::d_type;
 use super::names::MAX_DEPTH;
 use super::opening::{Standing, standing};
 use super::types::{FsResult, SetTime};
 use super::{Volume, index_failed};
 use crate::brick::access;
+use crate::brick::disk::File;
 use crate::brick::mark::Mark;
 use crate::index::{Local, Overlay, Shown};
 
@@ -214,13 +212,12 @@ impl Volume {
         let file = there.file;
         let local = self.local_or_none(file)?;
         let at = self.at_place(core, place)?;
-        let path = OsStr::from_bytes(&at.name);
         let elsewhere = local.placed.len() > 1;
         if elsewhere {
-            rustix::fs::unlinkat(&at.dir, path, AtFlags::empty())?;
+            access::unlink(&at.dir, &at.name)?;
         } else {
-            let parked = crate::index::parked_name(file);
-            rustix::fs::renameat_with(&at.dir, path, &self.brick.staging, parked, RenameFlags::NOREPLACE)?;
+            let parked = crate::index::parked_name(file).into_bytes();
+            access::rename(&at.dir, &at.name, &self.brick.staging, &parked, RenameFlags::NOREPLACE)?;
         }
         let mut change = Change::new(self, core);
         change.show(place, None);
@@ -237,10 +234,9 @@ impl Volume {
         Ok(())
     }
 
-    fn rename_to(&self, core: &mut Core, from: &At<'_>, to: &Place) -> FsResult<()> {
+    fn rename_to(&self, core: &mut Core, from: &At, to: &Place) -> FsResult<()> {
         let at = self.at_place(core, to)?;
-        let (old, new) = (OsStr::from_bytes(&from.name), OsStr::from_bytes(&at.name));
-        rustix::fs::renameat_with(&from.dir, old, &at.dir, new, RenameFlags::NOREPLACE)
+        access::rename(&from.dir, &from.name, &at.dir, &at.name, RenameFlags::NOREPLACE)
     }
 
     // --- directories ---
@@ -386,7 +382,7 @@ impl Volume {
             return Ok(());
         }
         let at = self.at(core, file, local)?;
-        match rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::REMOVEDIR) {
+        match access::rmdir(&at.dir, &at.name) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
         }
@@ -482,7 +478,7 @@ impl Volume {
 
     fn unlink_at(&self, core: &mut Core, place: &Place) -> FsResult<()> {
         let at = self.at_place(core, place)?;
-        match rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::empty()) {
+        match access::unlink(&at.dir, &at.name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error),
         }
@@ -520,8 +516,7 @@ impl Volume {
             return Ok(Some((old_link, old)));
         }
         let (from, to) = (self.at(core, file, local)?, self.at_place(core, place)?);
-        let (old, new) = (OsStr::from_bytes(&from.name), OsStr::from_bytes(&to.name));
-        rustix::fs::linkat(&from.dir, old, &to.dir, new, AtFlags::empty())?;
+        access::link(&from.dir, &from.name, &to.dir, &to.name)?;
         Ok(None)
     }
 
@@ -549,7 +544,7 @@ impl Volume {
         change.commit()?;
         if local.parked {
             let parked = crate::index::parked_name(file);
-            rustix::fs::unlinkat(&self.brick.staging, parked, AtFlags::empty())?;
+            access::unlink(&self.brick.staging, parked.as_bytes())?;
         }
         for place in local.placed.values() {
             self.unlink_at(core, place)?;
@@ -597,15 +592,15 @@ impl Volume {
         let open = Self::make_on_disk(&at.dir, &at.name, kind)?;
         let made = self.dress(&at, open.as_ref(), file, object, kind);
         if made.is_err() {
-            let flags = if kind.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            let _ = rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), flags);
+            let remove = if kind.is_dir() { access::rmdir } else { access::unlink };
+            let _ = remove(&at.dir, &at.name);
         }
         made
     }
 
     fn dress(
         &self,
-        at: &At<'_>,
+        at: &At,
         open: Option<&File>,
         file: FileId,
         object: &Object,
@@ -613,7 +608,7 @@ impl Volume {
     ) -> FsResult<()> {
         access::set_mark(&at.dir, &at.name, &Mark::new(file, None))?;
         if let Some(open) = open {
-            rustix::fs::ftruncate(open, object.size())?;
+            open.truncate(object.size())?;
         }
         set_owner_and_mode(at, object, kind)?;
         set_xattrs(at, object)?;
@@ -629,12 +624,8 @@ impl Volume {
         local: &Local,
     ) -> FsResult<()> {
         let Some(place) = local.place().cloned() else { return Err(Errno::NOENT) };
-        let staged = At {
-            dir: Dir::Own(std::os::fd::AsFd::as_fd(&self.brick.staging)),
-            name: format!("stub-{file}").into_bytes(),
-        };
-        let path = OsStr::from_bytes(&staged.name);
-        let _ = rustix::fs::unlinkat(&staged.dir, path, AtFlags::empty());
+        let staged = At { dir: self.brick.staging.clone(), name: format!("stub-{file}").into_bytes() };
+        let _ = access::unlink(&staged.dir, &staged.name);
         let open = Self::make_on_disk(&staged.dir, &staged.name, &Kind::File)?;
         self.dress(&staged, open.as_ref(), file, object, &Kind::File)?;
         self.rename_over(core, &staged, local)?;
@@ -649,20 +640,18 @@ impl Volume {
     }
 
     /// Puts a staged file in the place of all names of an object.
-    pub(super) fn rename_over(&self, core: &mut Core, staged: &At<'_>, local: &Local) -> FsResult<()> {
-        let from = OsStr::from_bytes(&staged.name);
+    pub(super) fn rename_over(&self, core: &mut Core, staged: &At, local: &Local) -> FsResult<()> {
         let mut places = local.placed.values();
         let last = places.next_back().ok_or(Errno::NOENT)?;
         for place in places {
             let again = [&staged.name[..], b"-link"].concat();
-            let again = OsStr::from_bytes(&again);
             let at = self.at_place(core, place)?;
-            let _ = rustix::fs::unlinkat(&staged.dir, again, AtFlags::empty());
-            rustix::fs::linkat(&staged.dir, from, &staged.dir, again, AtFlags::empty())?;
-            rustix::fs::renameat(&staged.dir, again, &at.dir, OsStr::from_bytes(&at.name))?;
+            let _ = access::unlink(&staged.dir, &again);
+            access::link(&staged.dir, &staged.name, &staged.dir, &again)?;
+            access::rename(&staged.dir, &again, &at.dir, &at.name, RenameFlags::empty())?;
         }
         let at = self.at_place(core, last)?;
-        rustix::fs::renameat(&staged.dir, from, &at.dir, OsStr::from_bytes(&at.name))
+        access::rename(&staged.dir, &staged.name, &at.dir, &at.name, RenameFlags::empty())
     }
 
     /// Brings owner, mode, times, xattrs, and what is shown of a newer version, up to the object.
@@ -697,8 +686,8 @@ impl Volume {
         {
             // Of an older version nothing is kept; the size is the newest one's.
             let open = access::open(&at.dir, &at.name, OFlags::WRONLY, 0)?;
-            rustix::fs::ftruncate(&open, 0)?;
-            rustix::fs::ftruncate(&open, object.size())?;
+            open.truncate(0)?;
+            open.truncate(object.size())?;
             let now = change.local_mut(file)?;
             now.filling = None;
             now.filled.clear();
@@ -723,7 +712,7 @@ impl Volume {
 }
 
 /// Owner and mode as the object says.
-pub(super) fn set_owner_and_mode(at: &At<'_>, object: &Object, kind: &Kind) -> FsResult<()> {
+pub(super) fn set_owner_and_mode(at: &At, object: &Object, kind: &Kind) -> FsResult<()> {
     let Some(attr) = object.attr.as_ref().map(|reg| reg.value) else { return Ok(()) };
     let now = access::stat(&at.dir, &at.name)?;
     let mut mode = now.st_mode & 0o7777;
@@ -739,7 +728,7 @@ pub(super) fn set_owner_and_mode(at: &At<'_>, object: &Object, kind: &Kind) -> F
 }
 
 /// Extended attributes as the object says.
-pub(super) fn set_xattrs(at: &At<'_>, object: &Object) -> FsResult<()> {
+pub(super) fn set_xattrs(at: &At, object: &Object) -> FsResult<()> {
     for (name, reg) in &object.xattrs {
         let now = match access::get_xattr(&at.dir, &at.name, name) {
             Ok(value) => Some(value),
@@ -758,7 +747,7 @@ pub(super) fn set_xattrs(at: &At<'_>, object: &Object) -> FsResult<()> {
 }
 
 /// The modification time as the object says.
-pub(super) fn set_mtime(at: &At<'_>, object: &Object) -> FsResult<()> {
+pub(super) fn set_mtime(at: &At, object: &Object) -> FsResult<()> {
     let Some(mtime) = object.mtime.as_ref().map(|reg| reg.value) else { return Ok(()) };
     let time = SetTime::At(access::time(mtime.0, mtime.1));
     access::utimens(&at.dir, &at.name, None, Some(time))

@@ -6,15 +6,13 @@
 //! machine went down, entries that peers have seen may be lost here: the brick
 //! gets a new incarnation, so that no sequence number is ever used twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector, stamp};
-use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
@@ -23,10 +21,12 @@ use super::core::Core;
 use super::files::Handles;
 use super::making::d_type;
 use super::settle::{Settled, Settler};
+use super::surroundings::random_u64;
 use super::types::FsResult;
-use super::{Configured, OpenError, Volume, VolumeOptions, index_failed};
+use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
 use crate::brick::Brick;
 use crate::brick::access;
+use crate::brick::disk::Reader;
 use crate::brick::lease::ignore_lease_signals;
 use crate::brick::mark::Mark;
 use crate::config::VolumeConfig;
@@ -36,11 +36,6 @@ const STATE: &str = "state";
 const CLEAN: &[u8] = b"clean";
 const OWN_INDEX: &str = "index";
 
-/// Identifies the time from one start of the machine to its end.
-fn boot() -> Vec<u8> {
-    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
-}
-
 impl Volume {
     /// Opens the brick, or makes it if nothing is there and it was never in use.
     ///
@@ -48,21 +43,29 @@ impl Volume {
     /// Each with one clear line; then nothing in `data/` was touched.
     pub fn open(config: VolumeConfig, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
         ignore_lease_signals();
-        let mut brick = Brick::open(&config.path, config.volume_uuid, config.brick, config.was_initialised)?;
-        if !brick.is_new && !brick.own(OWN_INDEX).is_dir() {
+        let VolumeOptions { clock, entropy, disk, stores, boot, later } = options;
+        let random = || random_u64(&*entropy);
+        let mut brick = Brick::open(
+            &*disk,
+            &config.path,
+            config.volume_uuid,
+            config.brick,
+            config.was_initialised,
+            &random,
+        )?;
+        if !brick.is_new && !stores.exists(&brick.own(OWN_INDEX)) {
             let what = || brick.path().display().to_string();
-            let held = list(&brick.data).map_err(|error| OpenError::Disk { what: what(), error })?;
+            let held = brick.data.list().map_err(|error| OpenError::Disk { what: what(), error })?;
             if !held.is_empty() {
                 return Err(OpenError::IndexGone(config.path));
             }
         }
-        let index = Index::open(&brick.own(OWN_INDEX))?;
-        let boot = boot();
+        let index = Index::on(stores.open(&brick.own(OWN_INDEX))?);
         let state = index.meta(STATE)?;
         let clean = state.as_deref().is_none_or(|s| s == CLEAN);
         let power_lost = !clean && state.as_deref() != Some(&boot);
         if power_lost {
-            brick.renew_incarnation()?;
+            brick.renew_incarnation(random())?;
             tracing::warn!(
                 brick = %config.brick, incarnation = %brick.incarnation,
                 "the machine went down without notice: the brick goes on with a new incarnation"
@@ -87,11 +90,12 @@ impl Volume {
             incarnation: brick.incarnation,
             brick,
             index,
-            clock: options.clock,
+            settler: Settler::new(clock.clone()),
+            clock,
+            entropy,
             configured: RwLock::new(Arc::new(Configured::new(config))),
             core: Mutex::new(core),
             handles: Handles::default(),
-            settler: Settler::default(),
             remote: RwLock::new(None),
             invalidate: RwLock::new(None),
             changed: watch::Sender::new(0),
@@ -101,6 +105,7 @@ impl Volume {
             stale_reads: AtomicU64::new(0),
             last_error: Mutex::new(None),
             closed: AtomicBool::new(false),
+            staged: AtomicU64::new(0),
         });
         let failed = |what: &str| {
             let what = format!("{} {what}", volume.brick.path().display());
@@ -111,10 +116,12 @@ impl Volume {
             volume.walk(power_lost).map_err(failed("cannot be read after an end without notice"))?;
         }
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
-        volume.settler.start(&volume).map_err(|e| OpenError::Disk {
-            what: "no thread to be had".to_owned(),
-            error: super::change::errno(&e),
-        })?;
+        if later == Later::Thread {
+            volume.settler.start(&volume).map_err(|e| OpenError::Disk {
+                what: "no thread to be had".to_owned(),
+                error: super::change::errno(&e),
+            })?;
+        }
         dirty.into_iter().for_each(|file| volume.settler.soon(file));
         Ok(volume)
     }
@@ -140,7 +147,7 @@ impl Volume {
             }
         }
         tracing::debug!(settled = all, "closing");
-        let ended = self.brick.sync_all().map_err(IndexError::from).and_then(|()| {
+        let ended = self.brick.sync_all().map_err(|e| IndexError::Disk(e.into())).and_then(|()| {
             let mut batch = self.index.batch();
             batch.meta(STATE, CLEAN);
             batch.commit()?;
@@ -153,9 +160,9 @@ impl Volume {
 
     /// Heals and stubs that did not come to their end. Parked objects stay.
     fn clean_staging(&self) -> FsResult<()> {
-        for (name, _) in list(&self.brick.staging)? {
+        for (name, _) in self.brick.staging.list()? {
             if !name.starts_with(b"park-") {
-                rustix::fs::unlinkat(&self.brick.staging, OsStr::from_bytes(&name), AtFlags::empty())?;
+                access::unlink(&self.brick.staging, &name)?;
             }
         }
         Ok(())
@@ -166,7 +173,7 @@ impl Volume {
         let core = &mut *self.lock();
         let mut found = Found::default();
         // An object that was parked when the end came, before that was said.
-        for (name, _) in list(&self.brick.staging)? {
+        for (name, _) in self.brick.staging.list()? {
             let id =
                 std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("park-")?.parse::<FileId>().ok());
             if let Some(file) = id {
@@ -189,7 +196,7 @@ impl Volume {
     ) -> FsResult<()> {
         let fd = self.dir(core, dir)?;
         let mut shown: BTreeMap<_, _> = self.index.shown_in(dir).map_err(index_failed)?.into_iter().collect();
-        for (name, kind) in list(&fd)? {
+        for (name, kind) in fd.list()? {
             let place = Place { parent: dir, name };
             let mark = access::get_mark(&fd, &place.name)?;
             match (shown.remove(&place.name), mark) {
@@ -232,7 +239,7 @@ impl Volume {
             }
         }
         // Names that are gone. What they named may be found under another name.
-        let mut lost: HashMap<FileId, Vec<(LinkId, Place)>> = HashMap::new();
+        let mut lost: BTreeMap<FileId, Vec<(LinkId, Place)>> = BTreeMap::new();
         for (place, shown) in found.gone {
             let mut change = Change::new(self, core);
             change.show(&place, None);
@@ -258,7 +265,7 @@ impl Volume {
         while let Some((place, mark)) = new.pop() {
             if let Some(dir) = self.take_name(core, &place, mark, &mut lost, &mut todo)? {
                 // A directory that came: all in it is new under its id.
-                for (name, _) in list(&self.dir(core, dir)?)? {
+                for (name, _) in self.dir(core, dir)?.list()? {
                     let inside = Place { parent: dir, name };
                     if self.shown(&inside)?.is_none() {
                         let at = self.at_place(core, &inside)?;
@@ -290,8 +297,7 @@ impl Volume {
     fn set_aside(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
         let at = self.at(core, file, local)?;
         let name = format!("damaged-{file}-{}", self.clock.now_ms());
-        let path = OsStr::from_bytes(&at.name);
-        rustix::fs::linkat(&at.dir, path, &self.brick.versions, name.as_str(), AtFlags::empty())?;
+        access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
         tracing::warn!(
             %file,
             "is not as it was before the power was lost: kept as {}, and brought again from another brick",
@@ -318,7 +324,7 @@ impl Volume {
         let at = self.at(core, file, local)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&open).map_err(|e| super::change::errno(&e))?;
+        hasher.update_reader(Reader::new(&*open, 0)).map_err(|e| super::change::errno(&e))?;
         Ok(hasher.finalize().as_bytes() == hash)
     }
 
@@ -328,7 +334,7 @@ impl Volume {
         core: &mut Core,
         place: &Place,
         mark: Option<Mark>,
-        lost: &mut HashMap<FileId, Vec<(LinkId, Place)>>,
+        lost: &mut BTreeMap<FileId, Vec<(LinkId, Place)>>,
         todo: &mut Vec<FileId>,
     ) -> FsResult<Option<FileId>> {
         let at = self.at_place(core, place)?;
@@ -336,9 +342,7 @@ impl Volume {
         let kind = match FileType::from_raw_mode(raw.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Dir,
-            FileType::Symlink => Kind::Symlink(
-                rustix::fs::readlinkat(&at.dir, OsStr::from_bytes(&at.name), Vec::new())?.into_bytes(),
-            ),
+            FileType::Symlink => Kind::Symlink(access::readlink(&at.dir, &at.name)?),
             _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
         };
         if let Some(mark) = &mark {
@@ -374,7 +378,7 @@ impl Volume {
                 }
                 if !object.exists(file) && !kind.is_dir() {
                     // Its removal was in the journal; only the disk lagged behind.
-                    rustix::fs::unlinkat(&at.dir, OsStr::from_bytes(&at.name), AtFlags::empty())?;
+                    access::unlink(&at.dir, &at.name)?;
                     return Ok(None);
                 }
                 let same_inode = local.on_disk() && {
@@ -393,7 +397,7 @@ impl Volume {
         // New: made just before the end, or put there past the mount.
         let fresh = match mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
-            _ => FileId(rand::random()),
+            _ => self.new_id(),
         };
         access::set_mark(&at.dir, &at.name, &Mark::new(fresh, None))?;
         let attr = Attr {
@@ -473,24 +477,6 @@ struct Found {
     gone: Vec<(Place, Shown)>,
     new: Vec<(Place, Option<Mark>)>,
     parked: BTreeSet<FileId>,
-}
-
-/// The entries of a directory, without the dots.
-fn list(dir: &impl std::os::fd::AsFd) -> FsResult<Vec<(Vec<u8>, FileType)>> {
-    let mut entries = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        let mut kind = entry.file_type();
-        if kind == FileType::Unknown {
-            kind = FileType::from_raw_mode(access::stat(dir, name)?.st_mode);
-        }
-        entries.push((std::ffi::OsString::from_vec(name.to_vec()).into_vec(), kind));
-    }
-    Ok(entries)
 }
 
 /// Fills the tables that are kept in memory; gives the files that are to be settled.

@@ -59,7 +59,7 @@ impl Volume {
         }
         let at = self.at(core, file, &local).map_err(reason_of)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0).map_err(reason_of)?;
-        let print = print_of(&rustix::fs::fstat(&open).map_err(reason_of)?);
+        let print = print_of(&open.stat().map_err(reason_of)?);
         let version = if local.dirty {
             self.snapshot(core, file, &local, print).map_err(reason_of)?
         } else if self.changed_behind(core, file, &local).map_err(reason_of)? {

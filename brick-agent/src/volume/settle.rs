@@ -2,22 +2,22 @@
 //! it is granted, which the kernel does only when no mapping can change it either.
 //! Until then it stays dirty. A settled file in conflict is then seen to.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nearbrick_core::{FileId, Op};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::Volume;
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::Core;
 use super::types::FsResult;
+use super::{Volume, WallClock};
 use crate::brick::access;
-use crate::brick::lease::{Lease, read_lease};
+use crate::brick::disk::Lease;
 use crate::brick::mark::Mark;
 use crate::index::Local;
 
@@ -31,21 +31,30 @@ const SNAPSHOT: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 16;
 
 /// Files that are to be looked at, and the thread that does it.
-#[derive(Default)]
 pub struct Settler {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
 struct Shared {
-    due: Mutex<HashMap<FileId, Instant>>,
+    clock: Arc<dyn WallClock>,
+    due: Mutex<BTreeMap<FileId, Duration>>,
     more: Condvar,
     stop: AtomicBool,
 }
 
+/// Takes out files that are due.
+fn take_ready(due: &mut BTreeMap<FileId, Duration>, now: Duration) -> Vec<FileId> {
+    let ready: Vec<_> =
+        due.iter().filter(|(_, at)| **at <= now).map(|(file, _)| *file).take(AT_ONCE).collect();
+    for file in &ready {
+        due.remove(file);
+    }
+    ready
+}
+
 impl Shared {
-    fn due(&self) -> MutexGuard<'_, HashMap<FileId, Instant>> {
+    fn due(&self) -> MutexGuard<'_, BTreeMap<FileId, Duration>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,19 +65,15 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }
-            let now = Instant::now();
-            let ready: Vec<_> =
-                due.iter().filter(|(_, at)| **at <= now).map(|(file, _)| *file).take(AT_ONCE).collect();
+            let now = self.clock.passed();
+            let ready = take_ready(&mut due, now);
             if !ready.is_empty() {
-                for file in &ready {
-                    due.remove(file);
-                }
                 return Some(ready);
             }
             due = match due.values().min() {
                 None => self.more.wait(due).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
-                    let wait = at.saturating_duration_since(now);
+                    let wait = at.saturating_sub(now);
                     self.more.wait_timeout(due, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -77,6 +82,13 @@ impl Shared {
 }
 
 impl Settler {
+    /// Nothing is due yet.
+    pub fn new(clock: Arc<dyn WallClock>) -> Self {
+        let shared =
+            Shared { clock, due: Mutex::default(), more: Condvar::new(), stop: AtomicBool::new(false) };
+        Settler { shared: Arc::new(shared), thread: Mutex::default() }
+    }
+
     /// The file is to be looked at soon.
     pub fn soon(&self, file: FileId) {
         self.within(file, SOON);
@@ -88,7 +100,7 @@ impl Settler {
     }
 
     fn within(&self, file: FileId, wait: Duration) {
-        let at = Instant::now() + wait;
+        let at = self.shared.clock.passed() + wait;
         let mut due = self.shared.due();
         let set = due.entry(file).or_insert(at);
         if at <= *set {
@@ -128,11 +140,33 @@ impl Settler {
 fn work(shared: &Shared, volume: &Weak<Volume>) {
     while let Some(files) = shared.next() {
         let Some(volume) = volume.upgrade() else { return };
+        volume.look_at(files);
+    }
+}
+
+impl Volume {
+    /// Does what is due by now; says whether there was anything. For volumes without a thread of their own.
+    pub fn work(&self) -> bool {
+        let shared = &self.settler.shared;
+        let ready = take_ready(&mut shared.due(), shared.clock.passed());
+        let any = !ready.is_empty();
+        if any {
+            self.look_at(ready);
+        }
+        any
+    }
+
+    /// When the next work is due, by the clock's [`WallClock::passed`].
+    pub fn next_work(&self) -> Option<Duration> {
+        self.settler.shared.due().values().min().copied()
+    }
+
+    fn look_at(&self, files: Vec<FileId>) {
         let (mut again, mut in_conflict) = (Vec::new(), Vec::new());
         {
-            let core = &mut *volume.lock();
+            let core = &mut *self.lock();
             for file in files {
-                match volume.settle(core, file) {
+                match self.settle(core, file) {
                     Ok(Settled::Done) if core.tally.in_conflict.contains(&file) => in_conflict.push(file),
                     Ok(Settled::Done) => {}
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
@@ -145,15 +179,16 @@ fn work(shared: &Shared, volume: &Weak<Volume>) {
             }
         }
         for file in in_conflict {
-            if let Err(error) = volume.keep_loser(file) {
+            if let Err(error) = self.keep_loser(file) {
                 tracing::warn!(%file, %error, "a version in conflict cannot be kept under its own name yet");
-                volume.note_error(super::reason_of(error), format!("file {file} stays in conflict: {error}"));
+                self.note_error(super::reason_of(error), format!("file {file} stays in conflict: {error}"));
                 again.push((file, SNAPSHOT));
             }
         }
+        let shared = &self.settler.shared;
         let mut due = shared.due();
         for (file, wait) in again {
-            due.entry(file).or_insert_with(|| Instant::now() + wait);
+            due.entry(file).or_insert_with(|| shared.clock.passed() + wait);
         }
     }
 }
@@ -188,7 +223,7 @@ impl Volume {
             Err(error) => return Err(error),
         };
         // Held until the new version is in the journal.
-        let _lease = match read_lease(&open).map_err(|e| errno(&e))? {
+        let _lease = match open.clone().read_lease()? {
             Lease::Granted(lease) => Some(lease),
             Lease::Writable => {
                 self.long_written(core, file, &local)?;
@@ -197,14 +232,14 @@ impl Volume {
             // Then only what was opened through us is known.
             Lease::Unsupported => None,
         };
-        let mut print = print_of(&rustix::fs::fstat(&open)?);
+        let mut print = print_of(&open.stat()?);
         let mut change = Change::new(self, core);
         if local.print == Some(print) && local.have.is_some() && local.have.as_ref() == Some(&local.base) {
             change.emit(file, Op::Clean { brick: self.me })?;
         } else {
             let version = local.base.bumped(self.incarnation);
-            access::set_file_mark(&open, &Mark::new(file, Some(version.clone())))?;
-            print = print_of(&rustix::fs::fstat(&open)?);
+            access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
+            print = print_of(&open.stat()?);
             let content = Op::Content {
                 brick: self.me,
                 version: version.clone(),

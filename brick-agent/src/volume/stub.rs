@@ -2,8 +2,6 @@
 //! for them, and kept here. A completely filled stub is a cached copy.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -14,11 +12,12 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::Core;
 use super::files::read_at;
 use super::types::{FsResult, NodeId, SetTime};
 use crate::brick::access;
+use crate::brick::disk::{self, File};
 use crate::brick::mark::Mark;
 use crate::index::Local;
 
@@ -29,14 +28,14 @@ const CHUNK: u64 = 1 << 20;
 pub struct Stub {
     version: VersionVector,
     size: u64,
-    file: Arc<File>,
+    file: File,
     /// start -> end, apart from each other.
     filled: Mutex<BTreeMap<u64, u64>>,
     /// One asks at a time: who waits mostly finds then what it wanted.
     asking: Mutex<()>,
     whole: AtomicBool,
     /// A heal has brought the same version: the bytes are there.
-    healed: OnceLock<Arc<File>>,
+    healed: OnceLock<File>,
 }
 
 /// Adds a range to ranges that are apart from each other.
@@ -88,7 +87,7 @@ impl Stub {
     }
 
     /// The sparse file.
-    pub fn file(&self) -> &Arc<File> {
+    pub fn file(&self) -> &File {
         &self.file
     }
 
@@ -114,7 +113,7 @@ impl Stub {
     }
 
     /// A heal has brought this version to another brick file.
-    pub fn healed_as(&self, version: &VersionVector, file: Arc<File>) {
+    pub fn healed_as(&self, version: &VersionVector, file: File) {
         if *version == self.version {
             let _ = self.healed.set(file);
         }
@@ -125,7 +124,7 @@ impl Stub {
         if self.is_whole() {
             return Ok(());
         }
-        self.file.write_all_at(bytes, offset).map_err(|e| errno(&e))?;
+        disk::write_all_at(&*self.file, bytes, offset)?;
         add(&mut filled, offset, offset + bytes.len() as u64);
         Ok(())
     }
@@ -154,7 +153,7 @@ impl Volume {
         let open = access::open(&at.dir, &at.name, OFlags::RDWR, 0)?;
         let mut filled = local.filled.clone();
         if local.filling.as_ref() != Some(&head.version) {
-            rustix::fs::ftruncate(&open, 0)?;
+            open.truncate(0)?;
             filled.clear();
             let mut change = Change::new(self, core);
             let local = change.local_mut(file)?;
@@ -162,11 +161,11 @@ impl Volume {
             local.filled.clear();
             change.commit()?;
         }
-        rustix::fs::ftruncate(&open, head.size)?;
+        open.truncate(head.size)?;
         Ok(Arc::new(Stub {
             version: head.version.clone(),
             size: head.size,
-            file: Arc::new(open),
+            file: open,
             filled: Mutex::new(filled),
             asking: Mutex::new(()),
             whole: AtomicBool::new(false),
@@ -184,10 +183,10 @@ impl Volume {
         buf: &mut Vec<u8>,
     ) -> FsResult<()> {
         if stub.is_whole() {
-            return read_at(&stub.file, offset, len, buf);
+            return read_at(&*stub.file, offset, len, buf);
         }
         if let Some(healed) = stub.healed.get() {
-            return read_at(healed, offset, len, buf);
+            return read_at(&**healed, offset, len, buf);
         }
         let end = offset.saturating_add(len as u64).min(stub.size);
         buf.clear();
@@ -196,7 +195,7 @@ impl Volume {
         }
         self.fill(file, stub, offset, end)?;
         let len = usize::try_from(end - offset).unwrap_or(len);
-        read_at(&stub.file, offset, len, buf)?;
+        read_at(&*stub.file, offset, len, buf)?;
         if gaps(&stub.filled(), 0, stub.size).is_empty()
             && let Err(error) = self.complete_stub(file, stub)
         {
@@ -271,7 +270,7 @@ impl Volume {
         let mut at = 0;
         while at < stub.size {
             let len = usize::try_from((stub.size - at).min(CHUNK)).unwrap_or(1 << 20);
-            read_at(&stub.file, at, len, &mut buf)?;
+            read_at(&*stub.file, at, len, &mut buf)?;
             if buf.is_empty() {
                 return Err(Errno::IO);
             }
@@ -319,7 +318,7 @@ impl Volume {
             local.overlay = None;
         }
         // It is said to others only when it is durable here.
-        rustix::fs::fdatasync(&stub.file)?;
+        stub.file.sync_data()?;
         change.emit(file, Op::Have { brick: self.me, version: stub.version.clone(), hash })?;
         change.commit().map(drop)
     }

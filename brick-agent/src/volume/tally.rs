@@ -1,7 +1,7 @@
 //! Pending files and totals, kept as changes are made, so that listing and
 //! counting them costs what is pending, never a crawl.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_core::pending::{Pending, pending};
 use nearbrick_core::{FileId, Object};
@@ -21,9 +21,9 @@ pub struct PendingFile {
 #[derive(Debug, Default)]
 pub struct Tally {
     /// By file.
-    pub pending: HashMap<FileId, PendingFile>,
+    pub pending: BTreeMap<FileId, PendingFile>,
     /// Files that programs here may be changing, by the time since when: milliseconds since 1970.
-    pub dirty: HashMap<FileId, u64>,
+    pub dirty: BTreeMap<FileId, u64>,
     /// Regular files that exist.
     pub files: u64,
     /// Their bytes.
@@ -31,9 +31,9 @@ pub struct Tally {
     /// Those without all of their data here.
     pub stubs: u64,
     /// Those with versions of which neither includes the other.
-    pub in_conflict: HashSet<FileId>,
+    pub in_conflict: BTreeSet<FileId>,
     /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
-    pub kept: HashSet<FileId>,
+    pub kept: BTreeSet<FileId>,
 }
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ fn share(file: FileId, object: &Object, local: Option<&Local>) -> Share {
     Share { files: 1, bytes: object.size(), stubs: u64::from(!whole) }
 }
 
-fn set(files: &mut HashSet<FileId>, file: FileId, in_it: bool) {
+fn set(files: &mut BTreeSet<FileId>, file: FileId, in_it: bool) {
     if in_it {
         files.insert(file);
     } else if !files.is_empty() {

@@ -1,11 +1,11 @@
 //! What the calls of a [`super::Volume`] take and give.
 
-use std::fs::File;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use nearbrick_core::op::Kind;
 use rustix::io::Errno;
+
+use crate::brick::disk::File;
 
 /// A failed call: the errno for the program. Logged where it arises if a person should know.
 pub type FsResult<T> = Result<T, Errno>;
@@ -92,7 +92,7 @@ pub struct Opened {
     /// The brick's own file (opened read-only) when all of its newest data is here: the kernel
     /// may then read and write it directly (passthrough). None: reads and
     /// writes must come through [`super::Volume::read`] and `write`.
-    pub local: Option<Arc<File>>,
+    pub local: Option<File>,
     /// Identifies the brick file behind it: two opens of one node with different values
     /// have different bytes behind them (a heal replaced the file in between).
     pub backing: u64,

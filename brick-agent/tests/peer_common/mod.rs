@@ -208,7 +208,11 @@ impl Served for Memory {
         if !have.includes(version) {
             return Err(Reason::SourceChanged);
         }
-        Ok(Source { file: File::open(path).unwrap(), size: *size, version: have.clone() })
+        Ok(Source {
+            file: nearbrick_agent::brick::machine::file(File::open(path).unwrap()),
+            size: *size,
+            version: have.clone(),
+        })
     }
 
     fn rejected(&self, from: Option<BrickId>, why: &str) {

@@ -1,10 +1,11 @@
 //! Joins volumes in one process as the peer API would, without TLS and sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use nearbrick_agent::brick::disk::Reader;
 use nearbrick_agent::peer::wire::FetchItem;
 use nearbrick_agent::peer::{FetchSink, Remote, Served};
 use nearbrick_agent::volume::Volume;
@@ -84,7 +85,7 @@ impl Remote for Link {
         let mut why = Reason::Unreachable;
         for brick in from {
             let Some(peer) = self.net.reach(self.me, *brick) else { continue };
-            let mut source = match peer.source(file, version) {
+            let source = match peer.source(file, version) {
                 Ok(source) if source.version == *version => source,
                 Ok(_) => {
                     why = Reason::SourceChanged;
@@ -97,10 +98,7 @@ impl Remote for Link {
             };
             let want = source.size.saturating_sub(offset).min(len as u64);
             let mut bytes = Vec::new();
-            let read = source
-                .file
-                .seek(SeekFrom::Start(offset))
-                .and_then(|_| (&source.file).take(want).read_to_end(&mut bytes));
+            let read = Reader::new(&*source.file, offset).take(want).read_to_end(&mut bytes);
             if read.is_ok() && bytes.len() as u64 == want {
                 self.net.chunk(0, bytes.len());
                 return Ok(bytes);
@@ -125,12 +123,13 @@ impl Remote for Link {
             };
             sink.begin(item.file, source.version.clone(), source.size);
             let mut hash = blake3::Hasher::new();
+            let mut bytes = Reader::new(&*source.file, 0);
             let mut left = source.size;
             let mut buffer = vec![0; CHUNK];
             let mut n = 0;
             while left > 0 {
                 let want = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
-                let got = (&source.file).read(&mut buffer[..want]).map_err(|_| Reason::Unreachable)?;
+                let got = bytes.read(&mut buffer[..want]).map_err(|_| Reason::Unreachable)?;
                 if got == 0 {
                     break;
                 }

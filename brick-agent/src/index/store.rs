@@ -1,0 +1,180 @@
+//! The ordered key-value store under the index, as a narrow trait. The real one
+//! is fjall; a simulation has one in memory that knows what is durable.
+//!
+//! Invariants: a batch is committed whole or not at all. After a crash of the agent
+//! every commit is there; after one of the machine a prefix of the commits, at the
+//! least those before the last [`Store::persist`].
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::Result;
+
+/// Bytes in the store; cloning copies none.
+pub use fjall::Slice as Bytes;
+
+/// The tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Merged objects.
+    Objects,
+    /// Live links by the place that they want.
+    Wants,
+    /// What is in `data/`.
+    Shown,
+    /// What this brick holds of an object.
+    Local,
+    /// Entries.
+    Journal,
+    /// Places that are still to be brought about.
+    Todo,
+    /// Single values.
+    Meta,
+}
+
+impl Table {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Table; 7] =
+        [Table::Objects, Table::Wants, Table::Shown, Table::Local, Table::Journal, Table::Todo, Table::Meta];
+
+    /// Its name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Objects => "objects",
+            Table::Wants => "wants",
+            Table::Shown => "shown",
+            Table::Local => "local",
+            Table::Journal => "journal",
+            Table::Todo => "todo",
+            Table::Meta => "meta",
+        }
+    }
+}
+
+/// One change: a value that is set, or none where it is removed.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// In this table.
+    pub table: Table,
+    /// Under this key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Option<Bytes>,
+}
+
+/// The range of keys that an iteration covers.
+pub type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// Pairs in the order of their keys, from both ends.
+pub type Pairs<'a> = Box<dyn DoubleEndedIterator<Item = Result<(Bytes, Bytes)>> + 'a>;
+
+/// An open store.
+///
+/// All calls fail with what the disk says.
+#[allow(clippy::missing_errors_doc)]
+pub trait Store: Send + Sync {
+    /// The value under a key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
+    /// The pairs in a range.
+    fn range(&self, table: Table, range: Range<'_>) -> Pairs<'_>;
+    /// The pairs whose keys begin so.
+    fn prefix(&self, table: Table, prefix: &[u8]) -> Pairs<'_>;
+    /// Makes these changes true together.
+    fn commit(&self, changes: Vec<Set>) -> Result<()>;
+    /// Makes every commit so far durable.
+    fn persist(&self) -> Result<()>;
+}
+
+/// Where stores are.
+pub trait Stores: Send + Sync {
+    /// Whether there is one.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Opens the store in `path`, or makes one.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn open(&self, path: &Path) -> Result<Arc<dyn Store>>;
+}
+
+/// Stores of fjall, on the machine's file systems.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FjallStores;
+
+struct FjallStore {
+    db: Database,
+    /// In the order of [`Table::ALL`].
+    tables: Vec<Keyspace>,
+}
+
+impl Stores for FjallStores {
+    fn exists(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {
+        let db = Database::builder(path).cache_size(48 << 20).worker_threads(2).open()?;
+        let tables = Table::ALL
+            .iter()
+            .map(|table| {
+                let options = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
+                db.keyspace(table.name(), options)
+            })
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Arc::new(FjallStore { db, tables }))
+    }
+}
+
+impl FjallStore {
+    fn table(&self, table: Table) -> &Keyspace {
+        &self.tables[table as usize]
+    }
+}
+
+fn pairs<'a>(iter: fjall::Iter) -> Pairs<'a> {
+    Box::new(iter.map(|guard| Ok(guard.into_inner()?)))
+}
+
+impl Store for FjallStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.table(table).get(key)?)
+    }
+
+    fn range(&self, table: Table, range: Range<'_>) -> Pairs<'_> {
+        pairs(self.table(table).range::<&[u8], _>(range))
+    }
+
+    fn prefix(&self, table: Table, prefix: &[u8]) -> Pairs<'_> {
+        pairs(self.table(table).prefix(prefix))
+    }
+
+    fn commit(&self, changes: Vec<Set>) -> Result<()> {
+        let mut batch = self.db.batch();
+        for Set { table, key, value } in changes {
+            match value {
+                Some(value) => batch.insert(self.table(table), key, value),
+                None => batch.remove(self.table(table), key),
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn persist(&self) -> Result<()> {
+        Ok(self.db.persist(PersistMode::SyncAll)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_found_by_their_number() {
+        for (n, table) in Table::ALL.iter().enumerate() {
+            assert_eq!(*table as usize, n);
+        }
+    }
+}
