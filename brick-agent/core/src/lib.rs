@@ -10,12 +10,14 @@
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
 //! * [`heal`]: what a target does about one pending object.
+//! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
 //! * [`name`]: names from peers are bytes to be validated.
 //!
 //! Invariant of the whole crate: merging is commutative, associative and
 //! idempotent, so members that have seen the same operations agree, whatever
 //! the order, the relays and the repetitions.
 
+pub mod acl;
 pub mod conflict;
 pub mod heal;
 pub mod id;

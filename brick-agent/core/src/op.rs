@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::acl;
 use crate::id::{BrickId, FileId, Incarnation, LinkId};
 use crate::name::{self, BadName};
 use crate::stamp::Stamp;
@@ -186,8 +187,15 @@ pub const MAX_TARGET: usize = 4095;
 /// The longest value of an extended attribute, in bytes.
 pub const MAX_XATTR: usize = 65536;
 
-/// The only extended attributes that members exchange: all others mean something to a machine or to the agent.
+/// The namespace of the extended attributes that are programs' own.
 pub const USER_XATTR: &[u8] = b"user.";
+
+/// Whether members exchange an extended attribute: programs' own, and ACLs. All
+/// others mean something to a machine or to the agent.
+pub fn is_exchanged(xattr: &[u8]) -> bool {
+    xattr.starts_with(USER_XATTR) || acl::is_acl(xattr)
+}
+
 /// The latest hybrid time, about the year 2500. One entry beyond all clocks would
 /// leave no room for any that follow it.
 pub const MAX_TIME: u64 = 1 << 60;
@@ -263,11 +271,17 @@ impl Entry {
             }
             Op::SetAttr(attr) => check_attr(attr),
             Op::SetXattr { name, value } => {
-                name::check(name)?;
-                if !name.starts_with(USER_XATTR) {
+                // No name in a directory: a slash is a byte like others.
+                if name.len() > name::MAX_LEN {
+                    return Err(BadEntry::TooBig("extended attribute's name"));
+                }
+                if !is_exchanged(name) || name == USER_XATTR || name.contains(&0) {
                     return Err(BadEntry::Nonsense("extended attribute's namespace"));
                 }
                 match value {
+                    Some(value) if acl::is_acl(name) && acl::Acl::parse(value).is_err() => {
+                        Err(BadEntry::Nonsense("ACL"))
+                    }
                     Some(value) if value.len() > MAX_XATTR => Err(BadEntry::TooBig("extended attribute")),
                     _ => Ok(()),
                 }
@@ -297,4 +311,48 @@ fn check_version(version: &VersionVector) -> Result<(), BadEntry> {
         return Err(BadEntry::TooBig("version vector"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::{ACCESS, DEFAULT, MAX_LEN};
+
+    #[test]
+    fn s06_only_attributes_of_programs_and_whole_acls_are_taken_from_a_peer() {
+        let acl = [
+            2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 4, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255,
+            255, 255, 255,
+        ];
+        let long = [&acl[..20], &[8, 0, 4, 0, 7, 0, 0, 0].repeat(MAX_LEN / 8)[..], &acl[20..]].concat();
+        type Case<'a> = (&'a [u8], Option<&'a [u8]>, bool);
+        let cases: &[Case<'_>] = &[
+            (b"user.any", Some(b"value"), true),
+            (b"user.any", None, true),
+            (b"user.https://example.org/a", Some(b"a slash is no separator here"), true),
+            (b"user.", Some(b"y"), false),
+            (b"user.\0", Some(b"y"), false),
+            (&[&b"user."[..], &[b'x'; 250]].concat(), Some(b"y"), true),
+            (&[&b"user."[..], &[b'x'; 251]].concat(), Some(b"y"), false),
+            (b"user.any", Some(&vec![0; MAX_XATTR + 1]), false),
+            (ACCESS, Some(&acl), true),
+            (DEFAULT, Some(&acl), true),
+            (DEFAULT, None, true),
+            (ACCESS, Some(b""), false),
+            (ACCESS, Some(&acl[..27]), false),
+            (ACCESS, Some(&long), false),
+            (b"system.nfs4_acl", Some(&acl), false),
+            (b"system.posix_acl_access2", Some(&acl), false),
+            (b"security.capability", Some(b"\x01"), false),
+            (b"security.selinux", None, false),
+            (b"trusted.nearbrick", Some(b"\x01"), false),
+            (b"trusted.overlay.opaque", Some(b"y"), false),
+            (b"", Some(b"y"), false),
+        ];
+        for (name, value, fine) in cases {
+            let op = Op::SetXattr { name: name.to_vec(), value: value.map(<[u8]>::to_vec) };
+            let entry = Entry { origin: Incarnation(1), seq: 1, time: 1, file: FileId([1; 16]), op };
+            assert_eq!(entry.check().is_ok(), *fine, "{}", String::from_utf8_lossy(name));
+        }
+    }
 }

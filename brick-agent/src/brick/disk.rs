@@ -117,6 +117,18 @@ pub trait FileAccess: Any + Debug + Send + Sync {
     fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()>;
     fn utimens(&self, times: &Timestamps) -> Result<()>;
     fn set_xattr(&self, attribute: &[u8], value: &[u8]) -> Result<()>;
+    /// Of a file that has no name any more, as what follows; a disk need not have that.
+    fn get_xattr(&self, _attribute: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::OPNOTSUPP)
+    }
+    /// Each name followed by a NUL.
+    fn list_xattr(&self) -> Result<Vec<u8>> {
+        Err(Errno::OPNOTSUPP)
+    }
+    /// Sets an attribute, or removes it.
+    fn change_xattr(&self, _attribute: &[u8], _value: Option<&[u8]>, _flags: XattrFlags) -> Result<()> {
+        Err(Errno::OPNOTSUPP)
+    }
     /// Takes over the bytes of a file of the same disk without copying; fails where that cannot be done.
     fn clone_from(&self, from: &dyn FileAccess) -> Result<()>;
     /// Opens once more what is open, also when it has no name any more.

@@ -85,6 +85,27 @@ impl MachineDir {
     }
 }
 
+impl MachineFile {
+    /// Its path for calls that take no descriptor, or none with `O_PATH`.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+fn read_xattr(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(buffer.as_mut_slice()) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < 65536 => buffer.resize(65536, 0),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 impl DirAccess for MachineDir {
     fn open(&self, name: &[u8], flags: OFlags, mode: u32) -> Result<File> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -122,17 +143,7 @@ impl DirAccess for MachineDir {
 
     fn get_xattr(&self, name: &[u8], attribute: &[u8]) -> Result<Vec<u8>> {
         let path = self.by_fd(name);
-        let mut buffer = vec![0; 256];
-        loop {
-            match rustix::fs::lgetxattr(&path, attribute, buffer.as_mut_slice()) {
-                Ok(len) => {
-                    buffer.truncate(len);
-                    return Ok(buffer);
-                }
-                Err(Errno::RANGE) if buffer.len() < 65536 => buffer.resize(65536, 0),
-                Err(e) => return Err(e),
-            }
-        }
+        read_xattr(|buffer| rustix::fs::lgetxattr(&path, attribute, buffer))
     }
 
     fn set_xattr(&self, name: &[u8], attribute: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
@@ -250,19 +261,47 @@ impl FileAccess for MachineFile {
     }
 
     fn chmod(&self, mode: u32) -> Result<()> {
-        rustix::fs::fchmod(&self.0, Mode::from_bits_retain(mode))
+        match rustix::fs::fchmod(&self.0, Mode::from_bits_retain(mode)) {
+            Err(Errno::BADF) => rustix::fs::chmod(self.path(), Mode::from_bits_retain(mode)),
+            done => done,
+        }
     }
 
     fn chown(&self, owner: Option<u32>, group: Option<u32>) -> Result<()> {
-        rustix::fs::fchown(&self.0, uid(owner), gid(group))
+        match rustix::fs::fchown(&self.0, uid(owner), gid(group)) {
+            Err(Errno::BADF) => rustix::fs::chown(self.path(), uid(owner), gid(group)),
+            done => done,
+        }
     }
 
     fn utimens(&self, times: &Timestamps) -> Result<()> {
-        rustix::fs::futimens(&self.0, times)
+        match rustix::fs::futimens(&self.0, times) {
+            Err(Errno::BADF) => rustix::fs::utimensat(rustix::fs::CWD, self.path(), times, AtFlags::empty()),
+            done => done,
+        }
     }
 
     fn set_xattr(&self, attribute: &[u8], value: &[u8]) -> Result<()> {
         rustix::fs::fsetxattr(&self.0, attribute, value, XattrFlags::empty())
+    }
+
+    fn get_xattr(&self, attribute: &[u8]) -> Result<Vec<u8>> {
+        let path = self.path();
+        read_xattr(|buffer| rustix::fs::getxattr(&path, attribute, buffer))
+    }
+
+    fn list_xattr(&self) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; 65536];
+        let len = rustix::fs::listxattr(self.path(), buffer.as_mut_slice())?;
+        buffer.truncate(len);
+        Ok(buffer)
+    }
+
+    fn change_xattr(&self, attribute: &[u8], value: Option<&[u8]>, flags: XattrFlags) -> Result<()> {
+        match value {
+            Some(value) => rustix::fs::setxattr(self.path(), attribute, value, flags),
+            None => rustix::fs::removexattr(self.path(), attribute),
+        }
     }
 
     fn clone_from(&self, from: &dyn FileAccess) -> Result<()> {
@@ -270,8 +309,7 @@ impl FileAccess for MachineFile {
     }
 
     fn reopen(&self, flags: OFlags) -> Result<File> {
-        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        let fd = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::open(self.path(), flags | OFlags::CLOEXEC, Mode::empty())?;
         Ok(file(fs::File::from(fd)))
     }
 

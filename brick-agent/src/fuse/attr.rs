@@ -8,8 +8,8 @@ use nearbrick_core::op::Kind;
 use crate::volume::types::{Caller, EntryKind, SetTime, Stat};
 
 /// On whose behalf the kernel asks.
-pub fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+pub fn caller(req: &Request, umask: u32) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid(), umask }
 }
 
 /// Attributes as the kernel takes them.

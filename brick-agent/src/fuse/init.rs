@@ -24,8 +24,8 @@ impl Negotiated {
 
 /// Asks for what is wanted and notes what is to be had.
 ///
-/// Never asked for: the writeback cache, which excludes passthrough; locks,
-/// which the kernel then keeps itself, within the workstation; ACLs.
+/// Never asked for: the writeback cache, which excludes passthrough; and locks,
+/// which the kernel then keeps itself, within the workstation.
 pub fn negotiate(config: &mut KernelConfig, passthrough: bool, negotiated: &Negotiated) {
     for wanted in [
         // O_TRUNC comes with the open: one dirty mark for both.
@@ -35,10 +35,13 @@ pub fn negotiate(config: &mut KernelConfig, passthrough: bool, negotiated: &Nego
         InitFlags::FUSE_READDIRPLUS_AUTO,
         // Otherwise every write asks for security.capability first, also one in passthrough.
         InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+        // The kernel asks for ACLs and decides by them; what is inherited, and what the umask takes, is decided here.
+        InitFlags::FUSE_POSIX_ACL,
+        InitFlags::FUSE_DONT_MASK,
         // The target of a node never changes.
         InitFlags::FUSE_CACHE_SYMLINKS,
     ] {
-        // An old kernel has it or has not: all of them only save requests.
+        // A kernel has it or has not: what it does not say of itself is not needed.
         if let Err(missing) = config.add_capabilities(wanted) {
             tracing::debug!(?missing, "not offered by this kernel");
         }

@@ -39,11 +39,11 @@ impl Shell {
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
-        mode: u32,
+        (mode, umask): (u32, u32),
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let who = caller(req);
+        let who = caller(req, umask);
         let created = self.call("create", |v| v.create(who, parent.0, name.as_bytes(), mode & 0o7777, flags));
         let (stat, opened) = match created {
             Ok(created) => created,

@@ -21,6 +21,8 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use nearbrick_core::acl::is_acl;
+
 use super::attr::{caller, file_attr, set_time, without_privileges};
 use super::far::Far;
 use super::init::{self, Negotiated};
@@ -218,21 +220,21 @@ impl Filesystem for Shell {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (who, name) = (caller(req), name.as_bytes());
+        let (who, name) = (caller(req, umask), name.as_bytes());
         self.entry(reply, self.call("mknod", |v| v.mknod(who, parent.0, name, mode, u64::from(rdev))));
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let (who, name) = (caller(req), name.as_bytes());
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (who, name) = (caller(req, umask), name.as_bytes());
         self.entry(reply, self.call("mkdir", |v| v.mkdir(who, parent.0, name, mode & 0o7777)));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let (who, target) = (caller(req), target.as_os_str().as_bytes());
+        let (who, target) = (caller(req, 0), target.as_os_str().as_bytes());
         self.entry(reply, self.call("symlink", |v| v.symlink(who, parent.0, name.as_bytes(), target)));
     }
 
@@ -269,11 +271,11 @@ impl Filesystem for Shell {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.create_file(req, parent, name, mode, flags, reply);
+        self.create_file(req, parent, name, (mode, umask), flags, reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -403,7 +405,7 @@ impl Filesystem for Shell {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -415,7 +417,11 @@ impl Filesystem for Shell {
         if name == CAPABILITY {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        Self::done(reply, self.call("setxattr", |v| v.setxattr(ino.0, name, value, flags)));
+        let result = self.call("setxattr", |v| match is_acl(name) {
+            true => v.set_acl(caller(req, 0), ino.0, name, value),
+            false => v.setxattr(ino.0, name, value, flags),
+        });
+        Self::done(reply, result);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

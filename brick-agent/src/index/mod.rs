@@ -83,6 +83,15 @@ pub struct Overlay {
     pub mtime: (i64, u32),
 }
 
+/// A change of the inode that was only ours: the time before it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unseen {
+    /// The inode's ctime after it: seconds and nanoseconds.
+    pub ctime: (i64, u32),
+    /// The one that is shown as long as the inode has that.
+    pub shown: (i64, u32),
+}
+
 /// What this brick holds of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
@@ -116,6 +125,8 @@ pub struct Local {
     pub broken: bool,
     /// The latest stamp's time of an mtime that was set here.
     pub mtime_at: u64,
+    /// The last change of the inode, if it was only ours.
+    pub unseen: Option<Unseen>,
 }
 
 impl Local {

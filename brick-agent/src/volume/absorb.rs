@@ -1,13 +1,15 @@
 //! Entries from peers.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use nearbrick_core::{BrickId, Entry, FileId, Op};
+use nearbrick_core::{BrickId, Entry, FileId, Op, Stamp};
 use rustix::io::Errno;
 
 use super::change::Change;
+use super::core::Core;
+use super::place::set_mtime;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 
@@ -72,7 +74,29 @@ impl Volume {
             files.iter().filter(|f| core.tally.in_conflict.contains(f)).for_each(|f| self.settler.soon(*f));
         }
         self.bring_about(core, files);
+        self.set_dir_times(core, entries)?;
         Ok(new)
+    }
+
+    /// A directory's time that was set after all that happened in it, as far as `entries` tell, and
+    /// that bringing about what happened in it has changed.
+    fn set_dir_times(&self, core: &mut Core, entries: &[Entry]) -> FsResult<()> {
+        let mut last: BTreeMap<FileId, Stamp> = BTreeMap::new();
+        for entry in entries {
+            if let Op::Create { place, .. } | Op::Link(place) | Op::Move { place, .. } = &entry.op {
+                let stamp = last.entry(place.parent).or_insert(entry.stamp());
+                *stamp = entry.stamp().max(*stamp);
+            }
+        }
+        for (dir, stamp) in last {
+            let object = self.object_of(dir)?;
+            let is_later = object.mtime.as_ref().is_some_and(|mtime| mtime.stamp > stamp);
+            if is_later && (dir == FileId::ROOT || self.local_or_none(dir)?.on_disk()) {
+                set_mtime(&self.where_is(core, dir)?, &object)?;
+                self.invalidate_node(core, dir, false);
+            }
+        }
+        Ok(())
     }
 
     /// Tries again what could not be put in its place before.

@@ -1,8 +1,7 @@
-//! Attributes: owner, mode, times, size, extended ones; and of the file system.
+//! Attributes: owner, mode, times, size; and of the file system.
 
-use nearbrick_core::op::{MAX_XATTR, USER_XATTR as USER};
 use nearbrick_core::{Attr, FileId, Kind, Op};
-use rustix::fs::{OFlags, StatVfs, XattrFlags};
+use rustix::fs::{OFlags, StatVfs};
 use rustix::io::Errno;
 
 use super::Volume;
@@ -15,19 +14,28 @@ use crate::brick::disk::File;
 use crate::index::Overlay;
 
 impl Volume {
-    /// The brick file of a node without a name.
-    fn orphan(&self, core: &Core, node: NodeId, handle: Option<HandleId>) -> FsResult<File> {
+    /// What is behind a node without a name: the file that is open, or a descriptor with `O_PATH`.
+    pub(super) fn orphan(&self, core: &Core, node: NodeId, handle: Option<HandleId>) -> FsResult<File> {
         if let Some(open) = handle.and_then(|h| self.handles.get(h).ok())
             && let Handle::File(open) = &*open
         {
             return Ok(open.io.clone());
         }
         let known = core.nodes.get(node).ok_or(Errno::NOENT)?;
-        known.data.clone().ok_or(Errno::NOENT)
+        known.data.clone().or_else(|| known.held.clone()).ok_or(Errno::NOENT)
     }
 
-    fn is_orphan(core: &Core, node: NodeId) -> bool {
+    pub(super) fn is_orphan(core: &Core, node: NodeId) -> bool {
         core.nodes.get(node).is_some_and(|n| n.orphan)
+    }
+
+    /// The object is about to lose its last name. Who still has it, open or as the directory
+    /// that it is in, goes on seeing it.
+    pub(super) fn hold(&self, core: &mut Core, file: FileId, at: &At) {
+        let node = core.nodes.id_of(file);
+        if let Some(known) = node.and_then(|node| core.nodes.get_mut(node)).filter(|n| n.data.is_none()) {
+            known.held = access::open(&at.dir, &at.name, OFlags::PATH, 0).ok();
+        }
     }
 
     /// Attributes.
@@ -49,7 +57,7 @@ impl Volume {
         self.stat_of(core, file, &local)
     }
 
-    fn where_is(&self, core: &mut Core, file: FileId) -> FsResult<At> {
+    pub(super) fn where_is(&self, core: &mut Core, file: FileId) -> FsResult<At> {
         if file == FileId::ROOT {
             return Ok(At { dir: self.dir(core, file)?, name: b".".to_vec() });
         }
@@ -92,27 +100,9 @@ impl Volume {
             if set.atime.is_some() || set.mtime.is_some() {
                 access::utimens(&at.dir, &at.name, set.atime, set.mtime)?;
             }
-            let raw = access::stat(&at.dir, &at.name)?;
-            let print = super::change::print_of(&raw);
             let mut change = Change::new(self, core);
-            let mut attr = Attr {
-                mode: raw.st_mode & 0o7777,
-                uid: raw.st_uid,
-                gid: raw.st_gid,
-                mtime_sec: print.mtime.0,
-                mtime_nsec: print.mtime.1,
-            };
-            let local = change.local_mut(file)?;
-            if let Some(overlay) = local.overlay {
-                if set.mtime.is_some() {
-                    local.overlay = Some(Overlay { mtime: print.mtime, ..overlay });
-                } else {
-                    (attr.mtime_sec, attr.mtime_nsec) = overlay.mtime;
-                }
-            }
             if said {
-                let entry = change.emit(file, Op::SetAttr(attr))?;
-                change.local_mut(file)?.mtime_at = entry.time;
+                self.say_attributes(&mut change, file, &at, set.mtime.is_some())?;
             }
             if file != FileId::ROOT {
                 change.refresh_print(file)?;
@@ -123,6 +113,31 @@ impl Volume {
         let mut stat = self.stat_of(core, file, &local)?;
         stat.node = node;
         Ok(stat)
+    }
+
+    /// Says in the journal what owner, mode and time are now.
+    pub(super) fn say_attributes(
+        &self,
+        change: &mut Change<'_>,
+        file: FileId,
+        at: &At,
+        sets_mtime: bool,
+    ) -> FsResult<()> {
+        let raw = access::stat(&at.dir, &at.name)?;
+        let (mtime_sec, mtime_nsec) = super::change::print_of(&raw).mtime;
+        let mut attr =
+            Attr { mode: raw.st_mode & 0o7777, uid: raw.st_uid, gid: raw.st_gid, mtime_sec, mtime_nsec };
+        let local = change.local_mut(file)?;
+        if let Some(overlay) = local.overlay {
+            if sets_mtime {
+                local.overlay = Some(Overlay { mtime: (mtime_sec, mtime_nsec), ..overlay });
+            } else {
+                (attr.mtime_sec, attr.mtime_nsec) = overlay.mtime;
+            }
+        }
+        let entry = change.emit(file, Op::SetAttr(attr))?;
+        change.local_mut(file)?.mtime_at = entry.time;
+        Ok(())
     }
 
     fn set_orphan(file: &File, set: &SetAttr) -> FsResult<()> {
@@ -177,81 +192,6 @@ impl Volume {
         let file = self.file_of(core, node)?;
         let at = self.where_is(core, file)?;
         access::readlink(&at.dir, &at.name)
-    }
-
-    /// An extended attribute. Only `user.` ones exist.
-    ///
-    /// # Errors
-    /// `NODATA`, `OPNOTSUPP`; what the disk says.
-    pub fn getxattr(&self, node: NodeId, name: &[u8]) -> FsResult<Vec<u8>> {
-        if !name.starts_with(USER) {
-            return Err(if name.starts_with(b"security.") { Errno::NODATA } else { Errno::OPNOTSUPP });
-        }
-        let core = &mut *self.lock();
-        let file = self.file_of(core, node)?;
-        let at = self.where_is(core, file)?;
-        access::get_xattr(&at.dir, &at.name, name)
-    }
-
-    /// The names of extended attributes, each followed by a NUL.
-    ///
-    /// # Errors
-    /// `NOENT`; what the disk says.
-    pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
-        let core = &mut *self.lock();
-        let file = self.file_of(core, node)?;
-        let at = self.where_is(core, file)?;
-        let all = access::list_xattr(&at.dir, &at.name)?;
-        let ours = all.split_inclusive(|b| *b == 0).filter(|n| n.starts_with(USER));
-        Ok(ours.flatten().copied().collect())
-    }
-
-    /// Sets an extended attribute.
-    ///
-    /// # Errors
-    /// `OPNOTSUPP` for others than `user.`; what the disk says.
-    pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> FsResult<()> {
-        if !name.starts_with(USER) {
-            return Err(Errno::OPNOTSUPP);
-        }
-        if value.len() > MAX_XATTR {
-            return Err(Errno::RANGE);
-        }
-        let flags = XattrFlags::from_bits_retain(flags.unsigned_abs());
-        self.change_xattr(node, name, Some(value), |at| {
-            access::set_xattr(&at.dir, &at.name, name, value, flags)
-        })
-    }
-
-    /// Removes an extended attribute.
-    ///
-    /// # Errors
-    /// `NODATA`; `OPNOTSUPP` for others than `user.`; what the disk says.
-    pub fn removexattr(&self, node: NodeId, name: &[u8]) -> FsResult<()> {
-        if !name.starts_with(USER) {
-            return Err(Errno::OPNOTSUPP);
-        }
-        self.change_xattr(node, name, None, |at| access::remove_xattr(&at.dir, &at.name, name))
-    }
-
-    fn change_xattr(
-        &self,
-        node: NodeId,
-        name: &[u8],
-        value: Option<&[u8]>,
-        on_disk: impl FnOnce(&At) -> FsResult<()>,
-    ) -> FsResult<()> {
-        let core = &mut *self.lock();
-        let file = self.file_of(core, node)?;
-        let at = self.where_is(core, file)?;
-        on_disk(&at)?;
-        let mut change = Change::new(self, core);
-        change.emit(file, Op::SetXattr { name: name.to_vec(), value: value.map(<[u8]>::to_vec) })?;
-        if file != FileId::ROOT {
-            change.refresh_print(file)?;
-        }
-        change.commit()?;
-        Ok(())
     }
 
     /// The brick's file system.

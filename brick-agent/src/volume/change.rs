@@ -180,7 +180,11 @@ impl<'a> Change<'a> {
         }
         let at = self.volume.at(self.core, file, &local)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
-        self.local_mut(file)?.print = Some(print);
+        if local.print != Some(print) {
+            let local = self.local_mut(file)?;
+            local.print = Some(print);
+            local.unseen = None;
+        }
         Ok(())
     }
 

@@ -108,6 +108,9 @@ impl Volume {
         let at = self.at(core, file, local)?;
         let raw = access::stat(&at.dir, &at.name)?;
         let mut stat = stat_from(core.nodes.number(file), &raw);
+        if let Some(unseen) = local.unseen.filter(|u| u.ctime == super::change::print_of(&raw).ctime) {
+            stat.ctime = access::time(unseen.shown.0, unseen.shown.1);
+        }
         if let Some(overlay) = local.overlay {
             stat.size = overlay.size;
             stat.mtime = access::time(overlay.mtime.0, overlay.mtime.1);

@@ -66,8 +66,13 @@ impl Handles {
     /// Keeps it.
     pub fn add(&self, handle: Handle) -> HandleId {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.shard(id).insert(id, Arc::new(handle));
+        self.put(id, handle);
         id
+    }
+
+    /// Keeps something else under this number.
+    pub fn put(&self, id: HandleId, handle: Handle) {
+        self.shard(id).insert(id, Arc::new(handle));
     }
 
     /// What is open under this number.
@@ -249,7 +254,11 @@ impl Volume {
         known.writers = known.writers.saturating_sub(u32::from(open.writes));
         let (orphan, last_writer) = (known.orphan, open.writes && known.writers == 0);
         if known.opens == 0 {
-            known.data = None;
+            let data = known.data.take();
+            if orphan {
+                // Who knows it without having it open goes on seeing it.
+                known.held = data.or(known.held.take());
+            }
             if let Some(stub) = known.stub.take().filter(|_| !orphan)
                 && let Err(error) = self.keep_ranges(core, open.file, &stub)
             {

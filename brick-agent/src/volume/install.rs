@@ -177,7 +177,7 @@ impl Volume {
     ) -> FsResult<()> {
         let staged = At { dir: self.brick.staging.clone(), name: a.staged.clone().into_bytes() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
-        set_xattrs(&staged, object)?;
+        let all_kept = set_xattrs(&staged, object)?;
         access::set_mark(&staged.dir, &staged.name, &Mark::new(a.file, Some(a.version.clone())))?;
         if object.head().is_some_and(|h| h.version == a.version) {
             set_mtime(&staged, object)?;
@@ -199,6 +199,9 @@ impl Volume {
                 mtime: object.mtime.as_ref().map_or((0, 0), |m| m.value),
             }),
         };
+        if !all_kept {
+            change.todo(a.file, true);
+        }
         change.commit()?;
         if let Some(node) = core.nodes.of(a.file).filter(|n| n.opens > 0) {
             if let Some(stub) = &node.stub {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use nearbrick_core::acl::{ACCESS, Acl, DEFAULT};
 use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
@@ -24,6 +25,15 @@ pub(super) fn d_type(kind: &Kind) -> u8 {
         Kind::Dir => libc::DT_DIR,
         Kind::Symlink(_) => libc::DT_LNK,
         Kind::Special { format, .. } => u8::try_from(format >> 12).unwrap_or(libc::DT_UNKNOWN),
+    }
+}
+
+/// What is made in this directory inherits this.
+fn default_acl(dir: &Dir) -> FsResult<Option<Acl>> {
+    match access::get_xattr(dir, b".", DEFAULT) {
+        Ok(bytes) => Acl::parse(&bytes).map(Some).map_err(|_| Errno::IO),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -113,7 +123,20 @@ impl Volume {
         let replicas = if kind.is_file() { self.placed_at(parent, given)? } else { Vec::new() };
         let dir = self.dir(core, parent)?;
         let of_parent = dir.stat_self()?;
-        let (mut gid, mut mode) = (caller.gid, mode & 0o7777);
+        let default = match &kind {
+            Kind::Symlink(_) => None,
+            _ => default_acl(&dir)?,
+        };
+        let (list, mut mode) = match default.clone() {
+            Some(default) => default.inherited(mode & 0o7777),
+            None => (None, mode & 0o7777 & !caller.umask),
+        };
+        let default = default.filter(|_| kind.is_dir());
+        let acls: Vec<_> = [(ACCESS, list), (DEFAULT, default)]
+            .into_iter()
+            .filter_map(|(name, acl)| Some((name, acl?.to_bytes())))
+            .collect();
+        let mut gid = caller.gid;
         if of_parent.st_mode & libc::S_ISGID != 0 {
             gid = of_parent.st_gid;
             if kind.is_dir() {
@@ -128,6 +151,9 @@ impl Volume {
         let made = (|| {
             let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
             Self::finish(&dir, given, file, &kind, open.as_ref(), &attr)?;
+            for (name, acl) in &acls {
+                access::set_xattr(&dir, given, name, acl, XattrFlags::empty())?;
+            }
             let raw = access::stat(&dir, given)?;
             attr.mtime_sec = raw.st_mtime;
             attr.mtime_nsec = u32::try_from(raw.st_mtime_nsec).unwrap_or(0);
@@ -137,6 +163,9 @@ impl Volume {
             let op = Op::Create { brick: self.me, kind, attr, place: place.clone(), replicas };
             let entry = change.emit(file, op)?;
             let link = entry.made_link().ok_or(Errno::IO)?;
+            for (name, acl) in acls {
+                change.emit(file, Op::SetXattr { name: name.to_vec(), value: Some(acl) })?;
+            }
             *change.local_mut(file)? = Local {
                 placed: BTreeMap::from([(link, place.clone())]),
                 dirty: kept.is_file(),

@@ -39,6 +39,7 @@ mod stub;
 mod surroundings;
 mod tally;
 pub mod types;
+mod xattrs;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -35,7 +35,9 @@ impl Volume {
         }
         let at = self.at_place(core, &place)?;
         let last = self.local_of(shown.file)?.placed.len() <= 1;
-        if !last {
+        if last {
+            self.hold(core, shown.file, &at);
+        } else {
             access::unlink(&at.dir, &at.name)?;
         }
         let mut change = Change::new(self, core);
@@ -131,6 +133,7 @@ impl Volume {
             return Err(Errno::NOTEMPTY);
         }
         let at = self.at_place(core, &place)?;
+        self.hold(core, shown.file, &at);
         access::rmdir(&at.dir, &at.name)?;
         let mut change = Change::new(self, core);
         self.forget_dir_name(&mut change, &place, shown)?;
@@ -186,6 +189,9 @@ impl Volume {
             }
         }
         let (a, b) = (self.at_place(core, &from)?, self.at_place(core, &to)?);
+        if let (Some(new), false) = (&new, exchange) {
+            self.hold(core, new.file, &b);
+        }
         // What the index does not show may still be on the disk, put there past us: never over it.
         let on_disk = if new.is_none() { RenameFlags::NOREPLACE } else { flags };
         access::rename(&a.dir, &a.name, &b.dir, &b.name, on_disk)?;

@@ -21,6 +21,8 @@ pub struct Node {
     pub writers: u32,
     /// The brick file behind all opens, open for reading.
     pub data: Option<File>,
+    /// What lost its last name while the kernel knew it, with `O_PATH`.
+    pub held: Option<File>,
     /// Counts brick files that were behind a node.
     pub backing: u64,
     /// Its bytes are elsewhere, and it is open.
@@ -51,7 +53,17 @@ impl Default for Nodes {
 
 impl Node {
     fn new(file: FileId) -> Self {
-        Node { file, lookups: 0, opens: 0, writers: 0, data: None, backing: 0, stub: None, orphan: false }
+        Node {
+            file,
+            lookups: 0,
+            opens: 0,
+            writers: 0,
+            data: None,
+            held: None,
+            backing: 0,
+            stub: None,
+            orphan: false,
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Volume {
         let mut older = false;
         for _ in 0..TRIES {
             match self.try_open(node, writes, truncates, older)? {
-                Step::Opened(opened) => return Ok(opened),
+                Step::Opened(opened) => return self.spare_atime(opened, flags),
                 Step::Fill(stub) => {
                     let file = self.file_of(&self.lock(), node)?;
                     self.fill(file, &stub, 0, stub.size())?;
@@ -81,9 +81,23 @@ impl Volume {
             }
         }
         match self.try_open(node, writes, truncates, true)? {
-            Step::Opened(opened) => Ok(opened),
+            Step::Opened(opened) => self.spare_atime(opened, flags),
             _ => Err(Errno::IO),
         }
+    }
+
+    /// Reads through this handle move no time of access, if the program wants it so.
+    fn spare_atime(&self, opened: Opened, flags: i32) -> FsResult<Opened> {
+        if flags & libc::O_NOATIME != 0
+            && let Handle::File(open) = &*self.handles.get(opened.handle)?
+            && open.stub.is_none()
+        {
+            let way = if open.writes { OFlags::RDWR } else { OFlags::RDONLY };
+            let io = access::reopen(&open.io, way | OFlags::NOATIME)?;
+            let OpenFile { node, file, writes, .. } = *open;
+            self.handles.put(opened.handle, Handle::File(OpenFile { node, file, io, writes, stub: None }));
+        }
+        Ok(opened)
     }
 
     /// What the volume says about reading older bytes when the newest are out of reach.
@@ -174,7 +188,11 @@ impl Volume {
     fn open_orphan(&self, core: &mut Core, node: NodeId, writes: bool, truncates: bool) -> FsResult<Opened> {
         let known = core.nodes.get(node).ok_or(Errno::STALE)?;
         // Its name stands for another file now, or for none.
-        let data = known.data.clone().ok_or(Errno::STALE)?;
+        let data = match (&known.data, &known.held) {
+            (Some(data), _) => data.clone(),
+            (None, Some(held)) => access::reopen(held, OFlags::RDONLY)?,
+            (None, None) => return Err(Errno::STALE),
+        };
         if core.nodes.id_of(known.file).is_some()
             || self.index.local(known.file).map_err(super::index_failed)?.is_some()
         {

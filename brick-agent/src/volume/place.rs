@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use nearbrick_core::tree::{self, Verdict};
-use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, name};
+use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, acl, name};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -382,6 +382,7 @@ impl Volume {
             return Ok(());
         }
         let at = self.at(core, file, local)?;
+        self.hold(core, file, &at);
         match access::rmdir(&at.dir, &at.name) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
@@ -538,6 +539,8 @@ impl Volume {
         if self.changed_behind(core, file, local)? {
             return self.adopt_change(core, file, local);
         }
+        let at = self.at(core, file, local)?;
+        self.hold(core, file, &at);
         let mut change = Change::new(self, core);
         local.placed.values().for_each(|place| change.show(place, None));
         change.forget_local(file)?;
@@ -639,19 +642,26 @@ impl Volume {
         Ok(())
     }
 
-    /// Puts a staged file in the place of all names of an object.
+    /// Puts a staged file in the place of all names of an object. Other bytes are no change of the directory:
+    /// its time stays.
     pub(super) fn rename_over(&self, core: &mut Core, staged: &At, local: &Local) -> FsResult<()> {
         let mut places = local.placed.values();
         let last = places.next_back().ok_or(Errno::NOENT)?;
+        let over = |name: &[u8], at: &At| -> FsResult<()> {
+            let before = at.dir.stat_self()?;
+            access::rename(&staged.dir, name, &at.dir, &at.name, RenameFlags::empty())?;
+            let (sec, nsec) = super::change::print_of(&before).mtime;
+            access::utimens(&at.dir, b".", None, Some(SetTime::At(access::time(sec, nsec))))
+        };
         for place in places {
             let again = [&staged.name[..], b"-link"].concat();
             let at = self.at_place(core, place)?;
             let _ = access::unlink(&staged.dir, &again);
             access::link(&staged.dir, &staged.name, &staged.dir, &again)?;
-            access::rename(&staged.dir, &again, &at.dir, &at.name, RenameFlags::empty())?;
+            over(&again, &at)?;
         }
         let at = self.at_place(core, last)?;
-        access::rename(&staged.dir, &staged.name, &at.dir, &at.name, RenameFlags::empty())
+        over(&staged.name, &at)
     }
 
     /// Brings owner, mode, times, xattrs, and what is shown of a newer version, up to the object.
@@ -670,7 +680,7 @@ impl Volume {
             return self.adopt_change(core, file, &local);
         }
         set_owner_and_mode(&at, object, kind)?;
-        set_xattrs(&at, object)?;
+        let all_kept = set_xattrs(&at, object)?;
         let mut change = Change::new(self, core);
         let standing = if kind.is_file() { standing(object, &local) } else { Standing::Whole };
         let overlay = match (standing, object.mtime.as_ref()) {
@@ -707,6 +717,15 @@ impl Volume {
         }
         change.commit()?;
         self.invalidate_node(core, file, false);
+        if !all_kept {
+            self.note_error(
+                nearbrick_core::heal::Reason::NoSpace,
+                format!(
+                    "an extended attribute of file {file} is not kept here: the brick's disk does not take it"
+                ),
+            );
+            return Err(Errno::NOSPC);
+        }
         Ok(())
     }
 }
@@ -727,23 +746,37 @@ pub(super) fn set_owner_and_mode(at: &At, object: &Object, kind: &Kind) -> FsRes
     Ok(())
 }
 
-/// Extended attributes as the object says.
-pub(super) fn set_xattrs(at: &At, object: &Object) -> FsResult<()> {
-    for (name, reg) in &object.xattrs {
+/// Extended attributes as the object says. After the mode, with which an ACL agrees. False if the
+/// disk does not keep one of them, for example because it is larger than this kind of file system takes: that
+/// holds back nothing else of the file. An ACL does, as without it the mode would give more.
+pub(super) fn set_xattrs(at: &At, object: &Object) -> FsResult<bool> {
+    let mut all = true;
+    for (name, wanted) in object.xattrs_wanted() {
         let now = match access::get_xattr(&at.dir, &at.name, name) {
             Ok(value) => Some(value),
             Err(Errno::NODATA) => None,
+            // A disk without ACLs has none; one that is wanted fails below.
+            Err(Errno::OPNOTSUPP) if acl::is_acl(name) => None,
             Err(error) => return Err(error),
         };
-        if now == reg.value {
+        if now.as_deref() == wanted.as_deref() {
             continue;
         }
-        match &reg.value {
-            Some(value) => access::set_xattr(&at.dir, &at.name, name, value, XattrFlags::empty())?,
-            None => access::remove_xattr(&at.dir, &at.name, name)?,
+        let done = match wanted {
+            Some(value) => access::set_xattr(&at.dir, &at.name, name, &value, XattrFlags::empty()),
+            None => access::remove_xattr(&at.dir, &at.name, name),
+        };
+        match done {
+            Ok(()) => {}
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::RANGE | Errno::TOOBIG | Errno::OPNOTSUPP)
+                if !acl::is_acl(name) =>
+            {
+                all = false;
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The modification time as the object says.

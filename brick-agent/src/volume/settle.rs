@@ -19,7 +19,7 @@ use super::{Volume, WallClock};
 use crate::brick::access;
 use crate::brick::disk::Lease;
 use crate::brick::mark::Mark;
-use crate::index::Local;
+use crate::index::{Local, Unseen};
 
 /// After the last release: a program that opens it again at once costs no version.
 const SOON: Duration = Duration::from_millis(10);
@@ -238,8 +238,12 @@ impl Volume {
             change.emit(file, Op::Clean { brick: self.me })?;
         } else {
             let version = local.base.bumped(self.incarnation);
+            let before = print.ctime;
             access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
             print = print_of(&open.stat()?);
+            // To programs nothing has happened: archivers and git would take the file for changed.
+            let shown = local.unseen.filter(|u| u.ctime == before).map_or(before, |u| u.shown);
+            let unseen = Some(Unseen { ctime: print.ctime, shown });
             let content = Op::Content {
                 brick: self.me,
                 version: version.clone(),
@@ -252,6 +256,7 @@ impl Volume {
             let local = change.local_mut(file)?;
             local.have = Some(version);
             local.print = Some(print);
+            local.unseen = unseen;
             local.mtime_at = entry.time;
         }
         let local = change.local_mut(file)?;

@@ -25,6 +25,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process.
     pub pid: u32,
+    /// Permissions that it does not give to what it makes, unless a default ACL says what it gives.
+    pub umask: u32,
 }
 
 /// Attributes, as `stat` shows them.

@@ -18,6 +18,7 @@ pub fn me() -> Caller {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         pid: std::process::id(),
+        umask: 0,
     }
 }
 

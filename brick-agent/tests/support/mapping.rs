@@ -29,6 +29,13 @@ impl SharedMapping {
         }
     }
 
+    /// Reads through the mapping.
+    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        assert!(offset + len <= self.len);
+        // SAFETY: as in `write`.
+        (0..len).map(|i| unsafe { self.at.cast::<u8>().add(offset + i).read_volatile() }).collect()
+    }
+
     /// msync(MS_SYNC).
     pub fn sync(&self) {
         // SAFETY: exactly the mapping.

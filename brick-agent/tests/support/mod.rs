@@ -1,5 +1,6 @@
 //! What the tests of a volume share.
 //!
+//! * [`child`]: another process; [`locks`] and [`mapping`]: what it shares with this one.
 //! * [`disk`]: directories and disk images for bricks; nothing of them stays.
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
 //! * [`fs`]: paths and whole files over the calls of a volume.
@@ -7,9 +8,11 @@
 //! * [`tree`]: whole trees, to be compared.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod child;
 pub mod disk;
 pub mod drive;
 pub mod fs;
+pub mod locks;
 pub mod mapping;
 pub mod members;
 pub mod mounts;
