@@ -1,10 +1,11 @@
-//! Debian packages that the lab needs: installed if their program is missing, saying what and why.
+//! Debian packages and programs from the Rust registry that lab and tests need: installed if they are
+//! missing, saying what and why.
 
 use std::process::Command;
 
 use crate::command::{find, output};
 use crate::error::{Error, Result};
-use crate::progress;
+use crate::{paths, programs, progress};
 
 /// A package, known by a program that it brings.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,37 @@ pub const BENCH: &[Package] = &[
     package("glusterd", "glusterfs-server", "the file system to compare with"),
     package("mount.glusterfs", "glusterfs-client", "its mount"),
 ];
+
+/// What tests of programs on a mount need besides.
+pub const TESTS: &[Package] = &[
+    package("git", "git", "a test: histories on a volume"),
+    package("sqlite3", "sqlite3", "a test: databases on a volume"),
+    package("rsync", "rsync", "a test: copies on a volume"),
+    package("tar", "tar", "a test: archives on a volume"),
+    package("vim", "vim", "a test: an editor on a volume"),
+];
+
+/// A suite of POSIX cases for file systems, and the version that is known to work.
+const PJDFSTEST: (&str, &str) = ("pjdfstest", "0.2.2");
+
+/// Builds pjdfstest once, into the folder of the project's tools; later runs find it there.
+///
+/// # Errors
+/// Cargo fails.
+pub fn ensure_pjdfstest() -> Result<()> {
+    let (name, version) = PJDFSTEST;
+    let tools = paths::cache()?.join("tools");
+    if find(name).is_some() || tools.join("bin").join(name).exists() {
+        return Ok(());
+    }
+    let line = progress::Line::new(format!("cargo install {name} (POSIX cases for the tests of the mount)"));
+    let mut cargo = Command::new(programs::cargo());
+    cargo.args(["install", name, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools);
+    // Elsewhere than in the workspace, whose settings for Cargo are not meant for it.
+    output(cargo.current_dir(paths::cache()?))?;
+    line.done("installed");
+    Ok(())
+}
 
 /// Installs what is missing.
 ///

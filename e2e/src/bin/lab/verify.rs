@@ -14,6 +14,8 @@ const LAB_TESTS: &[&str] = &["lab", "flows"];
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     lab::check_machine()?;
     packages::ensure(packages::LAB)?;
+    packages::ensure(packages::TESTS)?;
+    packages::ensure_pjdfstest()?;
     let mut closing = Vec::new();
     progress::step("Tests of the workspace");
     let first = cargo_test(&["--workspace", "--no-fail-fast"], filter, false, &mut closing)?;
