@@ -17,6 +17,7 @@ use nearbrick_core::{Attr, BrickId, Entry, FileId, Incarnation, Kind, Op, Place}
 use rustix::fs::{AtFlags, XattrFlags};
 use rustix::io::Errno;
 use support::disk::{Disk, TestDir};
+use support::members::Lab;
 use support::mounts::{MountedLab, as_user};
 use support::wait;
 
@@ -444,6 +445,30 @@ fn what_has_no_name_any_more_has_attributes() {
     let bare = TestDir::new();
     let expected = work(&bare.dir("bare"));
     both(Disk::Here, 1, 1, |m| assert_eq!(work(m.at(0)), expected));
+}
+
+/// Found here: what a walk after a crash found on the disk lost its ACL on this brick, and had no attributes on others.
+#[test]
+fn t18_what_is_found_on_the_disk_keeps_its_attributes() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    lab.close(0);
+    let (dir, path) = (lab.data(0).join("d"), lab.data(0).join("d/f"));
+    let list = acl(&[(OWNER, 6), (user(1000), 6), (GROUP, 4), (MASK, 6), (OTHERS, 0)]);
+    fs::create_dir(&dir).unwrap();
+    set(&dir, DEFAULT, &list);
+    set(&dir, "user.test", b"on a directory");
+    fs::write(&path, b"bytes").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+    set(&path, "user.test", b"on a file");
+    symlink("f", dir.join("s")).unwrap();
+    let before = seen(&lab.data(0));
+    assert!(before[&b"d/f"[..]].access.is_some() && before[&b"d"[..]].default.is_some());
+    lab.lose_power(0);
+    lab.open(0);
+    lab.converge();
+    assert_eq!(seen(&lab.data(0)), before);
+    assert_eq!(seen(&lab.data(1)), before);
 }
 
 /// Found here: a brick on ext4 did not show a file at all whose attribute only XFS takes.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::command::{find, output};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::{paths, programs, progress};
 
 /// A package, known by a program that it brings.
@@ -61,8 +61,9 @@ pub fn ensure_pjdfstest() -> Result<()> {
     let line = progress::Line::new(format!("cargo install {name} (POSIX cases for the tests of the mount)"));
     let mut cargo = Command::new(programs::cargo());
     cargo.args(["install", name, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools);
+    std::fs::create_dir_all(&tools).context(format!("cannot make {}", tools.display()))?;
     // Elsewhere than in the workspace, whose settings for Cargo are not meant for it.
-    output(cargo.current_dir(paths::cache()?))?;
+    output(cargo.current_dir(&tools))?;
     line.done("installed");
     Ok(())
 }

@@ -412,6 +412,7 @@ impl Volume {
         let op = Op::Create { brick: self.me, kind: kind.clone(), attr, place: place.clone(), replicas };
         let entry = change.emit(fresh, op)?;
         let link = entry.made_link().ok_or(Errno::IO)?;
+        self.say_xattrs(&mut change, fresh, &at)?;
         self.found_at(&mut change, fresh, link, place, &kind)?;
         if kind.is_file() {
             let local = change.local_mut(fresh)?;

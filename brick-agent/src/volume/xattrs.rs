@@ -139,6 +139,16 @@ impl Volume {
         self.xattr_changed(change, file)
     }
 
+    /// Says in the journal which attributes something has that was found on the disk.
+    pub(super) fn say_xattrs(&self, change: &mut Change<'_>, file: FileId, at: &At) -> FsResult<()> {
+        let names = access::list_xattr(&at.dir, &at.name)?;
+        for name in names.split(|b| *b == 0).filter(|name| is_exchanged(name)) {
+            let value = access::get_xattr(&at.dir, &at.name, name)?;
+            change.emit(file, Op::SetXattr { name: name.to_vec(), value: Some(value) })?;
+        }
+        Ok(())
+    }
+
     fn xattr_changed(&self, mut change: Change<'_>, file: FileId) -> FsResult<()> {
         if file != FileId::ROOT {
             change.refresh_print(file)?;
