@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::mounts::MountedLab;
+use support::wait;
 
 fn scale() -> usize {
     std::env::var("NEARBRICK_PROGRAMS_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
@@ -236,6 +237,38 @@ fn tar_packs_and_unpacks() {
         assert_eq!(linked("a/file 7"), linked("a/b/hard link"));
         sh(dir, "rm -r tree out");
     });
+}
+
+/// Found here: the bytes that a read brought into a stub moved its ctime, and tar said that the file had
+/// changed under it.
+#[test]
+fn tar_packs_what_is_elsewhere() {
+    needs!(Fuse);
+    if !have(&["tar"]) {
+        return;
+    }
+    for passthrough in [true, false] {
+        // The third member has no data of the first one's files.
+        let m = MountedLab::new(3, 2, passthrough);
+        let dir = m.path(0, "work");
+        fs::create_dir(&dir).unwrap();
+        for n in 0..8 {
+            fs::write(dir.join(format!("file {n}")), vec![n as u8; n * 700_000]).unwrap();
+        }
+        m.lab.settle(0);
+        m.lab.exchange();
+        wait("all is shown", || m.path(2, "work/file 7").exists());
+        let there = m.path(2, "work");
+        let script = r#"
+            tar --create --file=../../archive.tar file*
+            tar --compare --file=../../archive.tar
+        "#;
+        assert_eq!(sh(&there, script).trim(), "");
+        m.lab.exchange();
+        // What was read is a copy now, and looks the same.
+        assert_eq!(sh(&there, "tar --compare --file=../../archive.tar").trim(), "");
+        assert_eq!(sh(&dir, "tar --compare --file=../../archive.tar").trim(), "");
+    }
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub struct Overlay {
 pub struct Unseen {
     /// The inode's ctime after it: seconds and nanoseconds.
     pub ctime: (i64, u32),
-    /// The one that is shown as long as the inode has that.
+    /// The one that is shown as long as the inode has that, and of a stub in any case.
     pub shown: (i64, u32),
 }
 
@@ -133,6 +133,11 @@ impl Local {
     /// Any of its places in `data/`.
     pub fn place(&self) -> Option<&Place> {
         self.placed.values().next()
+    }
+
+    /// Whether it is a file whose bytes, or some of them, are elsewhere.
+    pub fn is_stub(&self) -> bool {
+        self.have.is_none() && self.overlay.is_some() && !self.dirty
     }
 
     /// Whether it is anywhere on the brick's disk.

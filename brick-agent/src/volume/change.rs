@@ -7,7 +7,7 @@ use nearbrick_core::{Entry, FileId, LinkId, Object, Op, Place, stamp};
 use rustix::io::Errno;
 
 use crate::brick::access;
-use crate::index::{Batch, Local, Print, Result, Shown};
+use crate::index::{Batch, Local, Print, Result, Shown, Unseen};
 
 use super::core::Core;
 use super::types::FsResult;
@@ -175,12 +175,15 @@ impl<'a> Change<'a> {
     /// Notes how a settled file looks now, after its inode was changed by us.
     pub fn refresh_print(&mut self, file: FileId) -> FsResult<()> {
         let Some(local) = self.local(file)? else { return Ok(()) };
-        if local.print.is_none() || local.dirty || !local.on_disk() {
+        let stub = local.is_stub();
+        if local.print.is_none() && !stub || local.dirty || !local.on_disk() {
             return Ok(());
         }
         let at = self.volume.at(self.core, file, &local)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
-        if local.print != Some(print) {
+        if stub {
+            self.local_mut(file)?.unseen = Some(Unseen { ctime: print.ctime, shown: print.ctime });
+        } else if local.print != Some(print) {
             let local = self.local_mut(file)?;
             local.print = Some(print);
             local.unseen = None;

@@ -108,7 +108,9 @@ impl Volume {
         let at = self.at(core, file, local)?;
         let raw = access::stat(&at.dir, &at.name)?;
         let mut stat = stat_from(core.nodes.number(file), &raw);
-        if let Some(unseen) = local.unseen.filter(|u| u.ctime == super::change::print_of(&raw).ctime) {
+        // Bytes that come into a stub change its inode all the time, and nothing for programs.
+        let ctime = super::change::print_of(&raw).ctime;
+        if let Some(unseen) = local.unseen.filter(|u| local.is_stub() || u.ctime == ctime) {
             stat.ctime = access::time(unseen.shown.0, unseen.shown.1);
         }
         if let Some(overlay) = local.overlay {

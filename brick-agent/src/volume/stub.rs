@@ -19,7 +19,7 @@ use super::types::{FsResult, NodeId, SetTime};
 use crate::brick::access;
 use crate::brick::disk::{self, File};
 use crate::brick::mark::Mark;
-use crate::index::Local;
+use crate::index::{Local, Unseen};
 
 /// Asked of a holder at once, at least: reads ahead of the program.
 const CHUNK: u64 = 1 << 20;
@@ -312,6 +312,7 @@ impl Volume {
         let local = change.local_mut(file)?;
         local.have = Some(stub.version.clone());
         local.print = Some(print);
+        local.unseen = local.unseen.map(|u| Unseen { ctime: print.ctime, ..u });
         local.filling = None;
         local.filled.clear();
         if newest {
