@@ -245,17 +245,24 @@ impl Object {
             .map(|(brick, _)| *brick)
     }
 
-    /// Whether this name is to be seen, as far as the object itself can tell:
-    /// placed, and not removed by someone who had seen all of its content.
+    /// Whether this name is to be seen, as far as the object itself can tell: placed and not removed;
+    /// or the last of all names to be removed, while nobody who removed one had seen all of the content.
     pub fn is_live(&self, link: &Link) -> bool {
-        let Some(place) = &link.place else {
-            return false;
-        };
-        match &link.removed {
-            None => true,
-            Some(removed) if place.stamp > removed.stamp => true,
-            Some(removed) => self.contents.iter().any(|c| !removed.value.includes(&c.version)),
+        let (Some(_), Some(removed)) = (&link.place, &link.removed) else { return link.place.is_some() };
+        if Self::is_placed(link) {
+            return true;
         }
+        let known = || self.links.values().filter(|l| l.place.is_some());
+        let removals = || known().filter_map(|l| l.removed.as_ref());
+        // Another name keeps the content, and what was removed on purpose stays so.
+        !known().any(Self::is_placed)
+            && removals().all(|r| r.stamp <= removed.stamp)
+            && removals().all(|r| self.contents.iter().any(|c| !r.value.includes(&c.version)))
+    }
+
+    /// Placed, and not removed since.
+    fn is_placed(link: &Link) -> bool {
+        link.place.as_ref().is_some_and(|place| link.removed.as_ref().is_none_or(|r| place.stamp > r.stamp))
     }
 
     /// Its live names.
@@ -432,7 +439,43 @@ pub(crate) mod tests {
                 brick: brick(1), version: seen.bumped(Incarnation(9)), size: 1, mtime_sec: 0, mtime_nsec: 0, still_dirty: false,
             };
             object.apply(&at(9, 1, 150, edit));
-            prop_assert!(object.is_live(&object.links[&link]));
+            prop_assert!(object.exists(FileId([9; 16])));
+            let others = object.live_links().filter(|(id, _)| *id != link).count();
+            prop_assert_eq!(object.is_live(&object.links[&link]), others == 0);
         }
+    }
+    #[test]
+    fn t16_a_removed_name_stays_removed_when_the_file_is_written_through_another() {
+        let file = FileId([9; 16]);
+        let mut object = Object { kind: Some(Kind::File), ..Object::default() };
+        let mut seq = 0;
+        let mut say = |object: &mut Object, op| {
+            seq += 1;
+            object.apply(&Entry { origin: Incarnation(7), seq, time: 10 * seq, file, op });
+            LinkId { origin: Incarnation(7), seq }
+        };
+        let content = |version: &VersionVector| Op::Content {
+            brick: brick(1),
+            version: version.clone(),
+            size: 1,
+            mtime_sec: 0,
+            mtime_nsec: 0,
+            still_dirty: false,
+        };
+        let (a, b) = (say(&mut object, Op::Link(place(0))), say(&mut object, Op::Link(place(1))));
+        let live = |object: &Object| object.live_links().map(|(link, _)| link).collect::<Vec<_>>();
+        let first = VersionVector::new().bumped(Incarnation(7));
+        say(&mut object, content(&first));
+        say(&mut object, Op::Unlink { link: a, seen: first.clone() });
+        let second = first.bumped(Incarnation(7));
+        say(&mut object, content(&second));
+        assert_eq!(live(&object), [b]);
+        // The last name goes too: the one that went before does not come back for what that one's remover had not seen.
+        let mut all_gone = object.clone();
+        say(&mut all_gone, Op::Unlink { link: b, seen: second.clone() });
+        assert_eq!(live(&all_gone), []);
+        // But an edit that nobody had seen is kept, under the name that went last.
+        say(&mut all_gone, content(&second.bumped(Incarnation(8))));
+        assert_eq!(live(&all_gone), [b]);
     }
 }
