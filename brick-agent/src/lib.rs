@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod fuse;
 pub mod heal;
+pub mod holder;
 pub mod index;
 pub mod metrics;
 pub mod peer;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nearbrick_agent::control::api::ApiServer;
@@ -12,6 +13,9 @@ use nearbrick_agent::control::report::Reporter;
 use nearbrick_agent::control::status::Reporting;
 use nearbrick_agent::control::watch::{Follower, Seen};
 use nearbrick_agent::fuse;
+use nearbrick_agent::holder;
+use nearbrick_agent::holder::client::HolderOptions;
+use nearbrick_agent::holder::server::HoldOptions;
 use nearbrick_agent::metrics::{self, Sources};
 use nearbrick_agent::peer::server::{self, Limits, Registry, Stats};
 use nearbrick_agent::peer::tls::{Tls, is_node_name};
@@ -24,6 +28,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Descriptors that the agent asks for: each file that is open at the workstation takes two.
 const DESCRIPTORS: u64 = 1 << 20;
+/// Where the holder is, unless it is said otherwise.
+const RUN_DIR: &str = "/run/nearbrick";
+/// Seconds for which calls wait for the next agent, unless it is said otherwise.
+const WAIT: u64 = 120;
 
 /// The brick agent of Nearbrick: mounts volumes at a workstation, and keeps bricks on its disk.
 #[derive(Parser)]
@@ -37,6 +45,32 @@ struct Cli {
 enum Command {
     /// Runs until SIGTERM or Ctrl-C; then it unmounts and closes every volume.
     Run(Run),
+    /// Keeps mounts while their agent is away. An agent starts one by itself, unless it is told to join one.
+    Hold(Hold),
+}
+
+#[derive(Args)]
+struct Hold {
+    /// Folder for its socket, holder.sock, and its pid, holder.pid.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+    /// For how long calls wait for the next agent. After that programs get an error.
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT)]
+    wait_seconds: u64,
+    /// Ends when it keeps nothing and no agent is there.
+    #[arg(long)]
+    until_empty: bool,
+}
+
+/// Who keeps mounts while the agent is away.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Holder {
+    /// One that the agent starts, and that ends after it unless mounts are left to the next agent.
+    Start,
+    /// One that runs already: `brick-agent hold`.
+    Join,
+    /// None: mounts end with the agent.
+    None,
 }
 
 #[derive(Args)]
@@ -65,6 +99,18 @@ struct Run {
     /// Serves all reads and writes itself, even where the kernel could go to the brick file.
     #[arg(long)]
     no_passthrough: bool,
+    /// Who keeps mounts while the agent is away.
+    #[arg(long, value_enum, default_value_t = Holder::Start)]
+    holder: Holder,
+    /// The holder's folder. One for each agent of a machine.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+    /// What a holder that the agent starts is told: for how long calls wait for the next agent.
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT)]
+    wait_seconds: u64,
+    /// At SIGTERM, leaves the mounts to the next agent instead of unmounting them: for upgrades.
+    #[arg(long)]
+    hand_over: bool,
 }
 
 fn node_name(text: &str) -> Result<String, String> {
@@ -87,13 +133,24 @@ fn peer_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
+    let command = Cli::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    let args = match command {
+        Command::Run(args) => args,
+        Command::Hold(Hold { run_dir, wait_seconds, until_empty }) => {
+            raise_descriptors();
+            let wait = Duration::from_secs(wait_seconds);
+            return match holder::server::run(HoldOptions { run_dir, wait, until_empty }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(line) => failed(&line),
+            };
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
@@ -125,6 +182,8 @@ async fn run(args: Run) -> Result<(), String> {
         bricks_dir: args.bricks_dir.clone(),
         mounts_dir: args.mounts_dir.clone(),
         passthrough: !args.no_passthrough,
+        holder: holder_options(&args)?,
+        hand_over: args.hand_over,
     };
     let supervisor = Supervisor::new(options, tls.clone(), registry.clone(), api.clone());
     let facts = Arc::new(supervisor.clone());
@@ -154,7 +213,8 @@ async fn run(args: Run) -> Result<(), String> {
     let reporting = tokio::spawn(reporter.run(no_reports.clone()));
 
     ends.wait().await;
-    tracing::info!("ends: unmounts and closes all volumes");
+    let how = if args.hand_over { "leaves to the next agent" } else { "unmounts" };
+    tracing::info!("ends: {how} and closes all volumes");
     no_work.cancel();
     let _ = following.await;
     no_reports.cancel();
@@ -166,6 +226,18 @@ async fn run(args: Run) -> Result<(), String> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+fn holder_options(args: &Run) -> Result<Option<HolderOptions>, String> {
+    let start = match args.holder {
+        Holder::None => return Ok(None),
+        Holder::Join => None,
+        Holder::Start => {
+            Some(std::env::current_exe().map_err(|e| format!("cannot find this program's own file: {e}"))?)
+        }
+    };
+    let wait = Duration::from_secs(args.wait_seconds);
+    Ok(Some(HolderOptions { run_dir: args.run_dir.clone(), start, wait }))
 }
 
 async fn listener(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {

@@ -22,6 +22,7 @@ use crate::control::convert::VolumeKey;
 use crate::control::facts::{Facts, Phase, VolumeFacts};
 use crate::control::jobs::{Healer, Runner};
 use crate::control::watch::Volumes;
+use crate::holder::client::{Client, HolderOptions};
 use crate::peer::server::Registry;
 use crate::peer::tls::Tls;
 use crate::volume::Volume;
@@ -39,6 +40,10 @@ pub struct Options {
     pub mounts_dir: PathBuf,
     /// Whether reads and writes may go to the brick file in the kernel.
     pub passthrough: bool,
+    /// Who keeps mounts while no agent serves them; none: they end with the agent.
+    pub holder: Option<HolderOptions>,
+    /// Whether mounts are left to the next agent when this one ends in order.
+    pub hand_over: bool,
 }
 
 /// The volumes of this workstation.
@@ -52,6 +57,7 @@ struct Inner {
     tls: Arc<Tls>,
     registry: Arc<Registry>,
     api: ApiServer,
+    holder: Option<Arc<Client>>,
     slots: Mutex<BTreeMap<VolumeKey, Slot>>,
     /// Volumes that were removed and may not be closed yet.
     leaving: Mutex<BTreeMap<VolumeKey, JoinHandle<()>>>,
@@ -83,11 +89,13 @@ struct Now {
 impl Supervisor {
     /// Of no volume yet.
     pub fn new(options: Options, tls: Arc<Tls>, registry: Arc<Registry>, api: ApiServer) -> Self {
+        let holder = options.holder.clone().map(|options| Arc::new(Client::new(options)));
         let inner = Inner {
             options,
             tls,
             registry,
             api,
+            holder,
             slots: Mutex::default(),
             leaving: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -104,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    /// Unmounts and closes all volumes, side by side.
+    /// Unmounts all volumes, or leaves them to the next agent, and closes them, side by side.
     pub async fn shut_down(&self) {
         self.inner.stop.cancel();
         let slots = std::mem::take(&mut *self.inner.slots());

@@ -162,6 +162,8 @@ impl Workstation {
             .args(["--bricks-dir", BRICKS, "--mounts-dir", VOLUMES])
             .arg("--listen")
             .arg(SocketAddr::new(self.seat.address.into(), PEER_PORT).to_string())
+            .arg("--run-dir")
+            .arg(self.dir().join("run"))
             .arg("--tls-dir")
             .arg(self.tls_dir())
             .arg("--metrics")

@@ -1,4 +1,4 @@
-//! Threads for reads that may wait for a peer, so that those which serve local
+//! Threads for opens and reads that may wait for a peer, so that those which serve local
 //! files never do. They come when needed and go when idle.
 
 use std::collections::VecDeque;
@@ -6,19 +6,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-const MAX_THREADS: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads and what waits for them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Far {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
+    name: &'static str,
+    max_threads: usize,
     state: Mutex<State>,
     more: Condvar,
 }
@@ -58,20 +58,27 @@ impl Shared {
 }
 
 impl Far {
+    /// No threads yet; at most so many at a time, each with this name.
+    pub fn new(name: &'static str, max_threads: usize) -> Self {
+        let (state, more) = Default::default();
+        Far { shared: Arc::new(Shared { name, max_threads, state, more }) }
+    }
+
     /// Has the job done by one of the threads.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.state();
         state.jobs.push_back(Box::new(job));
-        if state.idle >= state.jobs.len() || state.threads >= MAX_THREADS {
+        if state.idle >= state.jobs.len() || state.threads >= self.shared.max_threads {
             self.shared.more.notify_one();
             return;
         }
         state.threads += 1;
         drop(state);
         let shared = self.shared.clone();
-        let spawned = std::thread::Builder::new().name("fuse-far".to_owned()).spawn(move || shared.work());
+        let named = std::thread::Builder::new().name(shared.name.to_owned());
+        let spawned = named.spawn(move || shared.work());
         if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for a remote read");
+            tracing::error!(%error, "no thread for a call that waits for a peer");
             let (alone, job) = {
                 let mut state = self.shared.state();
                 state.threads -= 1;
@@ -94,7 +101,8 @@ mod tests {
 
     #[test]
     fn jobs_run_side_by_side_and_survive_a_panic() {
-        let far = Far::default();
+        const MAX_THREADS: usize = 8;
+        let far = Far::new("test-far", MAX_THREADS);
         let (first, first_done) = channel::<()>();
         let (second, second_done) = channel::<()>();
         // The first waits for the second: one thread alone would never end.

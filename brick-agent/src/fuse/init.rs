@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fuser::{InitFlags, KernelConfig};
 
 /// The kernel takes no more in one request.
-const MAX_WRITE: u32 = 1 << 20;
+pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// Reads ahead and the like that may be under way at once.
 const MAX_BACKGROUND: u16 = 64;
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 use super::attr::{entry_type, file_attr};
+use super::open::Handle;
 use super::shell::{GENERATION, NO_TTL, Shell};
 
 /// Entries asked of the volume at once.
@@ -24,7 +25,7 @@ impl Shell {
     ) -> Result<(), Errno> {
         self.call("readdir", |v| {
             loop {
-                let page = v.readdir(fh.0, offset, PAGE)?;
+                let page = v.readdir(Handle::from_raw(fh.0).id, offset, PAGE)?;
                 if page.is_empty() {
                     return Ok(());
                 }
@@ -49,7 +50,7 @@ impl Shell {
     ) -> Result<(), Errno> {
         self.call("readdirplus", |v| {
             loop {
-                let page = v.readdir(fh.0, offset, PAGE_PLUS)?;
+                let page = v.readdir(Handle::from_raw(fh.0).id, offset, PAGE_PLUS)?;
                 if page.is_empty() {
                     return Ok(());
                 }

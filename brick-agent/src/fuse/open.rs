@@ -141,6 +141,31 @@ impl<B> OpenNodes<B> {
         Ok(())
     }
 
+    /// An open from before this agent, counted as it was: in passthrough if the backing file is given.
+    pub fn resume(&self, node: NodeId, writer: bool, passthrough: Option<(impl FnOnce() -> B, u64)>) {
+        let mut shard = self.shard(node);
+        let open = shard.entry(node).or_insert_with(|| {
+            let mode = match passthrough {
+                Some((id, backing)) => Mode::Passthrough { id: id(), backing },
+                None => Mode::Served,
+            };
+            OpenNode { mode, opens: 0, writers: 0 }
+        });
+        open.opens += 1;
+        open.writers += u64::from(writer);
+    }
+
+    /// Has `tell` say once more how an open goes that is counted already.
+    pub fn again<R>(&self, node: NodeId, handle: Handle, reply: R, tell: impl FnOnce(R, Handle, Way<'_, B>)) {
+        let shard = self.shard(node);
+        let way = match shard.get(&node).map(|open| &open.mode) {
+            _ if handle.direct => Way::Direct,
+            Some(Mode::Passthrough { id, .. }) => Way::Passthrough(id),
+            Some(Mode::Served) | None => Way::Served,
+        };
+        tell(reply, handle, way);
+    }
+
     /// One open ends. Whatever was registered for the node is dropped when this returns, if it was the last.
     pub fn leave(&self, node: NodeId, handle: Handle, writer: bool) {
         if handle.direct {

@@ -6,27 +6,33 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use nearbrick_core::acl::is_acl;
 
 use super::attr::{caller, file_attr, set_time, without_privileges};
+use super::begin::{NOTHING, Start};
+use super::device::Backing;
 use super::far::Far;
 use super::init::{self, Negotiated};
 use super::invalidate::Queue;
+use super::keep::Keep;
+use super::ledger::Ledger;
 use super::open::{Handle, OpenNodes};
 use crate::volume::Volume;
 use crate::volume::types::{FsResult, HandleId, NodeId, SetAttr, Stat};
@@ -47,6 +53,21 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Reads that wait for peers, at most, at a time.
+const FAR_READS: usize = 32;
+/// Opens that wait for peers, at most, at a time.
+const FAR_OPENS: usize = 64;
+
+/// What `fuser` serves: the [`Shell`], which calls that wait take with them to threads of their own.
+pub struct Served(pub(super) Arc<Shell>);
+
+impl Deref for Served {
+    type Target = Shell;
+    fn deref(&self) -> &Shell {
+        &self.0
+    }
+}
+
 /// One mount.
 pub struct Shell {
     pub(super) volume: Arc<Volume>,
@@ -54,9 +75,22 @@ pub struct Shell {
     pub(super) negotiated: Arc<Negotiated>,
     /// Unmounted, though programs may still hold on to it.
     gone: Arc<AtomicBool>,
-    pub(super) nodes: OpenNodes<BackingId>,
+    pub(super) nodes: OpenNodes<Backing>,
+    pub(super) device: Arc<OwnedFd>,
+    /// What is open, for the next agent.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    /// Who keeps the mount for the next agent.
+    pub(super) keep: Option<Arc<Keep>>,
+    /// The mount is handed over: no call is begun any more.
+    over: AtomicBool,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Its threads wait here until all of them are ready.
+    pub(super) start: Start,
     pub(super) queue: Queue,
     far: Far,
+    /// Opens have threads apart from those of reads: the peer that one waits for may not be the other's.
+    pub(super) far_opens: Far,
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {
@@ -85,13 +119,18 @@ macro_rules! reply {
 }
 
 impl Shell {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         volume: Arc<Volume>,
         passthrough: bool,
         negotiated: Arc<Negotiated>,
         gone: Arc<AtomicBool>,
         queue: Queue,
+        device: Arc<OwnedFd>,
+        kept: Option<(Arc<Keep>, Arc<Ledger>)>,
+        start: Start,
     ) -> Self {
+        let (keep, ledger) = kept.unzip();
         Shell {
             volume,
             wanted: passthrough,
@@ -99,7 +138,14 @@ impl Shell {
             gone,
             nodes: OpenNodes::default(),
             queue,
-            far: Far::default(),
+            device,
+            ledger,
+            keep,
+            over: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            start,
+            far: Far::new("fuse-far", FAR_READS),
+            far_opens: Far::new("fuse-far-open", FAR_OPENS),
         }
     }
 
@@ -111,7 +157,33 @@ impl Shell {
         if self.gone.load(Ordering::Relaxed) {
             return Err(Errno::ENOTCONN);
         }
-        answer(what, || call(&self.volume))
+        self.begun(|| answer(what, || call(&self.volume)))
+    }
+
+    /// Begins a call, unless the mount is handed over: then it is left to the next agent, and this thread ends
+    /// with the process.
+    pub(super) fn begun<T>(&self, call: impl FnOnce() -> T) -> T {
+        struct UnderWay<'a>(&'a AtomicUsize);
+        impl Drop for UnderWay<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let under_way = UnderWay(&self.calls);
+        if self.over.load(Ordering::SeqCst) {
+            drop(under_way);
+            loop {
+                std::thread::park();
+            }
+        }
+        call()
+    }
+
+    /// Begins no more calls; whether those under way ended within the limit.
+    pub(super) fn hand_over(&self, limit: Duration) -> bool {
+        self.over.store(true, Ordering::SeqCst);
+        super::mount::wait(limit, || self.calls.load(Ordering::SeqCst) == 0)
     }
 
     /// How long the kernel may keep the attributes of the node.
@@ -125,7 +197,7 @@ impl Shell {
         });
     }
 
-    fn done(reply: ReplyEmpty, result: Result<(), Errno>) {
+    pub(super) fn done(reply: ReplyEmpty, result: Result<(), Errno>) {
         reply!(reply, result, () => reply.ok());
     }
 }
@@ -149,7 +221,7 @@ fn read(volume: &Volume, handle: HandleId, offset: u64, size: u32, reply: ReplyD
     });
 }
 
-impl Filesystem for Shell {
+impl Filesystem for Served {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         init::negotiate(config, self.wanted, &self.negotiated);
         Ok(())
@@ -159,10 +231,15 @@ impl Filesystem for Shell {
         self.entry(reply, self.call("lookup", |v| v.lookup(parent.0, name.as_bytes())));
     }
 
-    fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
-        let _ = answer("forget", || {
-            self.volume.forget(ino.0, lookups);
-            Ok(())
+    fn forget(&self, req: &Request, ino: INodeNo, lookups: u64) {
+        if ino.0 == NOTHING {
+            return self.start.ready(req);
+        }
+        let _ = self.begun(|| {
+            answer("forget", || {
+                self.volume.forget(ino.0, lookups);
+                Ok(())
+            })
         });
     }
 
@@ -194,19 +271,28 @@ impl Filesystem for Shell {
         let mode = mode.map(|m| m & 0o7777);
         let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
         let mut set = SetAttr { mode, uid, gid, size, atime, mtime };
-        let result = self.call("setattr", |v| {
-            // HANDLE_KILLPRIV_V2: a new owner takes privileges away, a new size from those without rights.
-            if uid.is_some() || gid.is_some() || (size.is_some() && req.uid() != 0) {
-                let stat = v.getattr(ino.0, handle)?;
-                let perm = mode.unwrap_or(stat.perm);
-                let without = without_privileges(perm);
-                if stat.kind.is_file() && without != perm {
-                    set.mode = Some(without);
+        let (shell, by_root) = (self.0.clone(), req.uid() == 0);
+        let work = move || {
+            let result = shell.call("setattr", |v| {
+                // HANDLE_KILLPRIV_V2: a new owner takes privileges away, a new size from those without rights.
+                if uid.is_some() || gid.is_some() || (size.is_some() && !by_root) {
+                    let stat = v.getattr(ino.0, handle)?;
+                    let perm = mode.unwrap_or(stat.perm);
+                    let without = without_privileges(perm);
+                    if stat.kind.is_file() && without != perm {
+                        set.mode = Some(without);
+                    }
                 }
-            }
-            v.setattr(ino.0, handle, &set)
-        });
-        reply!(reply, result, stat => reply.attr(&self.ttl(ino.0), &file_attr(&stat)));
+                v.setattr(ino.0, handle, &set)
+            });
+            reply!(reply, result, stat => reply.attr(&shell.ttl(ino.0), &file_attr(&stat)));
+        };
+        // To cut a file, what stays of it must be here.
+        if size.is_some_and(|size| size > 0) && self.volume.waits_for_peer(ino.0) {
+            self.far_opens.run(work);
+        } else {
+            work();
+        }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -225,30 +311,37 @@ impl Filesystem for Shell {
         reply: ReplyEntry,
     ) {
         let (who, name) = (caller(req, umask), name.as_bytes());
-        self.entry(reply, self.call("mknod", |v| v.mknod(who, parent.0, name, mode, u64::from(rdev))));
+        let place = (parent.0, name);
+        let call = |v: &Volume| v.mknod(who, parent.0, name, mode, u64::from(rdev));
+        self.entry(reply, self.makes("mknod", req, place, Some((who, mode)), call));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (who, name) = (caller(req, umask), name.as_bytes());
-        self.entry(reply, self.call("mkdir", |v| v.mkdir(who, parent.0, name, mode & 0o7777)));
+        let call = |v: &Volume| v.mkdir(who, parent.0, name, mode & 0o7777);
+        self.entry(reply, self.makes("mkdir", req, (parent.0, name), Some((who, mode)), call));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (who, target) = (caller(req, 0), target.as_os_str().as_bytes());
-        self.entry(reply, self.call("symlink", |v| v.symlink(who, parent.0, name.as_bytes(), target)));
+        let place = (parent.0, name.as_bytes());
+        let call = |v: &Volume| v.symlink(who, parent.0, name.as_bytes(), target);
+        self.entry(reply, self.makes("symlink", req, place, Some((who, 0o777)), call));
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::done(reply, self.call("unlink", |v| v.unlink(parent.0, name.as_bytes())));
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let place = (parent.0, name.as_bytes());
+        Shell::done(reply, self.takes_away("unlink", req, place, |v| v.unlink(parent.0, name.as_bytes())));
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::done(reply, self.call("rmdir", |v| v.rmdir(parent.0, name.as_bytes())));
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let place = (parent.0, name.as_bytes());
+        Shell::done(reply, self.takes_away("rmdir", req, place, |v| v.rmdir(parent.0, name.as_bytes())));
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         to_parent: INodeNo,
@@ -257,12 +350,15 @@ impl Filesystem for Shell {
         reply: ReplyEmpty,
     ) {
         let (name, to_name) = (name.as_bytes(), to_name.as_bytes());
-        let result = self.call("rename", |v| v.rename(parent.0, name, to_parent.0, to_name, flags.bits()));
-        Self::done(reply, result);
+        let call = |v: &Volume| v.rename(parent.0, name, to_parent.0, to_name, flags.bits());
+        let result = self.takes_away("rename", req, (parent.0, name), call);
+        Shell::done(reply, result);
     }
 
-    fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(reply, self.call("link", |v| v.link(ino.0, parent.0, name.as_bytes())));
+    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.as_bytes();
+        let call = |v: &Volume| v.link(ino.0, parent.0, name);
+        self.entry(reply, self.makes("link", req, (parent.0, name), None, call));
     }
 
     fn create(
@@ -279,7 +375,7 @@ impl Filesystem for Shell {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.open_file(req, ino, flags, reply);
+        self.0.open_file(req, ino, flags, reply);
     }
 
     fn read(
@@ -301,7 +397,7 @@ impl Filesystem for Shell {
             let volume = self.volume.clone();
             self.far.run(move || read(&volume, handle.id, offset, size, reply));
         } else {
-            read(&self.volume, handle.id, offset, size, reply);
+            self.begun(|| read(&self.volume, handle.id, offset, size, reply));
         }
     }
 
@@ -327,8 +423,10 @@ impl Filesystem for Shell {
         reply!(reply, result, written => reply.written(written as u32));
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        Self::done(reply, self.call("flush", |v| v.flush(Handle::from_raw(fh.0).id)));
+    /// Nothing is held back, so there is nothing to do when a descriptor is closed. The kernel asks once, and no
+    /// close waits for us then.
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn release(
@@ -341,16 +439,16 @@ impl Filesystem for Shell {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        Self::done(reply, self.released(ino, fh, flags));
+        Shell::done(reply, self.released(ino, fh, flags));
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        Self::done(reply, self.call("fsync", |v| v.fsync(Handle::from_raw(fh.0).id, datasync)));
+        Shell::done(reply, self.call("fsync", |v| v.fsync(Handle::from_raw(fh.0).id, datasync)));
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let result = self.call("opendir", |v| v.opendir(ino.0));
-        reply!(reply, result, id => reply.opened(FileHandle(id), FopenFlags::empty()));
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let result = self.open_dir(req, ino);
+        reply!(reply, result, fh => reply.opened(fh, FopenFlags::empty()));
     }
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -378,15 +476,11 @@ impl Filesystem for Shell {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let result = answer("releasedir", || {
-            self.volume.releasedir(fh.0);
-            Ok(())
-        });
-        Self::done(reply, result);
+        Shell::done(reply, self.released_dir(fh));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        Self::done(reply, self.call("fsyncdir", |v| v.fsyncdir(ino.0)));
+        Shell::done(reply, self.call("fsyncdir", |v| v.fsyncdir(ino.0)));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -421,7 +515,7 @@ impl Filesystem for Shell {
             true => v.set_acl(caller(req, 0), ino.0, name, value),
             false => v.setxattr(ino.0, name, value, flags),
         });
-        Self::done(reply, result);
+        Shell::done(reply, result);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -433,7 +527,7 @@ impl Filesystem for Shell {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::done(reply, self.call("removexattr", |v| v.removexattr(ino.0, name.as_bytes())));
+        Shell::done(reply, self.call("removexattr", |v| v.removexattr(ino.0, name.as_bytes())));
     }
 
     fn fallocate(
@@ -453,7 +547,7 @@ impl Filesystem for Shell {
             }
             v.fallocate(handle, offset, length, mode)
         });
-        Self::done(reply, result);
+        Shell::done(reply, result);
     }
 
     fn lseek(

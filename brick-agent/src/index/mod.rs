@@ -353,6 +353,36 @@ impl Index {
         self.all(Table::Todo).map(|pair| file_id(&pair?.0, "todo")).collect()
     }
 
+    /// The object with this inode number, if there is one here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn numbered(&self, inode: u64) -> Result<Option<FileId>> {
+        if inode == FileId::ROOT.inode() {
+            return Ok(Some(FileId::ROOT));
+        }
+        for low in [inode << 1, inode << 1 | 1] {
+            if let Some(pair) = self.store.prefix(Table::Local, &low.to_le_bytes()).next() {
+                return file_id(&pair?.0, "local").map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// All single values whose keys begin so.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn metas(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        self.store
+            .prefix(Table::Meta, prefix.as_bytes())
+            .map(|pair| {
+                let (key, value) = pair?;
+                Ok((String::from_utf8_lossy(&key).into_owned(), value.to_vec()))
+            })
+            .collect()
+    }
+
     /// A single value.
     ///
     /// # Errors
@@ -400,6 +430,11 @@ impl Batch {
     /// Sets a single value.
     pub fn meta(&mut self, key: &str, value: &[u8]) {
         self.set(Table::Meta, key, Some(value));
+    }
+
+    /// Removes a single value.
+    pub fn remove_meta(&mut self, key: &str) {
+        self.set(Table::Meta, key, None::<Bytes>);
     }
 
     /// Makes the changes true: all of them, or after a crash none.

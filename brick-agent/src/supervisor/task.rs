@@ -1,7 +1,8 @@
 //! The task of one volume: opens it, serves it to peers, mounts it, keeps it so.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use nearbrick_core::{BrickId, Entry};
@@ -15,12 +16,12 @@ use crate::config::VolumeConfig;
 use crate::control::cache;
 use crate::control::facts::Phase;
 use crate::control::jobs::Healer;
-use crate::fuse::{MountOptions, Mounted, mount};
+use crate::fuse::{Keep, MountOptions, Mounted, Taken, mount, mount_kept, take_over};
 use crate::heal::{self, HealOutcome, HealProgress, HealRequest};
 use crate::peer::client::{Client, Patience};
 use crate::peer::exchange::{Exchange, Journal, Pace};
 use crate::peer::rubbish::Rubbish;
-use crate::volume::{Volume, VolumeOptions};
+use crate::volume::{Keeper, Volume, VolumeOptions};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -41,6 +42,10 @@ struct Open {
     volume: Arc<Volume>,
     client: Arc<Client>,
     exchange: Arc<Exchange>,
+    /// Has the mount kept for the next agent.
+    keep: Option<Arc<Keep>>,
+    /// What the agent before this one left of the mount, until it is gone on with.
+    taken: Mutex<Option<Taken>>,
 }
 
 impl VolumeTask {
@@ -96,10 +101,21 @@ impl VolumeTask {
             self.show(Phase::Starting(format!("opening {}", config.path.display())));
         }
         let wanted = (*config).clone();
-        let volume = tokio::task::spawn_blocking(move || Volume::open(wanted, VolumeOptions::default()))
+        let keep = self.inner.holder.as_ref().map(|holder| Keep::new(holder.clone(), &config));
+        let (keeper, at) = (keep.clone(), self.shared.key.below(&self.inner.options.mounts_dir));
+        let opening = tokio::task::spawn_blocking(move || {
+            let taken = keeper.as_ref().map_or(Ok(None), |keeper| taken(keeper, &at))?;
+            let options = VolumeOptions {
+                kernel: taken.as_ref().map(Taken::kernel),
+                resumed: taken.as_ref().map(Taken::resumed),
+                keeper: keeper.map(|keeper| keeper as Arc<dyn Keeper>),
+                ..VolumeOptions::default()
+            };
+            Volume::open(wanted, options).map(|volume| (volume, taken)).map_err(|error| error.to_string())
+        });
+        let (volume, taken) = opening
             .await
-            .map_err(|_| "the brick cannot be opened: a fault in the agent, see its log".to_owned())?
-            .map_err(|error| error.to_string())?;
+            .map_err(|_| "the brick cannot be opened: a fault in the agent, see its log".to_owned())??;
         let weak = Arc::downgrade(&volume);
         let rubbish = Rubbish::default();
         let client = Client::new(
@@ -121,7 +137,7 @@ impl VolumeTask {
         self.inner.registry.insert(exchange.clone());
         self.shared.now().volume = Some(volume.clone());
         self.shared.healer.send_replace(Some(Arc::new(OpenVolume(volume.clone()))));
-        let open = Open { config, volume, client, exchange };
+        let open = Open { config, volume, client, exchange, keep, taken: Mutex::new(taken) };
         self.remember(&open).await;
         Ok(open)
     }
@@ -141,11 +157,12 @@ impl VolumeTask {
         let mut wait = FIRST_RETRY;
         let mut again = tokio::time::Instant::now();
         let mut look = tokio::time::interval(LOOK);
+        let mut unkept = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep_until(again), if mounted.is_none() => {
-                    match self.mount(&open.volume).await {
+                    match self.mount(&open).await {
                         Ok(mount) => {
                             mounted = Some(mount);
                             wait = FIRST_RETRY;
@@ -158,12 +175,21 @@ impl VolumeTask {
                         }
                     }
                 }
-                _ = look.tick(), if mounted.as_ref().is_some_and(Mounted::ended) => {
-                    let ended = mounted.take();
-                    tokio::task::spawn_blocking(move || drop(ended));
-                    let message = "someone unmounted it; it is mounted again".to_owned();
-                    self.show(Phase::Degraded { message, mounted: false });
-                    again = tokio::time::Instant::now();
+                _ = look.tick(), if mounted.is_some() => {
+                    if mounted.as_ref().is_some_and(Mounted::ended) {
+                        let ended = mounted.take();
+                        let _ = tokio::task::spawn_blocking(move || drop(ended)).await;
+                        let message = "someone unmounted it; it is mounted again".to_owned();
+                        self.show(Phase::Degraded { message, mounted: false });
+                        again = tokio::time::Instant::now();
+                    } else if let Some(keep) = open.keep.clone() {
+                        let kept = tokio::task::spawn_blocking(move || keep.again()).await;
+                        let why = kept.ok().and_then(Result::err);
+                        if let Some(why) = why.as_ref().filter(|_| !unkept) {
+                            tracing::warn!(volume = %self.shared.key, "{why}: the mount does not outlive this agent");
+                        }
+                        unkept = why.is_some();
+                    }
                 }
                 Ok(()) = changed.changed() => {
                     changed.borrow_and_update();
@@ -186,13 +212,30 @@ impl VolumeTask {
         self.close(open, mounted).await;
     }
 
-    async fn mount(&self, volume: &Arc<Volume>) -> Result<Mounted, String> {
+    async fn mount(&self, open: &Open) -> Result<Mounted, String> {
         let at = self.shared.key.below(&self.inner.options.mounts_dir);
-        let (volume, passthrough) = (volume.clone(), self.inner.options.passthrough);
+        let (volume, passthrough) = (open.volume.clone(), self.inner.options.passthrough);
+        let taken = open.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keep = open.keep.clone();
         tokio::task::spawn_blocking(move || {
-            prepare(&at)?;
             let options = MountOptions { passthrough, ..MountOptions::default() };
-            mount(volume, &at, options).map_err(|e| e.to_string())
+            let mounted = match (keep, taken) {
+                (Some(keep), Some(taken)) => {
+                    let mounted = take_over(volume, &at, options, keep, taken);
+                    if mounted.is_ok() {
+                        tracing::info!(at = %at.display(), "goes on with the mount of the agent before this one");
+                    }
+                    mounted
+                }
+                (keep, _) => {
+                    prepare(&at)?;
+                    match keep {
+                        Some(keep) => mount_kept(volume, &at, options, keep),
+                        None => mount(volume, &at, options),
+                    }
+                }
+            };
+            mounted.map_err(|e| e.to_string())
         })
         .await
         .unwrap_or_else(|_| Err("cannot mount: a fault in the agent, see its log".to_owned()))
@@ -202,26 +245,45 @@ impl VolumeTask {
         let at = self.shared.key.below(&self.inner.options.mounts_dir);
         let Open { config, volume, exchange, .. } = open;
         self.shared.healer.send_replace(None);
-        let ended = tokio::task::spawn_blocking(move || {
-            if let Some(mount) = mounted {
-                mount.unmount();
+        let leaves = self.inner.options.hand_over && self.inner.stop.is_cancelled();
+        let ended = tokio::task::spawn_blocking(move || match mounted {
+            Some(mount) if leaves && mount.is_kept() => mount.hand_over(),
+            mounted => {
+                if let Some(mount) = mounted {
+                    mount.unmount();
+                }
+                // Programs may still sit in it: it must not stand in the way of the next one.
+                let _ = clear(&at);
+                true
             }
-            // Programs may still sit in it: it must not stand in the way of the next one.
-            let _ = clear(&at);
         });
-        let _ = ended.await;
+        let all_ended = ended.await.unwrap_or(true);
         self.inner.registry.remove(config.volume_uuid);
         exchange.stop();
-        let closing = volume.clone();
-        let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+        if all_ended {
+            let closing = volume.clone();
+            let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+        }
         {
             let mut now = self.shared.now();
             now.volume = None;
             now.phase = Phase::Starting("closed".to_owned());
         }
-        tracing::info!(volume = %self.shared.key, "unmounted and closed");
+        let how = if leaves { "left to the next agent" } else { "unmounted" };
+        tracing::info!(volume = %self.shared.key, "{how}, and closed");
         self.inner.tick();
     }
+}
+
+/// What the agent before this one left of the mount at `at`.
+fn taken(keep: &Keep, at: &Path) -> Result<Option<Taken>, String> {
+    keep.take(at).or_else(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Err(error.to_string()),
+        _ => {
+            tracing::warn!(at = %at.display(), %error, "whether a mount was kept is not known");
+            Ok(None)
+        }
+    })
 }
 
 fn same_brick(a: &VolumeConfig, b: &VolumeConfig) -> bool {

@@ -47,7 +47,7 @@ impl Volume {
         if Self::is_orphan(core, node) {
             let file = self.orphan(core, node, handle)?;
             let mut stat = stat_from(node, &file.stat()?);
-            if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.as_ref()) {
+            if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.as_ref()).filter(|s| !s.is_whole()) {
                 stat.size = stub.size();
             }
             return Ok(stat);
@@ -177,7 +177,7 @@ impl Volume {
         let open = self.handles.get(opened.handle)?;
         let done = match &*open {
             Handle::File(open) => open.io.truncate(size),
-            Handle::Dir { .. } => Err(Errno::ISDIR),
+            Handle::Dir { .. } | Handle::Lost => Err(Errno::ISDIR),
         };
         self.release(opened.handle);
         done

@@ -29,6 +29,8 @@ pub struct Change<'a> {
     clock: stamp::Clock,
     heads: BTreeMap<nearbrick_core::Incarnation, u64>,
     own_entries: bool,
+    /// The object that was made or got a name.
+    made: Option<FileId>,
     /// Places that something came to want or ceased to.
     places: Vec<Place>,
 }
@@ -56,6 +58,7 @@ impl<'a> Change<'a> {
             heads: BTreeMap::new(),
             core,
             own_entries: false,
+            made: None,
             places: Vec::new(),
         }
     }
@@ -114,6 +117,7 @@ impl<'a> Change<'a> {
         let seq = self.head_of(origin) + 1;
         let entry = Entry { origin, seq, time, file, op };
         self.own_entries = true;
+        self.made = self.made.or_else(|| super::once::named_by(&entry.op, file));
         self.apply(&entry)?;
         Ok(entry)
     }
@@ -232,7 +236,10 @@ impl<'a> Change<'a> {
         }
         pairs.sort_unstable();
         pairs.dedup();
-        let Change { volume, core, batch, objects, locals, clock, heads, own_entries, places } = self;
+        if let Some((key, value)) = self.own_entries.then(|| self.volume.once.mark(self.made)).flatten() {
+            self.batch.meta(&key, &value);
+        }
+        let Change { volume, core, batch, objects, locals, clock, heads, own_entries, places, .. } = self;
         batch.commit().map_err(|error| {
             volume.note_error(nearbrick_core::heal::Reason::NoSpace, error.to_string());
             index_failed(error)

@@ -12,6 +12,7 @@ use crate::index::{Local, parked_name};
 use crate::peer::wire::Heads;
 
 use super::nodes::Nodes;
+use super::resume::Held;
 use super::tally::Tally;
 use super::types::{FsResult, NodeId, Stat};
 use super::{Volume, index_failed};
@@ -35,6 +36,8 @@ pub struct Core {
     pub merged: BTreeMap<FileId, BTreeSet<FileId>>,
     /// Directories shown in the root because they would close a cycle.
     pub broken: BTreeSet<FileId>,
+    /// What was open through an agent before this one, until it is opened again.
+    pub held: Vec<Held>,
     dirs: HashMap<FileId, Dir>,
 }
 
@@ -124,8 +127,17 @@ impl Volume {
     pub(super) fn file_of(&self, core: &Core, node: NodeId) -> FsResult<FileId> {
         match core.nodes.get(node) {
             Some(known) if !known.orphan => Ok(known.file),
-            _ => Err(Errno::NOENT),
+            Some(_) => Err(Errno::NOENT),
+            // The kernel may know it from an agent before this one.
+            None => self.index.numbered(node).map_err(index_failed)?.ok_or(Errno::NOENT),
         }
+    }
+
+    /// The same, and there is a node for it from now on.
+    pub(super) fn known(&self, core: &mut Core, node: NodeId) -> FsResult<FileId> {
+        let file = self.file_of(core, node)?;
+        core.nodes.hold(node, file, false);
+        Ok(file)
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Handle {
         /// What is being read.
         listing: Listing,
     },
+    /// A file that was open through an agent before this one, and is not to be found.
+    Lost,
 }
 
 /// An open file.
@@ -70,7 +72,12 @@ impl Handles {
         id
     }
 
-    /// Keeps something else under this number.
+    /// Numbers from here on: those before may be in use since before this agent.
+    pub fn start_at(&self, first: HandleId) {
+        self.next.fetch_max(first, Ordering::Relaxed);
+    }
+
+    /// Keeps something else under this number, or what was under it before this agent.
     pub fn put(&self, id: HandleId, handle: Handle) {
         self.shard(id).insert(id, Arc::new(handle));
     }
@@ -111,22 +118,9 @@ pub(super) fn read_at(file: &dyn FileAccess, offset: u64, len: usize, buf: &mut 
 impl Volume {
     /// Counts and gives out an open file. Of a node that is open already the brick file is shared.
     pub(super) fn opened_local(&self, core: &mut Core, node: NodeId, data: File, rw: Option<File>) -> Opened {
-        let backing = core.nodes.next_backing();
         let writes = rw.is_some();
-        let (mut file, mut shared) = (FileId::ROOT, (data, backing));
-        if let Some(known) = core.nodes.get_mut(node) {
-            file = known.file;
-            known.opens += 1;
-            known.writers += u32::from(writes);
-            shared = match &known.data {
-                Some(data) => (data.clone(), known.backing),
-                None => {
-                    known.data = Some(shared.0.clone());
-                    known.backing = backing;
-                    shared
-                }
-            };
-        }
+        let file = core.nodes.get(node).map_or(FileId::ROOT, |known| known.file);
+        let shared = core.nodes.count_open(node, data, writes);
         if writes {
             self.settler.written(file);
         }
@@ -144,6 +138,7 @@ impl Volume {
         match &*self.handles.get(handle)? {
             Handle::File(open) => work(open),
             Handle::Dir { .. } => Err(Errno::ISDIR),
+            Handle::Lost => Err(Errno::STALE),
         }
     }
 
@@ -255,6 +250,9 @@ impl Volume {
         let (orphan, last_writer) = (known.orphan, open.writes && known.writers == 0);
         if known.opens == 0 {
             let data = known.data.take();
+            if let (true, Some(keeper)) = (std::mem::take(&mut known.kept), &self.keeper) {
+                keeper.closed(open.node);
+            }
             if orphan {
                 // Who knows it without having it open goes on seeing it.
                 known.held = data.or(known.held.take());

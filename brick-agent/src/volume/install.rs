@@ -183,6 +183,7 @@ impl Volume {
             set_mtime(&staged, object)?;
         }
         let data = access::open(&staged.dir, &staged.name, OFlags::RDONLY, 0)?;
+        self.keep_open(core, a.file);
         self.rename_over(core, &staged, local)?;
         let print = print_of(&data.stat()?);
         let mut change = Change::new(self, core);

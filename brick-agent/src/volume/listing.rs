@@ -1,5 +1,6 @@
 //! Directories, read a page at a time from a list made when reading begins: what
-//! is there all the time is listed exactly once, whatever comes and goes.
+//! is there all the time is listed exactly once, whatever comes and goes. The place of an entry follows
+//! from its name alone, so reading goes on in the right place also through the next agent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,8 +18,27 @@ pub struct Listing {
     entries: Mutex<Option<Arc<Names>>>,
 }
 
-/// What a directory held when its reading began.
-type Names = Vec<(Vec<u8>, Shown)>;
+/// What a directory held when its reading began, in the order of the entries' places.
+type Names = Vec<(u64, Vec<u8>, Shown)>;
+
+/// The place of a name in every listing: after the dots, and positive as a signed number.
+fn place_of(name: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
+    (u64::from_le_bytes(first) >> 2).max(DOTS + 1)
+}
+
+const DOTS: u64 = 2;
+
+fn in_order(names: Vec<(Vec<u8>, Shown)>) -> Names {
+    let mut names: Names = names.into_iter().map(|(name, shown)| (place_of(&name), name, shown)).collect();
+    names.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    // Two names with one place of 2^62: the second takes the next.
+    for n in 1..names.len() {
+        names[n].0 = names[n].0.max(names[n - 1].0 + 1);
+    }
+    names
+}
 
 fn kind(d_type: u8) -> EntryKind {
     match d_type {
@@ -39,7 +59,7 @@ impl Volume {
     /// `NOENT`.
     pub fn opendir(&self, node: NodeId) -> FsResult<HandleId> {
         let core = &mut *self.lock();
-        self.file_of(core, node)?;
+        self.known(core, node)?;
         if let Some(known) = core.nodes.get_mut(node) {
             known.opens += 1;
         }
@@ -60,7 +80,7 @@ impl Volume {
             let mut kept = listing.entries.lock().unwrap_or_else(PoisonError::into_inner);
             match kept.as_ref() {
                 Some(entries) if offset > 0 => entries.clone(),
-                _ => kept.insert(Arc::new(self.index.shown_in(dir).map_err(index_failed)?)).clone(),
+                _ => kept.insert(Arc::new(in_order(self.index.shown_in(dir).map_err(index_failed)?))).clone(),
             }
         };
         let parent = match dir {
@@ -68,20 +88,20 @@ impl Volume {
             dir => self.local_of(dir)?.place().map_or(FileId::ROOT, |p: &Place| p.parent),
         };
         let dots = [(&b"."[..], dir), (&b".."[..], parent)];
-        let first = usize::try_from(offset).unwrap_or(usize::MAX);
-        let dots = dots.iter().enumerate().skip(first).map(|(at, (name, file))| DirEntry {
+        let skip = usize::try_from(offset.min(DOTS)).unwrap_or(0);
+        let dots = dots.iter().enumerate().skip(skip).map(|(at, (name, file))| DirEntry {
             offset: at as u64 + 1,
             name: name.to_vec(),
             inode: core.nodes.number(*file),
             kind: EntryKind::Dir,
         });
-        let rest =
-            entries.iter().enumerate().skip(first.saturating_sub(2)).map(|(at, (name, shown))| DirEntry {
-                offset: at as u64 + 3,
-                name: name.clone(),
-                inode: core.nodes.number(shown.file),
-                kind: kind(shown.kind),
-            });
+        let first = entries.partition_point(|(at, ..)| *at <= offset);
+        let rest = entries[first..].iter().map(|(at, name, shown)| DirEntry {
+            offset: *at,
+            name: name.clone(),
+            inode: core.nodes.number(shown.file),
+            kind: kind(shown.kind),
+        });
         Ok(dots.chain(rest).take(max).collect())
     }
 

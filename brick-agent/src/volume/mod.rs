@@ -10,6 +10,7 @@
 //! * `conflict`: the loser of a conflict is kept beside the winner.
 //! * `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
+//! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `recover`: what is found at the start; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
@@ -29,9 +30,11 @@ mod making;
 mod moving;
 mod names;
 mod nodes;
+pub mod once;
 mod opening;
 mod place;
 mod recover;
+mod resume;
 mod served;
 mod settle;
 mod status;
@@ -58,11 +61,13 @@ use crate::peer::Remote;
 
 use self::core::Core;
 use self::files::Handles;
+use self::once::Once;
 use self::settle::Settler;
 use types::Invalidate;
 
 pub use absorb::AbsorbError;
 pub(crate) use install::{Arrived, Planned, reason_of};
+pub use resume::{Held, Keeper, Resumed};
 pub use status::{Count, VolumeStatus};
 pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
 
@@ -133,6 +138,8 @@ pub struct Volume {
     configured: RwLock<Arc<Configured>>,
     core: Mutex<Core>,
     handles: Handles,
+    keeper: Option<Arc<dyn Keeper>>,
+    once: Once,
     settler: Settler,
     remote: RwLock<Option<Arc<dyn Remote>>>,
     invalidate: RwLock<Option<Arc<dyn Invalidate>>>,

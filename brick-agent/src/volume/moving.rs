@@ -35,6 +35,7 @@ impl Volume {
         }
         let at = self.at_place(core, &place)?;
         let last = self.local_of(shown.file)?.placed.len() <= 1;
+        self.keep_open(core, shown.file);
         if last {
             self.hold(core, shown.file, &at);
         } else {
@@ -187,6 +188,9 @@ impl Volume {
                 (true, true) if self.index.has_children(new.file) => return Err(Errno::NOTEMPTY),
                 _ => {}
             }
+        }
+        if let Some(new) = &new {
+            self.keep_open(core, new.file);
         }
         let (a, b) = (self.at_place(core, &from)?, self.at_place(core, &to)?);
         if let (Some(new), false) = (&new, exchange) {

@@ -149,7 +149,7 @@ impl Volume {
 
     /// Tells the kernel to forget a name, and what a node looked like.
     pub(super) fn invalidate_entry(&self, core: &Core, place: &Place) {
-        if let Some(parent) = core.nodes.id_of(place.parent)
+        if let Some(parent) = core.nodes.known_as(place.parent)
             && let Some(kernel) = super::read(&self.invalidate).as_ref()
         {
             kernel.entry(parent, &place.name);
@@ -158,7 +158,7 @@ impl Volume {
 
     /// Tells the kernel to forget what a node looked like, and its bytes if `data`.
     pub(super) fn invalidate_node(&self, core: &Core, file: FileId, data: bool) {
-        if let Some(node) = core.nodes.id_of(file)
+        if let Some(node) = core.nodes.known_as(file)
             && let Some(kernel) = super::read(&self.invalidate).as_ref()
         {
             kernel.inode(node, data);

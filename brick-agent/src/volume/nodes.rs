@@ -30,6 +30,8 @@ pub struct Node {
     /// It has no name any more, or another file has taken its place in `data/`:
     /// the object is no longer to be found by `file`.
     pub orphan: bool,
+    /// Its brick file is kept for the next agent.
+    pub kept: bool,
 }
 
 /// All of them.
@@ -37,6 +39,8 @@ pub struct Nodes {
     by_id: HashMap<NodeId, Node>,
     by_file: HashMap<FileId, NodeId>,
     backings: u64,
+    /// The kernel may know objects that are not here: an agent before this one had the mount.
+    pub resumed: bool,
 }
 
 /// The root's.
@@ -44,7 +48,7 @@ pub const ROOT: NodeId = 1;
 
 impl Default for Nodes {
     fn default() -> Self {
-        let mut nodes = Nodes { by_id: HashMap::new(), by_file: HashMap::new(), backings: 0 };
+        let mut nodes = Nodes { by_id: HashMap::new(), by_file: HashMap::new(), backings: 0, resumed: false };
         nodes.by_id.insert(ROOT, Node::new(FileId::ROOT));
         nodes.by_file.insert(FileId::ROOT, ROOT);
         nodes
@@ -63,6 +67,7 @@ impl Node {
             backing: 0,
             stub: None,
             orphan: false,
+            kept: false,
         }
     }
 }
@@ -81,6 +86,11 @@ impl Nodes {
     /// The id of the object's node, if it has one.
     pub fn id_of(&self, file: FileId) -> Option<NodeId> {
         self.by_file.get(&file).copied()
+    }
+
+    /// What the kernel calls the object, if it may know it.
+    pub fn known_as(&self, file: FileId) -> Option<NodeId> {
+        self.id_of(file).or_else(|| self.resumed.then(|| file.inode()))
     }
 
     /// The object's node, if it has one.
@@ -107,6 +117,26 @@ impl Nodes {
         self.by_file.insert(file, id);
         self.by_id.entry(id).or_insert_with(|| Node::new(file)).lookups += 1;
         id
+    }
+
+    /// A node that the kernel knows from before.
+    pub fn hold(&mut self, id: NodeId, file: FileId, orphan: bool) {
+        if !orphan {
+            self.by_file.entry(file).or_insert(id);
+        }
+        self.by_id.entry(id).or_insert_with(|| Node::new(file)).orphan |= orphan;
+    }
+
+    /// Counts an open of a brick file; of a node that is open already, the file is shared. Gives it, and its number.
+    pub fn count_open(&mut self, id: NodeId, data: File, writes: bool) -> (File, u64) {
+        let backing = self.next_backing();
+        let Some(known) = self.by_id.get_mut(&id) else { return (data, backing) };
+        known.opens += 1;
+        known.writers += u32::from(writes);
+        if known.data.is_none() {
+            known.backing = backing;
+        }
+        (known.data.get_or_insert(data).clone(), known.backing)
     }
 
     /// The kernel forgets.
@@ -139,7 +169,7 @@ impl Nodes {
     }
 
     /// A number for a brick file that comes to be behind a node.
-    pub fn next_backing(&mut self) -> u64 {
+    fn next_backing(&mut self) -> u64 {
         self.backings += 1;
         self.backings
     }

@@ -53,15 +53,39 @@ enum Step {
 /// Tries, when the newest version changes while it is fetched.
 const TRIES: usize = 3;
 
+/// Whether a program may change the file, and whether it empties it.
+fn intent(flags: i32) -> (bool, bool) {
+    let truncates = flags & libc::O_TRUNC != 0;
+    (flags & libc::O_ACCMODE != libc::O_RDONLY || truncates, truncates)
+}
+
 impl Volume {
+    /// As [`Volume::open_file`], but waits for no peer: none if one would have to be waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_here(&self, node: NodeId, flags: i32) -> FsResult<Option<Opened>> {
+        let (writes, truncates) = intent(flags);
+        Ok(match self.try_open(node, writes, truncates, false)? {
+            Step::Opened(opened) => Some(opened),
+            Step::Bring | Step::Fill(_) => None,
+        })
+    }
+
+    /// Whether an open for writing would have to wait for a peer.
+    pub fn waits_for_peer(&self, node: NodeId) -> bool {
+        let core = &*self.lock();
+        let known = self.file_of(core, node).and_then(|f| Ok((self.object_of(f)?, self.local_of(f)?)));
+        known.is_ok_and(|(object, local)| standing(&object, &local) != Standing::Whole)
+    }
+
     /// Opens a file with `O_*` flags. The mark that it is dirty is in the journal when this returns.
     ///
     /// # Errors
     /// `NOENT`, `ISDIR`; `IO` when the newest bytes are out of reach and there are
     /// none here, or the volume does not allow older ones; `STALE` when the name is to be looked up again.
     pub fn open_file(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
-        let truncates = flags & libc::O_TRUNC != 0;
-        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || truncates;
+        let (writes, truncates) = intent(flags);
         let mut older = false;
         for _ in 0..TRIES {
             match self.try_open(node, writes, truncates, older)? {
@@ -127,6 +151,9 @@ impl Volume {
 
     fn try_open(&self, node: NodeId, writes: bool, truncates: bool, older: bool) -> FsResult<Step> {
         let core = &mut *self.lock();
+        if core.nodes.get(node).is_none() {
+            self.known(core, node).map_err(|_| Errno::STALE)?;
+        }
         let known = core.nodes.get(node).ok_or(Errno::STALE)?;
         if known.orphan {
             return self.open_orphan(core, node, writes, truncates).map(Step::Opened);
@@ -151,6 +178,10 @@ impl Volume {
             Standing::Stub => {
                 let stub = self.stub_of(core, node, file, &object, &local)?;
                 if writes {
+                    // Whoever empties the file meanwhile must find it: what is still to come is then thrown away.
+                    if let Some(known) = core.nodes.get_mut(node) {
+                        known.stub = Some(stub.clone());
+                    }
                     return Ok(Step::Fill(stub));
                 }
                 return Ok(Step::Opened(self.opened_stub(core, node, file, stub)));

@@ -541,6 +541,7 @@ impl Volume {
         }
         let at = self.at(core, file, local)?;
         self.hold(core, file, &at);
+        self.keep_open(core, file);
         let mut change = Change::new(self, core);
         local.placed.values().for_each(|place| change.show(place, None));
         change.forget_local(file)?;

@@ -20,6 +20,7 @@ use super::change::Change;
 use super::core::Core;
 use super::files::Handles;
 use super::making::d_type;
+use super::once::Once;
 use super::settle::{Settled, Settler};
 use super::surroundings::random_u64;
 use super::types::FsResult;
@@ -35,6 +36,8 @@ use crate::index::{Index, IndexError, Local, Shown};
 const STATE: &str = "state";
 const CLEAN: &[u8] = b"clean";
 const OWN_INDEX: &str = "index";
+/// Bits of the handles that one agent gives out; those above say which agent.
+const HANDLES_OF_ONE_AGENT: u32 = 40;
 
 impl Volume {
     /// Opens the brick, or makes it if nothing is there and it was never in use.
@@ -43,7 +46,7 @@ impl Volume {
     /// Each with one clear line; then nothing in `data/` was touched.
     pub fn open(config: VolumeConfig, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
         ignore_lease_signals();
-        let VolumeOptions { clock, entropy, disk, stores, boot, later } = options;
+        let VolumeOptions { clock, entropy, disk, stores, boot, later, kernel, keeper, resumed } = options;
         let random = || random_u64(&*entropy);
         let mut brick = Brick::open(
             &*disk,
@@ -79,7 +82,14 @@ impl Volume {
         batch.commit()?;
         index.persist()?;
 
+        let once = Once::load(&index, resumed.as_ref().map(|r| r.life))?;
+        let handles = Handles::default();
         let mut core = Core::default();
+        if let Some(resumed) = resumed {
+            handles.start_at(u64::from(resumed.life) << HANDLES_OF_ONE_AGENT);
+            core.nodes.resumed = true;
+            core.held = resumed.held;
+        }
         let (heads, latest) = index.heads()?;
         core.heads = heads;
         core.clock = stamp::Clock::resumed(latest);
@@ -95,9 +105,11 @@ impl Volume {
             entropy,
             configured: RwLock::new(Arc::new(Configured::new(config))),
             core: Mutex::new(core),
-            handles: Handles::default(),
+            handles,
+            keeper,
+            once,
             remote: RwLock::new(None),
-            invalidate: RwLock::new(None),
+            invalidate: RwLock::new(kernel),
             changed: watch::Sender::new(0),
             absorbing: Mutex::new(()),
             healing: Mutex::new(()),
@@ -115,6 +127,7 @@ impl Volume {
         if !clean {
             volume.walk(power_lost).map_err(failed("cannot be read after an end without notice"))?;
         }
+        volume.resume(&mut volume.lock());
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
         if later == Later::Thread {
             volume.settler.start(&volume).map_err(|e| OpenError::Disk {
@@ -240,7 +253,10 @@ impl Volume {
         }
         // Names that are gone. What they named may be found under another name.
         let mut lost: BTreeMap<FileId, Vec<(LinkId, Place)>> = BTreeMap::new();
+        let mut before = BTreeMap::new();
         for (place, shown) in found.gone {
+            self.once.is_gone(place.clone());
+            before.insert(place.clone(), shown);
             let mut change = Change::new(self, core);
             change.show(&place, None);
             if let Some(local) = change.local(shown.file)?
@@ -263,7 +279,24 @@ impl Volume {
         }
         let mut new = found.new;
         while let Some((place, mark)) = new.pop() {
-            if let Some(dir) = self.take_name(core, &place, mark, &mut lost, &mut todo)? {
+            let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
+            let dir = self.take_name(core, &place, mark, &mut lost, &mut todo)?;
+            let shown = self.shown(&place)?;
+            if let (Some(old), Some(now)) = (before.get(&place), shown)
+                && moved == Some(now.file)
+                && let Some(links) = lost.get_mut(&old.file)
+            {
+                links.retain(|(link, _)| *link != old.link);
+                if links.is_empty() {
+                    lost.remove(&old.file);
+                }
+                self.was_replaced(core, *old)?;
+                todo.push(old.file);
+            }
+            if let Some(shown) = shown {
+                self.once.was_made(place, shown.file);
+            }
+            if let Some(dir) = dir {
                 // A directory that came: all in it is new under its id.
                 for (name, _) in self.dir(core, dir)?.list()? {
                     let inside = Place { parent: dir, name };
@@ -279,6 +312,8 @@ impl Volume {
             self.miss(core, file, &links)?;
             todo.push(file);
         }
+        // Before anything is put in the place of what programs have open.
+        self.resume(core);
         self.bring_about(core, todo);
         Ok(())
     }

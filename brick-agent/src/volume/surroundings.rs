@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::resume::{Keeper, Resumed};
+use super::types::Invalidate;
 use crate::brick::disk::Disk;
 use crate::brick::machine::MachineDisk;
 use crate::index::store::{FjallStores, Stores};
@@ -78,6 +80,12 @@ pub struct VolumeOptions {
     pub boot: Vec<u8>,
     /// Who does what is due later.
     pub later: Later,
+    /// The kernel that must forget what changes, if it knows the volume already.
+    pub kernel: Option<Arc<dyn Invalidate>>,
+    /// Who keeps open files without a name.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// What programs opened through an agent before this one.
+    pub resumed: Option<Resumed>,
 }
 
 impl Default for VolumeOptions {
@@ -89,6 +97,9 @@ impl Default for VolumeOptions {
             stores: Arc::new(FjallStores),
             boot: std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             later: Later::Thread,
+            kernel: None,
+            keeper: None,
+            resumed: None,
         }
     }
 }

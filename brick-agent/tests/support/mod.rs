@@ -1,5 +1,6 @@
 //! What the tests of a volume share.
 //!
+//! * [`agent`]: the real program.
 //! * [`child`]: another process; [`locks`] and [`mapping`]: what it shares with this one.
 //! * [`disk`]: directories and disk images for bricks; nothing of them stays.
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
@@ -8,6 +9,7 @@
 //! * [`tree`]: whole trees, to be compared.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod agent;
 pub mod child;
 pub mod disk;
 pub mod drive;

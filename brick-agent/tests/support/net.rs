@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use nearbrick_agent::brick::disk::Reader;
 use nearbrick_agent::peer::wire::FetchItem;
@@ -21,8 +21,17 @@ pub struct Net {
     cut: Mutex<BTreeSet<BrickId>>,
     /// Bytes of data that went from one member to another.
     pub bytes: AtomicU64,
+    silence: Mutex<Silence>,
+    broken: Condvar,
     /// Called with the number of each data chunk before it is handed over.
     pub on_chunk: Mutex<Option<Hook>>,
+}
+
+/// Peers that do not answer.
+#[derive(Default)]
+struct Silence {
+    lasts: bool,
+    waiting: usize,
 }
 
 /// Takes a number.
@@ -57,6 +66,24 @@ impl Net {
         self.members.lock().unwrap().get(&to)?.upgrade()
     }
 
+    /// From now on nobody answers, or everybody does again.
+    pub fn set_silent(&self, silent: bool) {
+        self.silence.lock().unwrap().lasts = silent;
+        self.broken.notify_all();
+    }
+
+    /// How many calls wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.silence.lock().unwrap().waiting
+    }
+
+    fn wait_for_answer(&self) {
+        let mut silence = self.silence.lock().unwrap();
+        silence.waiting += 1;
+        let mut silence = self.broken.wait_while(silence, |s| s.lasts).unwrap();
+        silence.waiting -= 1;
+    }
+
     fn chunk(&self, n: u64, len: usize) {
         self.bytes.fetch_add(len as u64, Ordering::Relaxed);
         // Not locked while it runs: what it does may fetch too.
@@ -82,6 +109,7 @@ impl Remote for Link {
         len: usize,
         from: &[BrickId],
     ) -> Result<Vec<u8>, Reason> {
+        self.net.wait_for_answer();
         let mut why = Reason::Unreachable;
         for brick in from {
             let Some(peer) = self.net.reach(self.me, *brick) else { continue };
@@ -109,6 +137,7 @@ impl Remote for Link {
     }
 
     fn fetch(&self, from: BrickId, items: &[FetchItem], sink: &mut dyn FetchSink) -> Result<(), Reason> {
+        self.net.wait_for_answer();
         for item in items {
             if sink.cancelled() {
                 return Ok(());
