@@ -32,6 +32,12 @@ impl Machine {
     /// The agent is not started yet. `tls`: a folder with a certificate for `ws-a`.
     pub fn new(tls: PathBuf, args: &[&str]) -> Self {
         let dir = TestDir::new();
+        let brick = dir.path().join("brick");
+        Machine::on(dir, brick, tls, args)
+    }
+
+    /// The same, with the brick at this path.
+    pub fn on(dir: TestDir, path: PathBuf, tls: PathBuf, args: &[&str]) -> Self {
         let brick = BrickId([1; 16]);
         let node = "ws-a".to_owned();
         let member = Member { brick, name: "home.ws-a".to_owned(), node: node.clone(), address: None };
@@ -41,7 +47,7 @@ impl Machine {
             volume_uuid: Uuid::from_u128(5),
             node,
             brick,
-            path: dir.path().join("brick"),
+            path,
             was_initialised: false,
             members: vec![member],
             placement: Vec::new(),
@@ -58,6 +64,15 @@ impl Machine {
             all.extend([flag.to_owned(), format!("127.0.0.1:{}", free_port())]);
         }
         Machine { dir, config, tls, args: all, agent: None }
+    }
+
+    /// The brick's index says that it was open on a machine that has lost its power since.
+    pub fn lose_power(&self) {
+        let index = nearbrick_agent::index::Index::open(&self.config.path.join(".nearbrick/index")).unwrap();
+        let mut batch = index.batch();
+        batch.meta("state", b"the machine's last boot");
+        batch.commit().unwrap();
+        index.persist().unwrap();
     }
 
     /// Where the volume is mounted.
