@@ -22,6 +22,9 @@ pub const SPEC_ACTED_ON: &str = "SpecActedOn";
 /// Workstation: it can be switched off without taking the only copy of anything with it.
 pub const SAFE_TO_LEAVE: &str = "SafeToLeave";
 
+/// Brick: what other members removed is removed here too; `False` while a person is asked whether so much is right.
+pub const REMOVALS_FOLLOWED: &str = "RemovalsFollowed";
+
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -13,6 +13,12 @@ pub struct BadId {
     what: &'static str,
 }
 
+impl BadId {
+    pub(crate) fn new(text: &str, what: &'static str) -> Self {
+        BadId { text: text.chars().take(64).collect(), what }
+    }
+}
+
 fn hex16(text: &str, what: &'static str) -> Result<[u8; 16], BadId> {
     let bad = || BadId { text: text.chars().take(64).collect(), what };
     let digits: String = text.chars().filter(|c| *c != '-').collect();
@@ -104,7 +110,7 @@ impl FromStr for BrickId {
 
 /// One life of a brick's index: 64 random bits. A brick that lost its index
 /// gets a new one, so that its counters never look older than what peers hold.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {

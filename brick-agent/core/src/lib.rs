@@ -9,6 +9,9 @@
 //! * [`conflict`]: which version keeps the name, and who keeps the other.
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
+//! * [`horizon`]: how far a member has heard of each journal.
+//! * [`brake`]: when so much is removed that a person is asked.
+//! * [`forget`]: when a deleted object may be forgotten, and what a returning member makes of that.
 //! * [`heal`]: what a target does about one pending object.
 //! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
 //! * [`name`]: names from peers are bytes to be validated.
@@ -18,8 +21,11 @@
 //! the order, the relays and the repetitions.
 
 pub mod acl;
+pub mod brake;
 pub mod conflict;
+pub mod forget;
 pub mod heal;
+pub mod horizon;
 pub mod id;
 pub mod merge;
 pub mod name;
@@ -30,6 +36,7 @@ pub mod stamp;
 pub mod tree;
 pub mod version;
 
+pub use horizon::{Heard, Horizon};
 pub use id::{BrickId, FileId, Incarnation, LinkId};
 pub use object::{Content, Object};
 pub use op::{Attr, Entry, Kind, Op, Place};

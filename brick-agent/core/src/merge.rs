@@ -4,8 +4,16 @@
 //! sets of operations is the state after the union of both. It is commutative, associative and
 //! idempotent, so operations and states may be mixed in any order.
 
+use crate::id::FileId;
+use crate::name;
 use crate::object::{Link, Object, put, set};
-use crate::stamp::Reg;
+use crate::op::{
+    BadEntry, MAX_MEMBERS, MAX_TIME, check_attr, check_kind, check_replicas, check_version, check_xattr,
+};
+use crate::stamp::{Reg, Stamp};
+
+/// The most names, and the most extended attributes, of one object that are taken from the wire.
+const MAX_PARTS: usize = 65_536;
 
 fn join<T: Ord>(slot: &mut Option<Reg<T>>, other: Option<Reg<T>>) {
     if let Some(Reg { value, stamp }) = other {
@@ -40,7 +48,9 @@ impl Object {
         for (id, Link { place, removed }) in links {
             let link = self.links.entry(id).or_default();
             join(&mut link.place, place);
-            join(&mut link.removed, removed);
+            if let Some(removed) = removed {
+                link.remove(removed.value, removed.stamp);
+            }
         }
         self.losers.extend(losers);
         contents.into_iter().for_each(|content| self.add_content(content));
@@ -55,12 +65,98 @@ impl Object {
     }
 }
 
+impl Object {
+    /// Of when the operations are that it still shows.
+    pub fn stamps(&self) -> impl Iterator<Item = Stamp> + '_ {
+        let links = self.links.values().flat_map(|l| {
+            let place = l.place.as_ref().map(|reg| reg.stamp);
+            place.into_iter().chain(l.removed.as_ref().map(|reg| reg.stamp))
+        });
+        links
+            .chain(self.attr.iter().map(|reg| reg.stamp))
+            .chain(self.mtime.iter().map(|reg| reg.stamp))
+            .chain(self.xattrs.values().map(|reg| reg.stamp))
+            .chain(self.contents.iter().map(|c| c.stamp))
+            .chain(self.kept.iter().map(|reg| reg.stamp))
+            .chain(self.writers.values().map(|reg| reg.stamp))
+            .chain(self.holders.values().map(|reg| reg.stamp))
+            .chain(self.replicas.iter().map(|reg| reg.stamp))
+    }
+
+    /// Checks a state that a peer sent, as [`Entry::check`](crate::Entry::check) does an operation.
+    ///
+    /// # Errors
+    /// What no member has.
+    pub fn check(&self, file: FileId) -> Result<(), BadEntry> {
+        if self.stamps().any(|stamp| stamp.time > MAX_TIME) {
+            return Err(BadEntry::Nonsense("time"));
+        }
+        if self.links.len().max(self.xattrs.len()) > MAX_PARTS
+            || self.contents.len().max(self.losers.len()) > MAX_MEMBERS
+            || self.writers.len().max(self.holders.len()) > MAX_MEMBERS
+        {
+            return Err(BadEntry::TooBig("object"));
+        }
+        if file == FileId::ROOT && (self.kind.as_ref().is_some_and(|k| !k.is_dir()) || !self.links.is_empty())
+        {
+            return Err(BadEntry::Nonsense("root"));
+        }
+        self.kind.iter().try_for_each(check_kind)?;
+        self.attr.iter().try_for_each(|reg| check_attr(&reg.value))?;
+        if self.mtime.as_ref().is_some_and(|reg| reg.value.1 >= 1_000_000_000) {
+            return Err(BadEntry::Nonsense("attributes"));
+        }
+        self.xattrs.iter().try_for_each(|(name, reg)| check_xattr(name, reg.value.as_deref()))?;
+        for (id, link) in &self.links {
+            if id.seq == 0 {
+                return Err(BadEntry::Nonsense("sequence"));
+            }
+            link.place.iter().try_for_each(|reg| name::check(&reg.value.name))?;
+            link.removed.iter().try_for_each(|reg| check_version(&reg.value))?;
+        }
+        self.kept.iter().try_for_each(|reg| name::check(&reg.value.1))?;
+        if self.contents.iter().any(|c| c.version.is_empty()) {
+            return Err(BadEntry::Nonsense("version"));
+        }
+        self.contents.iter().try_for_each(|c| check_version(&c.version))?;
+        self.losers.iter().try_for_each(check_version)?;
+        self.holders.values().filter_map(|reg| reg.value.as_ref()).try_for_each(check_version)?;
+        self.hash.iter().try_for_each(|(version, _)| check_version(version))?;
+        self.replicas.iter().try_for_each(|reg| check_replicas(&reg.value))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{Incarnation, LinkId};
     use crate::object::tests::{all, entries};
-    use crate::op::Entry;
+    use crate::op::{Entry, Kind, Place};
     use proptest::prelude::*;
+
+    #[test]
+    fn s01_states_that_no_member_has_are_refused() {
+        let file = FileId([1; 16]);
+        let stamp = Stamp { time: 1, origin: Incarnation(1) };
+        let named = |name: &[u8]| {
+            let place = Place { parent: FileId::ROOT, name: name.to_vec() };
+            let link = Link { place: Some(Reg::new(place, stamp)), removed: None };
+            let links = [(LinkId { origin: Incarnation(1), seq: 1 }, link)].into();
+            Object { kind: Some(Kind::File), links, ..Object::default() }
+        };
+        assert_eq!(named(b"fine").check(file), Ok(()));
+        for name in [&b".."[..], b"", b"a/b", b"/etc/passwd", b"a\0b", &[b'x'; 256]] {
+            assert!(matches!(named(name).check(file), Err(BadEntry::Name(_))), "{name:?}");
+        }
+        assert!(named(b"a").check(FileId::ROOT).is_err(), "the root has no name");
+        let xattrs = [(b"trusted.nearbrick".to_vec(), Reg::new(Some(vec![1]), stamp))].into();
+        assert!(Object { xattrs, ..Object::default() }.check(file).is_err());
+        let late = Stamp { time: MAX_TIME + 1, origin: Incarnation(1) };
+        let replicas = Some(Reg::new(Vec::new(), late));
+        assert!(Object { replicas, ..Object::default() }.check(file).is_err());
+        let kind = Some(Kind::Special { format: 0o100_000, rdev: 0 });
+        assert!(Object { kind, ..Object::default() }.check(file).is_err());
+    }
 
     /// Those entries whose bit is set.
     fn part(list: &[Entry], mask: u32) -> Vec<Entry> {

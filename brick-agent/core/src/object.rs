@@ -33,8 +33,17 @@ pub struct Content {
 pub struct Link {
     /// Where it is; none until the operation that made it has come.
     pub place: Option<Reg<Place>>,
-    /// That it was removed, with the content that the deleter had seen.
+    /// That it was removed: when last, and the content that those who did had seen, taken together.
     pub removed: Option<Reg<VersionVector>>,
+}
+
+impl Link {
+    /// Someone who had `seen` this content removed it.
+    pub(crate) fn remove(&mut self, seen: VersionVector, stamp: Stamp) {
+        let reg = self.removed.get_or_insert_with(|| Reg::new(VersionVector::new(), stamp));
+        reg.value.merge(&seen);
+        reg.stamp = reg.stamp.max(stamp);
+    }
 }
 
 /// One object of the tree.
@@ -106,7 +115,7 @@ impl Object {
             }
             Op::Move { link, place } => self.place(*link, place.clone(), stamp),
             Op::Unlink { link, seen } => {
-                set(&mut self.links.entry(*link).or_default().removed, seen.clone(), stamp);
+                self.links.entry(*link).or_default().remove(seen.clone(), stamp);
             }
             Op::SetAttr(attr) => self.set_attr(*attr, stamp),
             Op::SetXattr { name, value } => put(&mut self.xattrs, name.clone(), value.clone(), stamp),

@@ -242,20 +242,7 @@ impl Entry {
                 if self.file == FileId::ROOT {
                     return Err(BadEntry::Nonsense("file id"));
                 }
-                match kind {
-                    Kind::Symlink(target) if target.is_empty() || target.contains(&0) => {
-                        Err(BadEntry::Nonsense("symlink target"))
-                    }
-                    Kind::Symlink(target) if target.len() > MAX_TARGET => {
-                        Err(BadEntry::TooBig("symlink target"))
-                    }
-                    Kind::Special { format, .. }
-                        if !matches!(*format, 0o010_000 | 0o020_000 | 0o060_000 | 0o140_000) =>
-                    {
-                        Err(BadEntry::Nonsense("file type"))
-                    }
-                    _ => Ok(()),
-                }
+                check_kind(kind)
             }
             Op::Link(place) | Op::Move { place, .. } => Ok(name::check(&place.name)?),
             Op::Kept { name, .. } => Ok(name::check(name)?),
@@ -270,43 +257,56 @@ impl Entry {
                 Ok(())
             }
             Op::SetAttr(attr) => check_attr(attr),
-            Op::SetXattr { name, value } => {
-                // No name in a directory: a slash is a byte like others.
-                if name.len() > name::MAX_LEN {
-                    return Err(BadEntry::TooBig("extended attribute's name"));
-                }
-                if !is_exchanged(name) || name == USER_XATTR || name.contains(&0) {
-                    return Err(BadEntry::Nonsense("extended attribute's namespace"));
-                }
-                match value {
-                    Some(value) if acl::is_acl(name) && acl::Acl::parse(value).is_err() => {
-                        Err(BadEntry::Nonsense("ACL"))
-                    }
-                    Some(value) if value.len() > MAX_XATTR => Err(BadEntry::TooBig("extended attribute")),
-                    _ => Ok(()),
-                }
-            }
+            Op::SetXattr { name, value } => check_xattr(name, value.as_deref()),
             Op::Replicas(replicas) => check_replicas(replicas),
             Op::Dirty { .. } | Op::Clean { .. } | Op::Drop { .. } => Ok(()),
         }
     }
 }
 
-fn check_attr(attr: &Attr) -> Result<(), BadEntry> {
+pub(crate) fn check_kind(kind: &Kind) -> Result<(), BadEntry> {
+    match kind {
+        Kind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+            Err(BadEntry::Nonsense("symlink target"))
+        }
+        Kind::Symlink(target) if target.len() > MAX_TARGET => Err(BadEntry::TooBig("symlink target")),
+        Kind::Special { format, .. } if !matches!(*format, 0o010_000 | 0o020_000 | 0o060_000 | 0o140_000) => {
+            Err(BadEntry::Nonsense("file type"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn check_xattr(name: &[u8], value: Option<&[u8]>) -> Result<(), BadEntry> {
+    // No name in a directory: a slash is a byte like others.
+    if name.len() > name::MAX_LEN {
+        return Err(BadEntry::TooBig("extended attribute's name"));
+    }
+    if !is_exchanged(name) || name == USER_XATTR || name.contains(&0) {
+        return Err(BadEntry::Nonsense("extended attribute's namespace"));
+    }
+    match value {
+        Some(value) if acl::is_acl(name) && acl::Acl::parse(value).is_err() => Err(BadEntry::Nonsense("ACL")),
+        Some(value) if value.len() > MAX_XATTR => Err(BadEntry::TooBig("extended attribute")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn check_attr(attr: &Attr) -> Result<(), BadEntry> {
     if attr.mode & !0o7777 != 0 || attr.mtime_nsec >= 1_000_000_000 {
         return Err(BadEntry::Nonsense("attributes"));
     }
     Ok(())
 }
 
-fn check_replicas(replicas: &[BrickId]) -> Result<(), BadEntry> {
+pub(crate) fn check_replicas(replicas: &[BrickId]) -> Result<(), BadEntry> {
     if replicas.len() > MAX_MEMBERS {
         return Err(BadEntry::TooBig("replica set"));
     }
     Ok(())
 }
 
-fn check_version(version: &VersionVector) -> Result<(), BadEntry> {
+pub(crate) fn check_version(version: &VersionVector) -> Result<(), BadEntry> {
     if version.len() > MAX_MEMBERS {
         return Err(BadEntry::TooBig("version vector"));
     }
