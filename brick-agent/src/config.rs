@@ -67,6 +67,12 @@ pub struct VolumeConfig {
     pub placement: Vec<PlacementRule>,
     /// See there.
     pub stale_reads: StaleReads,
+    /// A person's word that these removals, which are held back, are right.
+    #[serde(default)]
+    pub release_removals: Option<String>,
+    /// And that these are wrong: what they removed is to be there again.
+    #[serde(default)]
+    pub take_back_removals: Option<String>,
 }
 
 impl VolumeConfig {

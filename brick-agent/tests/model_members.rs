@@ -28,6 +28,12 @@ enum Step {
     Heal(usize),
     /// One member is closed and opened again.
     Reopen(usize),
+    /// Two tell each other what all have heard.
+    Gossip(usize, usize),
+    /// One gives up what it knows all to have heard.
+    Compact(usize),
+    /// One gives up everything: the others were away for too long.
+    CompactAlone(usize),
 }
 
 fn steps(members: usize, len: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -37,7 +43,10 @@ fn steps(members: usize, len: usize) -> impl Strategy<Value = Vec<Step>> {
         3 => (m.clone(), m.clone()).prop_map(|(to, from)| Step::Pull(to, from)),
         2 => (m.clone(), m.clone(), any::<u64>()).prop_map(|(to, from, mix)| Step::PullMixed(to, from, mix)),
         2 => m.clone().prop_map(Step::Heal),
-        1 => m.prop_map(Step::Reopen),
+        1 => m.clone().prop_map(Step::Reopen),
+        2 => (m.clone(), m.clone()).prop_map(|(a, b)| Step::Gossip(a, b)),
+        1 => m.clone().prop_map(Step::Compact),
+        1 => m.prop_map(Step::CompactAlone),
     ];
     prop::collection::vec(step, 1..len)
 }
@@ -80,13 +89,26 @@ impl World {
         match step {
             // What the program is told is looked at elsewhere: here any answer goes.
             Step::Do(n, op) => drop(drive::apply(self.lab.volume(*n), &mut self.slots[*n], op)),
-            Step::Pull(to, from) if to != from => drop(self.lab.pull(*to, *from)),
+            Step::Pull(to, from) if to != from => {
+                self.lab.pull(*to, *from);
+            }
+            Step::PullMixed(to, from, _) if to != from && self.lab.is_behind(*to, *from) => {
+                self.lab.pull(*to, *from);
+            }
             Step::PullMixed(to, from, mix) if to != from => {
                 let entries = mixed(self.lab.lacking(*to, *from), *mix);
                 self.lab.volume(*to).absorb(self.lab.brick(*from), entries).unwrap();
             }
             Step::Pull(..) | Step::PullMixed(..) => {}
             Step::Heal(n) => drop(self.lab.heal(*n)),
+            Step::Gossip(a, b) if a != b => self.lab.gossip(*a, *b),
+            Step::Gossip(..) => {}
+            Step::Compact(n) => {
+                self.lab.volume(*n).compact(std::time::Duration::MAX).unwrap();
+            }
+            Step::CompactAlone(n) => {
+                self.lab.compact_alone(*n);
+            }
             Step::Reopen(n) => {
                 self.slots[*n].close_all(self.lab.volume(*n));
                 self.lab.reopen(*n);
@@ -306,25 +328,6 @@ fn t01_the_only_copy_is_never_set_aside() {
     lab.open(0);
     lab.converge();
     assert_eq!(files(&lab, 1), [(b"f".to_vec(), b"the only cop?".to_vec())]);
-    lab.one_tree();
-}
-
-#[test]
-fn t03_a_brick_without_its_index_is_refused_and_untouched() {
-    needs!(Root);
-    let mut lab = Lab::new(2, 2);
-    Fs::new(lab.volume(0)).write_file(&path("f"), b"bytes").unwrap();
-    lab.converge();
-    lab.close(0);
-    let index = lab.brick_dir(0).join(".nearbrick/index");
-    std::fs::rename(&index, lab.brick_dir(0).join("moved")).unwrap();
-    let why = lab.try_open(0).unwrap_err();
-    assert!(why.contains("has files and no index") && !why.contains('\n'), "{why}");
-    assert!(!index.exists());
-    assert_eq!(std::fs::read(lab.data(0).join("f")).unwrap(), b"bytes");
-    std::fs::rename(lab.brick_dir(0).join("moved"), &index).unwrap();
-    lab.open(0);
-    lab.converge();
     lab.one_tree();
 }
 

@@ -186,7 +186,7 @@ async fn rubbish_is_counted_and_the_server_lives() {
         status
     };
     let bad = StatusCode::BAD_REQUEST;
-    for verb in ["journal", "hint", "fetch", "read"] {
+    for verb in ["journal", "hint", "acks", "compare", "fetch", "read"] {
         assert_eq!(status(&path(verb), vec![0xff; 100]).await, bad, "{verb}");
     }
     assert_eq!(status(&path("hint"), Vec::new()).await, bad);

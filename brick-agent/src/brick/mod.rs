@@ -42,7 +42,17 @@ pub struct Identity {
     pub brick: String,
     /// The life of its index.
     pub incarnation: String,
+    /// What the index of this life may say that it is: renewed at each open, so that an index, or an
+    /// identity, that comes from a backup is told from the one that belongs here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<String>,
+    /// Earlier lives, the last [`MAX_FORMER`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
 }
+
+/// The earlier lives of a brick that it remembers.
+const MAX_FORMER: usize = 64;
 
 /// Why a directory is not opened as a brick. Nothing in it was touched.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +113,9 @@ pub struct Brick {
     pub versions: Dir,
     /// Whether it was made just now.
     pub is_new: bool,
+    /// Its earlier lives, the latest last.
+    pub former: Vec<Incarnation>,
+    sessions: Vec<String>,
     own: Dir,
     // Held for its lock.
     _lock: File,
@@ -232,6 +245,8 @@ impl Brick {
             staging: own.open_dir(b"staging").map_err(io)?,
             versions: own.open_dir(b"versions").map_err(io)?,
             is_new,
+            former: identity.former.iter().filter_map(|f| f.parse().ok()).collect(),
+            sessions: identity.sessions,
             own,
             _lock: lock,
         })
@@ -278,6 +293,8 @@ impl Brick {
             volume,
             brick: brick.to_string(),
             incarnation: Incarnation(random.max(1)).to_string(),
+            sessions: Vec::new(),
+            former: Vec::new(),
         };
         let text = serde_json::to_vec_pretty(&identity).map_err(|_| Errno::IO)?;
         replace_durably(&own, IDENTITY, &text)?;
@@ -290,18 +307,57 @@ impl Brick {
     /// # Errors
     /// What the disk says; then the old one stays.
     pub fn renew_incarnation(&mut self, random: u64) -> Result<(), BrickError> {
+        let incarnation = Incarnation(random.max(1));
+        self.change_identity(|identity| {
+            let old = std::mem::replace(&mut identity.incarnation, incarnation.to_string());
+            identity.former.push(old);
+            let forgotten = identity.former.len().saturating_sub(MAX_FORMER);
+            identity.former.drain(..forgotten);
+        })?;
+        self.former.push(self.incarnation);
+        self.incarnation = incarnation;
+        Ok(())
+    }
+
+    /// Whether an index that says this of itself is the one that was here last.
+    pub fn knows_session(&self, session: Option<&[u8]>) -> bool {
+        self.sessions.is_empty() || session.is_some_and(|s| self.sessions.iter().any(|k| k.as_bytes() == s))
+    }
+
+    /// Begins a session: gives the name that the index is to have from now on. Until it has, it may
+    /// have the one from `before`.
+    ///
+    /// # Errors
+    /// What the disk says; then the old ones stay.
+    pub fn begin_session(&mut self, before: Option<&[u8]>, random: u64) -> Result<String, BrickError> {
+        let next = format!("{random:016x}");
+        let before = before.map(|b| String::from_utf8_lossy(b).into_owned());
+        let sessions: Vec<_> = before.into_iter().chain([next.clone()]).collect();
+        self.change_identity(|identity| identity.sessions.clone_from(&sessions))?;
+        self.sessions = sessions;
+        Ok(next)
+    }
+
+    /// The index has its new name: no other is taken for it any more.
+    ///
+    /// # Errors
+    /// What the disk says; then its old name is taken too.
+    pub fn confirm_session(&mut self, session: &str) -> Result<(), BrickError> {
+        let sessions = vec![session.to_owned()];
+        self.change_identity(|identity| identity.sessions.clone_from(&sessions))?;
+        self.sessions = sessions;
+        Ok(())
+    }
+
+    fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), BrickError> {
         let path = self.own(IDENTITY);
         let io = |e: Errno| BrickError::Io(path.clone(), e.into());
         let bytes = read_all(&self.own, IDENTITY).map_err(io)?;
-        let mut identity: Identity = serde_json::from_slice(&bytes)
-            .map_err(|e| BrickError::BadIdentity(path.clone(), e.to_string()))?;
-        let incarnation = Incarnation(random.max(1));
-        identity.incarnation = incarnation.to_string();
-        let text = serde_json::to_vec_pretty(&identity)
-            .map_err(|e| BrickError::BadIdentity(path.clone(), e.to_string()))?;
-        replace_durably(&self.own, IDENTITY, &text).map_err(io)?;
-        self.incarnation = incarnation;
-        Ok(())
+        let bad = |e: serde_json::Error| BrickError::BadIdentity(path.clone(), e.to_string());
+        let mut identity: Identity = serde_json::from_slice(&bytes).map_err(bad)?;
+        change(&mut identity);
+        let text = serde_json::to_vec_pretty(&identity).map_err(bad)?;
+        replace_durably(&self.own, IDENTITY, &text).map_err(io)
     }
 
     /// The brick's directory.
@@ -344,6 +400,24 @@ mod tests {
         assert!(matches!(open(&path, VOLUME, 1, true), Err(BrickError::InUse(_))));
         drop(first);
         assert_eq!(open(&path, VOLUME, 1, true).unwrap().incarnation, incarnation);
+    }
+
+    #[test]
+    fn t03_an_index_of_another_session_is_not_the_one_that_was_here_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut brick = open(dir.path(), VOLUME, 1, false).unwrap();
+        assert!(brick.knows_session(None), "a brick of an older agent has none yet");
+        let first = brick.begin_session(None, 1).unwrap();
+        let second = brick.begin_session(Some(first.as_bytes()), 2).unwrap();
+        drop(brick);
+        let mut brick = open(dir.path(), VOLUME, 1, true).unwrap();
+        // After a crash in between it has either.
+        assert!(brick.knows_session(Some(first.as_bytes())) && brick.knows_session(Some(second.as_bytes())));
+        assert!(!brick.knows_session(None) && !brick.knows_session(Some(b"0000000000000003")));
+        let third = brick.begin_session(Some(second.as_bytes()), 3).unwrap();
+        assert!(!brick.knows_session(Some(first.as_bytes())) && brick.knows_session(Some(second.as_bytes())));
+        brick.confirm_session(&third).unwrap();
+        assert!(!brick.knows_session(Some(second.as_bytes())) && brick.knows_session(Some(third.as_bytes())));
     }
 
     #[test]

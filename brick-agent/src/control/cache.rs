@@ -132,6 +132,8 @@ mod tests {
             members: Vec::new(),
             placement: Vec::new(),
             stale_reads: Default::default(),
+            release_removals: None,
+            take_back_removals: None,
         }
     }
 

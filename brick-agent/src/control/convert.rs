@@ -85,6 +85,15 @@ fn cut(value: &str) -> String {
     value.chars().take(80).collect()
 }
 
+/// A person's word that removals, which are held back, are right; its value names them.
+pub const RELEASE_REMOVALS: &str = "nearbrick.io/release-removals";
+/// And that they are wrong.
+pub const TAKE_BACK_REMOVALS: &str = "nearbrick.io/take-back-removals";
+
+fn annotation(volume: &WorkstationVolume, name: &str) -> Option<String> {
+    volume.metadata.annotations.as_ref()?.get(name).map(|value| cut(value))
+}
+
 /// What the agent of `own.spec.node` needs to know of the volume.
 ///
 /// `members` are the bricks of the volume that are known, of any volume UID; `previous`
@@ -160,6 +169,8 @@ pub fn volume_config(
             crds::StaleReads::Warn => StaleReads::Warn,
             crds::StaleReads::Fail => StaleReads::Fail,
         },
+        release_removals: annotation(volume, RELEASE_REMOVALS),
+        take_back_removals: annotation(volume, TAKE_BACK_REMOVALS),
     })
 }
 

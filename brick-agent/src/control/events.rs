@@ -9,9 +9,12 @@ use std::time::Duration;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
+use nearbrick_core::brake::HeldId;
+
 use super::api::one_line;
 use super::convert::VolumeKey;
 use super::facts::{Phase, VolumeFacts};
+use super::status::held_removals;
 use super::watch::Seen;
 use crate::config::StaleReads;
 
@@ -23,6 +26,7 @@ const MAX_NOTE: usize = 1024;
 struct Said {
     fault: Option<String>,
     stale_reads: u64,
+    held: Vec<HeldId>,
 }
 
 /// Finds what is new, and publishes it.
@@ -61,7 +65,7 @@ impl Notices {
 
 /// What counts as said when the volume is first seen: a fault is news even then, old stale reads are not.
 fn first(facts: &VolumeFacts) -> Said {
-    Said { fault: None, stale_reads: facts.status.as_ref().map_or(0, |s| s.stale_reads) }
+    Said { fault: None, held: Vec::new(), stale_reads: facts.status.as_ref().map_or(0, |s| s.stale_reads) }
 }
 
 fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
@@ -85,6 +89,16 @@ fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
         events.push(warn(reason, fault.clone()));
     }
     said.fault = fault;
+    if let Some(status) = &facts.status {
+        // Once for each origin whose removals are held back.
+        let known = |id: &HeldId| said.held.iter().any(|h| h.origin == id.origin);
+        if status.held.iter().any(|held| !known(&held.id))
+            && let Some(note) = held_removals(facts, status)
+        {
+            events.push(warn("RemovalsHeld", note));
+        }
+        said.held = status.held.iter().map(|held| held.id).collect();
+    }
     if let (Some(status), Some(config)) = (&facts.status, &facts.config) {
         let new = status.stale_reads.saturating_sub(said.stale_reads);
         if new > 0 && config.stale_reads == StaleReads::Warn {

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nearbrick_core::BrickId;
-use nearbrick_crds::condition::{Finding, READY, SAFE_TO_LEAVE, Status, conditions};
+use nearbrick_crds::condition::{Finding, READY, REMOVALS_FOLLOWED, SAFE_TO_LEAVE, Status, conditions};
 use nearbrick_crds::meta::time_from_unix;
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{
@@ -13,6 +13,7 @@ use nearbrick_crds::{
 use crate::config::VolumeConfig;
 use crate::volume::{Count, VolumeStatus};
 
+use super::convert::{RELEASE_REMOVALS, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
 
 /// The longest message that goes into a status.
@@ -52,6 +53,34 @@ fn pending_out(status: &VolumeStatus, config: &VolumeConfig) -> Vec<PendingOut> 
     list
 }
 
+/// What a person reads about removals that are held back, and what to do.
+pub fn held_removals(facts: &VolumeFacts, status: &VolumeStatus) -> Option<String> {
+    let held = status.held.first()?;
+    let (key, id) = (&facts.key, held.id);
+    let command = |name: &str| {
+        format!("kubectl annotate wsv -n {} {} {name}={id} --overwrite", key.namespace, key.volume)
+    };
+    let more = match status.held.len() - 1 {
+        0 => String::new(),
+        n => format!("; and {n} more such"),
+    };
+    Some(format!(
+        "{} of {} were removed elsewhere at once; they are kept here until you decide. If that is right: {}; if not, to \
+         have them back everywhere: {}{more}",
+        human_files(held.brake.files),
+        held.brake.of,
+        command(RELEASE_REMOVALS),
+        command(TAKE_BACK_REMOVALS),
+    ))
+}
+
+fn removals_followed(facts: &VolumeFacts, status: &VolumeStatus) -> Finding {
+    match held_removals(facts, status) {
+        None => Finding::new(REMOVALS_FOLLOWED, Status::True, "NoneHeld", "no removals are held back"),
+        Some(message) => Finding::new(REMOVALS_FOLLOWED, Status::False, "TooMany", line(&message)),
+    }
+}
+
 /// What is common to the reports of one agent.
 #[derive(Clone, Debug)]
 pub struct Reporting {
@@ -75,6 +104,11 @@ pub fn brick_status(
     let mounted = || format!("mounted at {}", facts.key.below(&reporting.mounts_dir).display());
     let (state, message, ready, reason) = match &facts.phase {
         Phase::Starting(why) => (BrickState::Starting, line(why), Status::False, "Starting"),
+        Phase::Ready if facts.status.as_ref().is_some_and(|s| s.rebuilding) => {
+            let message = "its index was lost: files can be read, and not changed, until another brick can be asked \
+                           which of them are the newest";
+            (BrickState::Degraded, message.to_owned(), Status::False, "IndexLost")
+        }
         Phase::Ready => (BrickState::Ready, mounted(), Status::True, "Mounted"),
         Phase::Degraded { message, mounted } => {
             (BrickState::Degraded, line(message), Status::from(*mounted), "Degraded")
@@ -82,6 +116,7 @@ pub fn brick_status(
         Phase::Refused(why) => (BrickState::Refused, line(why), Status::False, "Refused"),
     };
     let finding = Finding::new(READY, ready, reason, message.clone());
+    let removals = facts.status.as_ref().map(|status| removals_followed(facts, status));
     let base = BrickStatus {
         state: Some(state),
         message: Some(message),
@@ -89,7 +124,12 @@ pub fn brick_status(
         address: Some(reporting.address.clone()),
         heartbeat: Some(now.clone()),
         observed_generation: generation,
-        conditions: conditions(previous, &[finding], generation, now),
+        conditions: conditions(
+            previous,
+            &[finding].into_iter().chain(removals).collect::<Vec<_>>(),
+            generation,
+            now,
+        ),
         ..BrickStatus::default()
     };
     // Without an open brick nothing is known: the last good counts are not repeated.
@@ -174,6 +214,15 @@ fn safe_to_leave(all: &[VolumeFacts]) -> Finding {
     let mut reasons = Vec::new();
     let sending = to_send(all);
     let open = || all.iter().filter_map(|f| f.status.as_ref());
+    let judging: Vec<String> = all
+        .iter()
+        .filter(|f| f.status.as_ref().is_some_and(|s| s.rebuilding))
+        .map(|f| f.key.to_string())
+        .collect();
+    if !judging.is_empty() {
+        let message = format!("not known: the index of {} is being made anew", judging.join(", "));
+        return Finding::new(SAFE_TO_LEAVE, Status::Unknown, "IndexLost", line(&message));
+    }
     let out = open().any(|s| s.pending_out.values().any(|c| c.files > 0)) || sending.files > 0;
     let dirty: u64 = open().map(|s| s.dirty_files).sum();
     if out {
@@ -229,6 +278,8 @@ mod tests {
             conflicts: 0,
             rejected: 3,
             stale_reads: 0,
+            held: Vec::new(),
+            rebuilding: false,
             last_error: None,
         }
     }
@@ -252,6 +303,8 @@ mod tests {
             members: vec![member],
             placement: vec![],
             stale_reads: Default::default(),
+            release_removals: None,
+            take_back_removals: None,
         };
         VolumeFacts { key, config: Some(Arc::new(config)), phase, status }
     }
@@ -263,6 +316,34 @@ mod tests {
     fn safe(all: &[VolumeFacts]) -> Condition {
         let status = workstation_status(all, &reporting(), &[], Some(1), &time(0));
         find(&status.conditions, SAFE_TO_LEAVE).unwrap().clone()
+    }
+
+    #[test]
+    fn removals_that_are_held_back_say_what_to_do() {
+        let mut s = status();
+        let report = |s: &VolumeStatus| {
+            let facts = facts(Phase::Ready, Some(s.clone()));
+            brick_status(&facts, &reporting(), None, &[], Some(1), &time(0))
+        };
+        assert!(is_true(&report(&s).conditions, REMOVALS_FOLLOWED));
+        let id = nearbrick_core::brake::HeldId { origin: Incarnation(0xa), seq: 70 };
+        let brake = crate::volume::Brake { seq: 70, since: 0, files: 120, of: 150 };
+        s.held.push(crate::volume::HeldRemovals { id, brake });
+        let condition = find(&report(&s).conditions, REMOVALS_FOLLOWED).unwrap().clone();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "TooMany"));
+        let command =
+            "kubectl annotate wsv -n lab home nearbrick.io/release-removals=000000000000000a-70 --overwrite";
+        assert!(condition.message.contains(command), "{}", condition.message);
+    }
+
+    #[test]
+    fn t03_a_brick_whose_index_is_made_anew_is_not_ready_and_not_safe_to_leave() {
+        let s = VolumeStatus { rebuilding: true, ..status() };
+        let facts = facts(Phase::Ready, Some(s));
+        let report = brick_status(&facts, &reporting(), None, &[], Some(1), &time(0));
+        assert_eq!(report.state, Some(BrickState::Degraded));
+        assert_eq!(find(&report.conditions, READY).unwrap().reason, "IndexLost");
+        assert_eq!(safe(&[facts]).status, "Unknown");
     }
 
     #[test]

@@ -12,11 +12,12 @@
 //! | `wants` | parent, name, NUL, link id | file id: live links by the place that they want |
 //! | `shown` | parent, name | [`Shown`]: what is in `data/` under that name |
 //! | `local` | file id | [`Local`]: what this brick holds of the object |
-//! | `journal` | origin, sequence | [`Entry`] |
+//! | `journal` | origin, sequence | [`Entry`], from the origin's floor on |
+//! | `floors` | origin | [`Heard`]: entries up to there are in `objects` only |
 //! | `todo` | file id | nothing: objects whose place in `data/` is still to be brought about |
 //! | `meta` | text | single values |
 //!
-//! Invariant: `objects` and `wants` follow from `journal`; `shown` and `local`
+//! Invariant: `wants` follows from `objects`, and those from all operations up to the heads; `shown` and `local`
 //! say what is in `data/`. Pending and totals follow from `objects` and are kept in memory.
 
 pub mod store;
@@ -26,12 +27,11 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use nearbrick_core::{Entry, FileId, Incarnation, LinkId, Object, Place, VersionVector};
+use nearbrick_core::{Entry, FileId, Heard, Horizon, Incarnation, LinkId, Object, Place, VersionVector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::store::{Bytes, FjallStores, Pairs, Set, Store, Stores, Table};
-use crate::peer::wire::Heads;
 
 /// A failure of the store, or bytes in it that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], table: &'static str) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|_| IndexError::Damaged(table))
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // Serialising to memory cannot fail for the types of this module.
     postcard::to_stdvec(value).unwrap_or_default()
 }
@@ -326,23 +326,63 @@ impl Index {
             .map(|pair| decode(&pair?.1, "journal"))
     }
 
-    /// The last sequence of each origin, and the latest time of them all.
+    /// One entry, if it is still there.
     ///
     /// # Errors
     /// The store's.
-    pub fn heads(&self) -> Result<(Heads, u64)> {
-        let (mut heads, mut latest) = (Heads::new(), 0);
+    pub fn entry(&self, origin: Incarnation, seq: u64) -> Result<Option<Entry>> {
+        let value = self.store.get(Table::Journal, &journal_key(origin, seq))?;
+        value.map(|v| decode(&v, "journal")).transpose()
+    }
+
+    /// The sequence numbers of an origin's entries up to `last`, in order.
+    pub fn sequences_to(&self, origin: Incarnation, last: u64) -> impl Iterator<Item = Result<u64>> + '_ {
+        let (first, last) = (journal_key(origin, 0), journal_key(origin, last));
+        self.store.range(Table::Journal, (Bound::Included(&first), Bound::Included(&last))).map(|pair| {
+            let key: [u8; 16] = pair?.0.as_ref().try_into().map_err(|_| IndexError::Damaged("journal"))?;
+            Ok(LinkId::from_bytes(key).seq)
+        })
+    }
+
+    /// Up to where the entries of each origin are no longer there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn floors(&self) -> Result<Horizon> {
+        self.store
+            .prefix(Table::Floors, &[])
+            .map(|pair| {
+                let (key, value) = pair?;
+                let key: [u8; 8] = key.as_ref().try_into().map_err(|_| IndexError::Damaged("floors"))?;
+                Ok((Incarnation(u64::from_be_bytes(key)), decode(&value, "floors")?))
+            })
+            .collect()
+    }
+
+    /// How far each origin is known: its last entry, or its floor.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn horizon(&self) -> Result<Horizon> {
+        let mut horizon = self.floors()?;
         let mut upper = vec![0xff; 17];
         // Jumps from origin to origin, from the last one down.
         while let Some(pair) =
             self.store.range(Table::Journal, (Bound::Unbounded, Bound::Excluded(&upper))).next_back()
         {
             let entry: Entry = decode(&pair?.1, "journal")?;
-            heads.insert(entry.origin, entry.seq);
-            latest = latest.max(entry.time);
+            horizon.raise(entry.origin, Heard { seq: entry.seq, time: entry.time });
             upper = journal_key(entry.origin, 0).to_vec();
         }
-        Ok((heads, latest))
+        Ok(horizon)
+    }
+
+    /// The objects whose ids begin so, in their order.
+    pub fn objects_under(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
+        self.store.prefix(Table::Objects, prefix).map(|pair| {
+            let (key, value) = pair?;
+            Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
+        })
     }
 
     /// Objects whose place is still to be brought about.
@@ -402,6 +442,11 @@ impl Batch {
         self.set(Table::Objects, file.0, Some(encode(object)));
     }
 
+    /// Forgets an object.
+    pub fn forget(&mut self, file: FileId) {
+        self.set(Table::Objects, file.0, None::<Bytes>);
+    }
+
     /// Sets or removes what is here of an object.
     pub fn local(&mut self, file: FileId, local: Option<&Local>) {
         self.set(Table::Local, file.0, local.map(encode));
@@ -420,6 +465,16 @@ impl Batch {
     /// Adds an entry to its origin's journal.
     pub fn entry(&mut self, entry: &Entry) {
         self.set(Table::Journal, journal_key(entry.origin, entry.seq), Some(encode(entry)));
+    }
+
+    /// Removes an entry.
+    pub fn drop_entry(&mut self, origin: Incarnation, seq: u64) {
+        self.set(Table::Journal, journal_key(origin, seq), None::<Bytes>);
+    }
+
+    /// Entries of the origin up to there are not, or no longer, in its journal.
+    pub fn floor(&mut self, origin: Incarnation, heard: Heard) {
+        self.set(Table::Floors, origin.0.to_be_bytes(), Some(encode(&heard)));
     }
 
     /// An object's place is to be brought about, or has been.
@@ -463,14 +518,21 @@ mod tests {
             }
         }
         batch.commit().unwrap();
-        let (heads, latest) = index.heads().unwrap();
-        assert_eq!(
-            heads,
-            Heads::from([(Incarnation(0), 3), (Incarnation(7), 1), (Incarnation(u64::MAX), 300)])
-        );
-        assert_eq!(latest, 300);
+        let heard = |seq| Heard { seq, time: seq };
+        let heads =
+            [(Incarnation(0), heard(3)), (Incarnation(7), heard(1)), (Incarnation(u64::MAX), heard(300))];
+        assert_eq!(index.horizon().unwrap(), heads.into_iter().collect());
         let after: Vec<_> = index.entries_after(Incarnation(0), 1).map(|e| e.unwrap().seq).collect();
         assert_eq!(after, [2, 3]);
+        // Without its entries an origin is known by its floor.
+        let mut batch = index.batch();
+        for seq in index.sequences_to(Incarnation(0), 3) {
+            batch.drop_entry(Incarnation(0), seq.unwrap());
+        }
+        batch.floor(Incarnation(0), heard(3));
+        batch.commit().unwrap();
+        assert_eq!(index.entries_after(Incarnation(0), 0).count(), 0);
+        assert_eq!(index.horizon().unwrap(), heads.into_iter().collect());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Table {
     Local,
     /// Entries.
     Journal,
+    /// Up to where entries are no longer there.
+    Floors,
     /// Places that are still to be brought about.
     Todo,
     /// Single values.
@@ -37,8 +39,16 @@ pub enum Table {
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Table; 7] =
-        [Table::Objects, Table::Wants, Table::Shown, Table::Local, Table::Journal, Table::Todo, Table::Meta];
+    pub const ALL: [Table; 8] = [
+        Table::Objects,
+        Table::Wants,
+        Table::Shown,
+        Table::Local,
+        Table::Journal,
+        Table::Floors,
+        Table::Todo,
+        Table::Meta,
+    ];
 
     /// Its name in the store.
     pub fn name(self) -> &'static str {
@@ -48,6 +58,7 @@ impl Table {
             Table::Shown => "shown",
             Table::Local => "local",
             Table::Journal => "journal",
+            Table::Floors => "floors",
             Table::Todo => "todo",
             Table::Meta => "meta",
         }
@@ -93,6 +104,12 @@ pub trait Stores: Send + Sync {
     /// Whether there is one.
     fn exists(&self, path: &Path) -> bool;
 
+    /// Puts a store that is not open aside, so that there is none in `path`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn put_aside(&self, path: &Path) -> Result<()>;
+
     /// Opens the store in `path`, or makes one.
     ///
     /// # Errors
@@ -113,6 +130,18 @@ struct FjallStore {
 impl Stores for FjallStores {
     fn exists(&self, path: &Path) -> bool {
         path.is_dir()
+    }
+
+    fn put_aside(&self, path: &Path) -> Result<()> {
+        let aside = path.with_extension("old");
+        match std::fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        match std::fs::rename(path, aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {

@@ -18,10 +18,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::compare::{CompareReply, CompareRequest};
 use super::connection::{CallError, Connection, Frames, collect, refusal};
 use super::receive::{Taken, take_files, take_range};
 use super::tls::Tls;
-use super::wire::{self, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest, ReadRequest};
+use super::wire::{
+    self, Acks, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest, ReadRequest,
+};
 use super::{FetchSink, Remote};
 use crate::config::Member;
 
@@ -311,6 +314,47 @@ impl Client {
         collect(response.into_body(), 0, limit).await.map_err(|e| self.judged(&peer, e))?;
         peer.keep(connection);
         Ok(())
+    }
+
+    /// A short question with a short answer.
+    async fn ask<T: Serialize, R: serde::de::DeserializeOwned>(
+        &self,
+        from: BrickId,
+        verb: &str,
+        message: &T,
+        check: impl FnOnce(&R) -> Result<(), &'static str>,
+    ) -> Result<R, CallError> {
+        let peer = self.peer(from)?;
+        let limit = self.patience.answer;
+        let (connection, response) = self.call(&peer, verb, message, limit).await?;
+        let reply = collect(response.into_body(), wire::MAX_BODY, limit).await.and_then(|body| {
+            let reply =
+                wire::decode::<R>(&body).ok_or(CallError::Rubbish("an answer that cannot be read"))?;
+            check(&reply).map_err(CallError::Rubbish)?;
+            Ok(reply)
+        });
+        let reply = reply.map_err(|e| self.judged(&peer, e))?;
+        peer.keep(connection);
+        Ok(reply)
+    }
+
+    /// Asks a peer one question of a comparison. The answer is checked.
+    ///
+    /// # Errors
+    /// It cannot be reached, refuses, or answers rubbish.
+    pub async fn compare(&self, from: BrickId, request: &CompareRequest) -> Result<CompareReply, CallError> {
+        self.ask(from, CompareRequest::VERB, request, |reply: &CompareReply| reply.check(request)).await
+    }
+
+    /// Tells a peer what members have heard, and asks for the same.
+    ///
+    /// # Errors
+    /// It cannot be reached, refuses, or answers rubbish.
+    pub async fn acks(&self, from: BrickId, told: &Acks) -> Result<Acks, CallError> {
+        let bounded = |reply: &Acks| {
+            wire::acks_are_bounded(reply).then_some(()).ok_or("acknowledgements over their bound")
+        };
+        self.ask(from, "acks", told, bounded).await
     }
 
     async fn read_from(&self, peer: &Peer, wanted: &ReadRequest) -> Result<Vec<u8>, Reason> {

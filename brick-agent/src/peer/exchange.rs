@@ -2,13 +2,16 @@
 //! pulls what is lacking here, on a hint and every few seconds, and one task
 //! pushes hints after local changes. A slow peer delays only its own tasks.
 //!
+//! A peer that no longer has the entries that are lacking here is compared with instead. From
+//! time to time members also tell each other what they have heard, so that they know what all have.
+//!
 //! The exchange stands before its volume at the server: it is [`Served`] by
 //! passing everything on, and takes note of hints on the way.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
@@ -16,8 +19,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::client::Client;
+use super::compare::{Compare, CompareReply, CompareRequest};
 use super::rubbish::Rubbish;
-use super::wire::Heads;
+use super::wire::{Acks, Heads};
 use super::{Served, Source};
 
 /// A volume whose journal is kept abreast.
@@ -25,6 +29,25 @@ pub trait Journal: Served {
     /// Takes over entries from a peer that follow what is known; says how many
     /// were new. May block on the disk.
     fn absorb(&self, from: BrickId, entries: Vec<Entry>) -> io::Result<usize>;
+
+    /// Begins a comparison with a peer that no longer has all entries that are lacking here.
+    /// None: not now.
+    fn comparison(self: Arc<Self>, _from: BrickId) -> Option<Box<dyn Compare>> {
+        None
+    }
+
+    /// Whether entries are of no use before a comparison: the index is being made anew.
+    fn must_compare(&self) -> bool {
+        false
+    }
+
+    /// Begins to ask a peer, which has just sent entries, for what they are part of and is not known here.
+    fn completion(self: Arc<Self>, _from: BrickId) -> Option<Box<dyn Compare>> {
+        None
+    }
+
+    /// Gives up what all members have. May block on the disk.
+    fn compact(&self) {}
 }
 
 /// How often, and how much.
@@ -36,11 +59,18 @@ pub struct Pace {
     pub debounce: Duration,
     /// Replies taken in one round.
     pub rounds: usize,
+    /// Between two exchanges of acknowledgements with a peer, and two compactions.
+    pub acks: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { poll: Duration::from_secs(5), debounce: Duration::from_millis(20), rounds: 256 }
+        Pace {
+            poll: Duration::from_secs(5),
+            debounce: Duration::from_millis(20),
+            rounds: 256,
+            acks: Duration::from_secs(30),
+        }
     }
 }
 
@@ -106,9 +136,13 @@ impl Exchange {
     }
 
     async fn pull_task(self: Arc<Self>, from: BrickId, wake: Arc<Notify>) {
+        let mut told: Option<Instant> = None;
         loop {
             if self.pull(from).await == Pulled::More {
                 continue;
+            }
+            if told.is_none_or(|at| at.elapsed() >= self.pace.acks) && self.tell(from).await {
+                told = Some(Instant::now());
             }
             let wait = self.client.wait_for(from).unwrap_or_else(|| jittered(self.pace.poll));
             // A hint ends the wait, also that for a peer which did not answer.
@@ -119,9 +153,21 @@ impl Exchange {
     /// One bounded round.
     async fn pull(&self, from: BrickId) -> Pulled {
         for _ in 0..self.pace.rounds {
+            if self.journal.must_compare() && !self.drive(from, self.journal.clone().comparison(from)).await {
+                return Pulled::All;
+            }
             let Some(cursors) = self.blocking(|journal| journal.heads()).await else { return Pulled::All };
             let Ok(reply) = self.client.journal(from, cursors).await else { return Pulled::All };
+            let heads = reply.heads;
+            self.blocking(move |journal| journal.hinted(from, &heads)).await;
+            if reply.behind {
+                if self.drive(from, self.journal.clone().comparison(from)).await {
+                    continue;
+                }
+                return Pulled::All;
+            }
             if reply.entries.is_empty() {
+                self.drive(from, self.journal.clone().completion(from)).await;
                 return Pulled::All;
             }
             let (good, bad) = sane(reply.entries);
@@ -138,6 +184,46 @@ impl Exchange {
             }
         }
         Pulled::More
+    }
+
+    /// Asks and answers until a comparison is done. Says whether it came to its end.
+    async fn drive(&self, from: BrickId, comparison: Option<Box<dyn Compare>>) -> bool {
+        let Some(mut comparison) = comparison else { return false };
+        while let Some(request) = comparison.request() {
+            let Ok(reply) = self.client.compare(from, &request).await else { return false };
+            let taken = tokio::task::spawn_blocking(move || {
+                let taken = comparison.answer(reply);
+                (comparison, taken)
+            });
+            match taken.await {
+                Ok((next, Ok(()))) => comparison = next,
+                Ok((_, Err(error))) => {
+                    tracing::warn!(volume = %self.journal.volume(), %error, "the comparison with a peer stops here");
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Tells what members have heard, hears the same, and gives up what all have.
+    async fn tell(&self, to: BrickId) -> bool {
+        let Some(told) = self.blocking(|journal| journal.acks(&Acks::new())).await else { return false };
+        let Ok(heard) = self.client.acks(to, &told).await else { return false };
+        // Who has heard the same has the same objects, but for what one has forgotten already.
+        if let (Some(ours), Some(theirs)) = (told.get(&self.journal.brick()), heard.get(&to))
+            && ours.heads == theirs.heads
+            && ours.sum != theirs.sum
+        {
+            self.drive(to, self.journal.clone().comparison(to)).await;
+        }
+        self.blocking(move |journal| {
+            journal.acks(&heard);
+            journal.compact();
+        })
+        .await
+        .is_some()
     }
 
     async fn push_task(self: Arc<Self>, to: BrickId, mut hints: watch::Receiver<u64>) {
@@ -211,6 +297,18 @@ impl Served for Exchange {
 
     fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> io::Result<Vec<Entry>> {
         self.journal.entries_after(cursors, max_bytes)
+    }
+
+    fn is_behind(&self, cursors: &Heads) -> bool {
+        self.journal.is_behind(cursors)
+    }
+
+    fn compared(&self, request: &CompareRequest) -> io::Result<CompareReply> {
+        self.journal.compared(request)
+    }
+
+    fn acks(&self, told: &Acks) -> Acks {
+        self.journal.acks(told)
     }
 
     fn hinted(&self, from: BrickId, heads: &Heads) {

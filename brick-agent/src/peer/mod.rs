@@ -6,6 +6,7 @@
 //! * [`server`] accepts connections, [`routes`] answers requests, [`send`] streams files.
 //! * [`client`]: the other side, with [`connection`]s kept per peer, and [`receive`] for streams.
 //! * [`exchange`]: keeps this brick's journal abreast of its peers'.
+//! * [`compare`]: what is asked when the journal alone cannot tell any more.
 //! * [`rubbish`]: counts what makes no sense, and logs it once per kind.
 //!
 //! The rest of the agent sees two narrow traits: [`Served`], which the volume
@@ -13,6 +14,7 @@
 //! the volume. A simulation can stand in for either.
 
 pub mod client;
+pub mod compare;
 pub mod connection;
 pub mod exchange;
 pub mod frame;
@@ -27,7 +29,8 @@ pub mod wire;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, VersionVector};
 
-use wire::Heads;
+use compare::{CompareReply, CompareRequest};
+use wire::{Acks, Heads};
 
 /// Bytes of one version of a file, ready to be sent.
 #[derive(Debug)]
@@ -52,6 +55,18 @@ pub trait Served: Send + Sync + 'static {
     fn heads(&self) -> Heads;
     /// Entries after `cursors`, each origin's in order, about `max_bytes` of them at most.
     fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> std::io::Result<Vec<Entry>>;
+    /// Whether entries that this asker lacks are no longer here: it is to compare.
+    fn is_behind(&self, _cursors: &Heads) -> bool {
+        false
+    }
+    /// Answers a question of a comparison.
+    fn compared(&self, _request: &CompareRequest) -> std::io::Result<CompareReply> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+    /// Takes note of what members have heard, and says what is known of that here.
+    fn acks(&self, _told: &Acks) -> Acks {
+        Acks::new()
+    }
     /// A peer says that it has entries up to `heads`.
     fn hinted(&self, from: BrickId, heads: &Heads);
     /// Opens a version that a peer wants to have.

@@ -1,7 +1,7 @@
 //! The requests of the peer API, each authorised for its volume and brick
 //! before its body is read, and bounded before memory is taken for it.
 //!
-//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,fetch,read}`, where BRICK
+//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,fetch,read}`, where BRICK
 //! is the one that the caller believes it talks to: an agent on the address
 //! of another refuses (T27).
 
@@ -22,10 +22,11 @@ use warp::reply::Response;
 use warp::{Filter, filters::BoxedFilter};
 
 use super::Served;
+use super::compare::CompareRequest;
 use super::rubbish::Rubbish;
 use super::send::Outlet;
 use super::server::{Registry, Stats};
-use super::wire::{self, FetchRequest, Hint, JournalReply, JournalRequest, ReadRequest};
+use super::wire::{self, Acks, FetchRequest, Hint, JournalReply, JournalRequest, ReadRequest};
 
 /// How long a request's body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -135,6 +136,8 @@ where
     match verb {
         "journal" => caller.journal(&body).await,
         "hint" => caller.hint(&body).await,
+        "acks" => caller.acks(&body).await,
+        CompareRequest::VERB => caller.compare(&body).await,
         "fetch" => caller.fetch(&body).await,
         "read" => caller.read(&body).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, "no such request")),
@@ -214,8 +217,12 @@ impl Caller<'_> {
             .blocking(move |served| {
                 // Heads first: entries may only be beyond them, never short of them.
                 let heads = served.heads();
-                let entries = served.entries_after(&request.cursors, wire::ENTRIES_BYTES)?;
-                Ok::<_, std::io::Error>(wire::encode(&JournalReply { entries, heads }))
+                let behind = served.is_behind(&request.cursors);
+                let entries = match behind {
+                    true => Vec::new(),
+                    false => served.entries_after(&request.cursors, wire::ENTRIES_BYTES)?,
+                };
+                Ok::<_, std::io::Error>(wire::encode(&JournalReply { entries, heads, behind }))
             })
             .await?;
         let reply = reply.map_err(|error| {
@@ -237,6 +244,30 @@ impl Caller<'_> {
         let from = self.from;
         self.blocking(move |served| served.hinted(from, &hint.heads)).await?;
         Ok(text(StatusCode::NO_CONTENT, String::new()))
+    }
+
+    async fn acks(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let told: Acks = self.decode(body, "acknowledgements that cannot be read")?;
+        if !wire::acks_are_bounded(&told) {
+            return Err(self.rubbish(StatusCode::BAD_REQUEST, "acknowledgements over their bound"));
+        }
+        let reply = self.blocking(move |served| wire::encode(&served.acks(&told))).await?;
+        self.shared.stats.sent(reply.len() as u64);
+        Ok(Response::new(reply.into()))
+    }
+
+    async fn compare(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request: CompareRequest = self.decode(body, "a comparison that cannot be read")?;
+        if !request.is_bounded() {
+            return Err(self.rubbish(StatusCode::BAD_REQUEST, "a comparison over its bound"));
+        }
+        let reply = self.blocking(move |served| served.compared(&request).map(|r| wire::encode(&r))).await?;
+        let reply = reply.map_err(|error| {
+            tracing::warn!(%error, "a comparison cannot be answered");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the comparison cannot be answered")
+        })?;
+        self.shared.stats.sent(reply.len() as u64);
+        Ok(Response::new(reply.into()))
     }
 
     async fn fetch(&self, body: &[u8]) -> Result<Response, Refusal> {

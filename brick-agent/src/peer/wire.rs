@@ -42,6 +42,29 @@ pub struct JournalReply {
     pub entries: Vec<Entry>,
     /// What the answerer has: more is to be asked for if this is beyond the entries.
     pub heads: Heads,
+    /// Entries that the asker lacks are no longer there: it is to compare.
+    pub behind: bool,
+}
+
+/// What one member has heard, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// When it said so, by its hybrid clock: its later word counts.
+    pub at: u64,
+    /// The journal that it writes now.
+    pub incarnation: Incarnation,
+    /// What it has.
+    pub heads: Heads,
+    /// The sum of the hashes of all its objects.
+    pub sum: u128,
+}
+
+/// What members have heard, as far as the sender knows; passed on, because two members may never be on together.
+pub type Acks = BTreeMap<BrickId, Ack>;
+
+/// Whether a table of acknowledgements keeps to the bounds.
+pub fn acks_are_bounded(acks: &Acks) -> bool {
+    acks.len() <= nearbrick_core::op::MAX_MEMBERS && acks.values().all(|ack| ack.heads.len() <= MAX_HEADS)
 }
 
 /// Says that there are new entries.
@@ -99,6 +122,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::compare::{CompareReply, CompareRequest};
     use proptest::prelude::*;
 
     #[test]
@@ -118,6 +142,13 @@ mod tests {
             let _ = decode::<Hint>(&bytes);
             let _ = decode::<FetchRequest>(&bytes);
             let _ = decode::<ReadRequest>(&bytes);
+            let _ = decode::<Acks>(&bytes);
+            if let Some(request) = decode::<CompareRequest>(&bytes) {
+                let _ = request.is_bounded();
+            }
+            if let Some(reply) = decode::<CompareReply>(&bytes) {
+                let _ = reply.check(&CompareRequest::Top);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::control::jobs::Healer;
 use crate::fuse::{Keep, MountOptions, Mounted, Taken, mount, mount_kept, take_over};
 use crate::heal::{self, HealOutcome, HealProgress, HealRequest};
 use crate::peer::client::{Client, Patience};
+use crate::peer::compare::Compare;
 use crate::peer::exchange::{Exchange, Journal, Pace};
 use crate::peer::rubbish::Rubbish;
 use crate::volume::{Keeper, Volume, VolumeOptions};
@@ -27,6 +28,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Between two looks whether the mount is still there.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// A member that was not heard of for so long is not waited for: it is compared with when it is back.
+const AWAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The task of one volume.
 pub(super) struct VolumeTask {
@@ -193,6 +197,9 @@ impl VolumeTask {
                 }
                 Ok(()) = changed.changed() => {
                     changed.borrow_and_update();
+                    if open.volume.must_reopen() {
+                        break;
+                    }
                     self.inner.tick();
                 }
                 Ok(()) = self.config.changed() => {
@@ -201,7 +208,8 @@ impl VolumeTask {
                         break;
                     }
                     open.config = config;
-                    open.volume.set_config((*open.config).clone());
+                    let (volume, config) = (open.volume.clone(), (*open.config).clone());
+                    let _ = tokio::task::spawn_blocking(move || volume.set_config(config)).await;
                     open.client.set_members(&open.config.members);
                     open.exchange.members_changed();
                     self.remember(&open).await;
@@ -297,6 +305,24 @@ fn jittered(wait: Duration) -> Duration {
 impl Journal for Volume {
     fn absorb(&self, from: BrickId, entries: Vec<Entry>) -> io::Result<usize> {
         Volume::absorb(self, from, entries).map_err(io::Error::other)
+    }
+
+    fn comparison(self: Arc<Self>, from: BrickId) -> Option<Box<dyn Compare>> {
+        Some(Box::new(Volume::comparison(&self, from)))
+    }
+
+    fn completion(self: Arc<Self>, from: BrickId) -> Option<Box<dyn Compare>> {
+        Volume::completion(&self, from).map(|c| Box::new(c) as Box<dyn Compare>)
+    }
+
+    fn must_compare(&self) -> bool {
+        self.is_rebuilding()
+    }
+
+    fn compact(&self) {
+        if let Err(error) = Volume::compact(self, AWAY) {
+            tracing::warn!(%error, "the journal cannot be compacted now");
+        }
     }
 }
 

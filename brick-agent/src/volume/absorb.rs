@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use nearbrick_core::{BrickId, Entry, FileId, Op, Stamp};
 use rustix::io::Errno;
 
-use super::change::Change;
-use super::core::Core;
+use super::change::{Change, Done};
+use super::core::{Core, Rebuild};
 use super::place::set_mtime;
 use super::types::FsResult;
 use super::{Volume, index_failed};
@@ -38,6 +38,7 @@ impl Volume {
     pub fn absorb(&self, from: BrickId, entries: Vec<Entry>) -> Result<usize, AbsorbError> {
         let _one = self.absorbing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = 0;
+        self.look_ahead(&mut self.lock(), &entries).map_err(|error| AbsorbError { from, error })?;
         for chunk in entries.chunks(AT_ONCE) {
             new += self.absorb_some(chunk).map_err(|error| AbsorbError { from, error })?;
         }
@@ -46,8 +47,11 @@ impl Volume {
 
     fn absorb_some(&self, entries: &[Entry]) -> FsResult<usize> {
         let core = &mut *self.lock();
+        if core.rebuild != Rebuild::No {
+            return Ok(0);
+        }
         let mut change = Change::new(self, core);
-        let (mut files, mut known) = (VecDeque::new(), HashSet::new());
+        let (mut files, mut known) = (Vec::new(), HashSet::new());
         let mut new = 0;
         for entry in entries {
             if let Err(why) = entry.check() {
@@ -59,7 +63,7 @@ impl Volume {
                 new += 1;
                 if is_seen(&entry.op) && known.insert(entry.file) {
                     change.todo(entry.file, true);
-                    files.push_back(entry.file);
+                    files.push(entry.file);
                 }
             }
         }
@@ -67,15 +71,27 @@ impl Volume {
             return Ok(0);
         }
         let done = change.commit()?;
+        self.seen_now(core, &done, files)?;
+        self.set_dir_times(core, entries)?;
+        Ok(new)
+    }
+
+    /// What peers said of these objects is to be seen in `data/`.
+    pub(super) fn seen_now(&self, core: &mut Core, done: &Done, files: Vec<FileId>) -> FsResult<()> {
+        let mut files = VecDeque::from(files);
         self.with_claims(core, &done.places, &mut files)?;
+        for place in &done.places {
+            if place.parent != FileId::ROOT && self.object_of(place.parent)?.kind.is_none() {
+                core.torsos.insert(place.parent);
+            }
+        }
         let mut once = HashSet::new();
         let files: Vec<FileId> = files.into_iter().filter(|f| once.insert(*f)).collect();
         if !core.tally.in_conflict.is_empty() {
             files.iter().filter(|f| core.tally.in_conflict.contains(f)).for_each(|f| self.settler.soon(*f));
         }
         self.bring_about(core, files);
-        self.set_dir_times(core, entries)?;
-        Ok(new)
+        Ok(())
     }
 
     /// A directory's time that was set after all that happened in it, as far as `entries` tell, and

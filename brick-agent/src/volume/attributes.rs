@@ -70,6 +70,7 @@ impl Volume {
     /// # Errors
     /// `NOENT`; what the disk says; `IO` when a size is to be changed and the bytes are out of reach.
     pub fn setattr(&self, node: NodeId, handle: Option<HandleId>, set: &SetAttr) -> FsResult<Stat> {
+        self.writable()?;
         if let Some(size) = set.size {
             self.resize(node, handle, size)?;
         }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use nearbrick_core::{Entry, FileId, LinkId, Object, Op, Place, stamp};
+use nearbrick_core::{Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, stamp};
 use rustix::io::Errno;
 
 use crate::brick::access;
 use crate::index::{Batch, Local, Print, Result, Shown, Unseen};
 
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::types::FsResult;
 use super::{Volume, index_failed};
 
@@ -27,7 +27,8 @@ pub struct Change<'a> {
     objects: BTreeMap<FileId, Touched<Object>>,
     locals: BTreeMap<FileId, Touched<Local>>,
     clock: stamp::Clock,
-    heads: BTreeMap<nearbrick_core::Incarnation, u64>,
+    heads: BTreeMap<Incarnation, Heard>,
+    floors: BTreeMap<Incarnation, Heard>,
     own_entries: bool,
     /// The object that was made or got a name.
     made: Option<FileId>,
@@ -56,6 +57,7 @@ impl<'a> Change<'a> {
             locals: BTreeMap::new(),
             clock: core.clock,
             heads: BTreeMap::new(),
+            floors: BTreeMap::new(),
             core,
             own_entries: false,
             made: None,
@@ -90,6 +92,11 @@ impl<'a> Change<'a> {
         Ok(self.load_object(file).map_err(index_failed)?.now.clone().unwrap_or_default())
     }
 
+    /// The object as it will be, if anything is known of it.
+    pub fn object_or_none(&mut self, file: FileId) -> FsResult<Option<Object>> {
+        Ok(self.load_object(file).map_err(index_failed)?.now.clone())
+    }
+
     /// What is here of it, as it will be.
     pub fn local(&mut self, file: FileId) -> FsResult<Option<Local>> {
         Ok(self.load_local(file).map_err(index_failed)?.now.clone())
@@ -112,6 +119,9 @@ impl<'a> Change<'a> {
 
     /// An entry of our own journal.
     pub fn emit(&mut self, file: FileId, op: Op) -> FsResult<Entry> {
+        if self.core.rebuild == Rebuild::Waiting {
+            return Err(Errno::ROFS);
+        }
         let origin = self.volume.incarnation;
         let time = self.clock.tick(self.volume.clock.now_ms());
         let seq = self.head_of(origin) + 1;
@@ -122,8 +132,9 @@ impl<'a> Change<'a> {
         Ok(entry)
     }
 
-    fn head_of(&self, origin: nearbrick_core::Incarnation) -> u64 {
-        self.heads.get(&origin).or_else(|| self.core.heads.get(&origin)).copied().unwrap_or(0)
+    fn head_of(&self, origin: Incarnation) -> u64 {
+        let new = self.heads.get(&origin).map(|heard| heard.seq);
+        new.or_else(|| self.core.heads.get(&origin).copied()).unwrap_or(0)
     }
 
     /// An entry of another's journal. Says whether it was new and followed what is known.
@@ -140,9 +151,70 @@ impl<'a> Change<'a> {
         let touched = self.load_object(entry.file).map_err(index_failed)?;
         touched.now.get_or_insert_with(Object::default).apply(entry);
         touched.changed = true;
-        self.heads.insert(entry.origin, entry.seq);
+        self.heads.insert(entry.origin, Heard { seq: entry.seq, time: entry.time });
         self.batch.entry(entry);
         Ok(())
+    }
+
+    /// What a peer has of an object is merged. Says whether that changed anything.
+    pub fn merge_state(&mut self, file: FileId, theirs: Object) -> FsResult<bool> {
+        let latest = theirs.stamps().map(|stamp| stamp.time).max().unwrap_or(0);
+        let touched = self.load_object(file).map_err(index_failed)?;
+        let mut merged = touched.now.clone().unwrap_or_default();
+        merged.merge(theirs);
+        let new = touched.now.as_ref() != Some(&merged);
+        if new {
+            touched.now = Some(merged);
+            touched.changed = true;
+            self.clock.saw(latest);
+        }
+        Ok(new)
+    }
+
+    /// Sets what is known of an object.
+    pub fn set_object(&mut self, file: FileId, object: Object) -> FsResult<()> {
+        let touched = self.load_object(file).map_err(index_failed)?;
+        touched.now = Some(object);
+        touched.changed = true;
+        Ok(())
+    }
+
+    /// All entries of an origin up to there are merged into the objects, though they are not here.
+    pub fn jump(&mut self, origin: Incarnation, heard: Heard) {
+        if heard.seq > self.head_of(origin) {
+            self.clock.saw(heard.time);
+            self.heads.insert(origin, heard);
+            self.floor(origin, heard);
+        }
+    }
+
+    /// Entries of an origin up to there are not, or no longer, kept.
+    pub fn floor(&mut self, origin: Incarnation, heard: Heard) {
+        self.batch.floor(origin, heard);
+        self.floors.insert(origin, heard);
+    }
+
+    /// An entry is not kept any more.
+    pub fn drop_entry(&mut self, origin: Incarnation, seq: u64) {
+        self.batch.drop_entry(origin, seq);
+    }
+
+    /// Nothing is known of a deleted object any more.
+    pub fn forget(&mut self, file: FileId) -> FsResult<()> {
+        let touched = self.load_object(file).map_err(index_failed)?;
+        touched.now = None;
+        touched.changed = true;
+        self.forget_local(file)
+    }
+
+    /// Removes a single value of the index.
+    pub fn drop_meta(&mut self, key: &str) {
+        self.batch.remove_meta(key);
+    }
+
+    /// Sets a single value of the index.
+    pub fn meta(&mut self, key: &str, value: &[u8]) {
+        self.batch.meta(key, value);
     }
 
     /// Something comes to be in `data/`, or ceases to.
@@ -201,9 +273,14 @@ impl<'a> Change<'a> {
     /// `IO` when the index cannot be written.
     pub fn commit(mut self) -> FsResult<Done> {
         for (file, touched) in &self.objects {
-            let Some(now) = touched.now.as_ref().filter(|_| touched.changed) else { continue };
-            self.batch.object(*file, now);
-            let (old, new) = (wants(touched.before.as_ref()), wants(Some(now)));
+            if !touched.changed {
+                continue;
+            }
+            match &touched.now {
+                Some(now) => self.batch.object(*file, now),
+                None => self.batch.forget(*file),
+            }
+            let (old, new) = (wants(touched.before.as_ref()), wants(touched.now.as_ref()));
             for (link, place) in &old {
                 if new.get(link) != Some(place) {
                     self.batch.want(place, *link, None);
@@ -239,15 +316,24 @@ impl<'a> Change<'a> {
         if let Some((key, value)) = self.own_entries.then(|| self.volume.once.mark(self.made)).flatten() {
             self.batch.meta(&key, &value);
         }
-        let Change { volume, core, batch, objects, locals, clock, heads, own_entries, places, .. } = self;
+        let Change {
+            volume, core, batch, objects, locals, clock, heads, floors, own_entries, places, ..
+        } = self;
         batch.commit().map_err(|error| {
             volume.note_error(nearbrick_core::heal::Reason::NoSpace, error.to_string());
             index_failed(error)
         })?;
         core.clock = clock;
-        core.heads.extend(heads);
+        for (origin, heard) in heads {
+            core.heads.insert(origin, heard.seq);
+            core.times.insert(origin, heard.time);
+        }
+        floors.into_iter().for_each(|(origin, heard)| core.floor.raise(origin, heard));
         for file in pairs {
             let (Some(object), Some(local)) = (objects.get(&file), locals.get(&file)) else { continue };
+            if object.changed {
+                core.object_changed(file, object.before.as_ref(), object.now.as_ref());
+            }
             let before = object.before.as_ref().map(|o| (o, local.before.as_ref()));
             if let Some(now) = &object.now {
                 core.tally.change(file, before, (now, local.now.as_ref()));

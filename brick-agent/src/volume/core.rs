@@ -1,8 +1,10 @@
 //! What the volume's lock guards, and the way to objects on the disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use nearbrick_core::{FileId, Place, stamp};
+use nearbrick_core::brake::Removals;
+use nearbrick_core::forget::{is_dead, is_torso};
+use nearbrick_core::{BrickId, FileId, Heard, Horizon, Incarnation, Object, Place, stamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -11,8 +13,11 @@ use crate::brick::disk::{self, Dir};
 use crate::index::{Local, parked_name};
 use crate::peer::wire::Heads;
 
+use super::brakes::Brake;
+use super::compact::Known;
 use super::nodes::Nodes;
 use super::resume::Held;
+use super::sums::Sums;
 use super::tally::Tally;
 use super::types::{FsResult, NodeId, Stat};
 use super::{Volume, index_failed};
@@ -21,6 +26,18 @@ use nearbrick_core::op::Kind;
 /// Directories kept open, at most.
 const MAX_DIRS: usize = 4096;
 
+/// How far the index is that is made anew from `data/` and from what a peer knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebuild {
+    /// It is whole.
+    #[default]
+    No,
+    /// What is in `data/` is shown and cannot be changed: nobody has said yet which of it is older.
+    Waiting,
+    /// It is judged now.
+    Judging,
+}
+
 /// What the lock guards.
 #[derive(Default)]
 pub struct Core {
@@ -28,6 +45,26 @@ pub struct Core {
     pub clock: stamp::Clock,
     /// The last sequence number of each origin, our own too.
     pub heads: Heads,
+    /// The hybrid times of those entries.
+    pub times: BTreeMap<Incarnation, u64>,
+    /// Up to where entries are in no journal here any more.
+    pub floor: Horizon,
+    /// Hashes of all objects.
+    pub sums: Sums,
+    /// Deleted objects that are not forgotten yet.
+    pub dead: HashSet<FileId>,
+    /// Objects of which only parts are known, and of which something would be alive.
+    pub torsos: HashSet<FileId>,
+    /// Whether the index is being made anew.
+    pub rebuild: Rebuild,
+    /// Removals by these origins are held back.
+    pub brakes: BTreeMap<Incarnation, Brake>,
+    /// What the origins removed lately.
+    pub removals: Removals,
+    /// How far our own journal was when it was opened.
+    pub began_at: (Incarnation, Heard),
+    /// What other members are known to have heard.
+    pub acks: BTreeMap<BrickId, Known>,
     /// What the kernel knows.
     pub nodes: Nodes,
     /// Pending and totals.
@@ -42,6 +79,30 @@ pub struct Core {
 }
 
 impl Core {
+    /// How far each origin is known.
+    pub fn horizon(&self) -> Horizon {
+        let heard = |(origin, seq): (&Incarnation, &u64)| {
+            (*origin, Heard { seq: *seq, time: self.times.get(origin).copied().unwrap_or(0) })
+        };
+        self.heads.iter().map(heard).collect()
+    }
+
+    /// An object changed, came to be known, or was forgotten.
+    pub fn object_changed(&mut self, file: FileId, before: Option<&Object>, now: Option<&Object>) {
+        self.sums.change(file, before, now);
+        let (dead, torso) = now.map_or((false, false), |o| (is_dead(file, o), is_torso(o)));
+        if dead {
+            self.dead.insert(file)
+        } else {
+            self.dead.remove(&file)
+        };
+        if torso {
+            self.torsos.insert(file)
+        } else {
+            self.torsos.remove(&file)
+        };
+    }
+
     /// The directory is no longer where it was, or gone.
     pub fn forget_dir(&mut self, dir: FileId) {
         self.dirs.remove(&dir);

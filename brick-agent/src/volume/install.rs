@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, print_of};
-use super::core::{At, Core};
+use super::core::{At, Core, Rebuild};
 use super::opening::{Standing, standing};
 use super::place::{set_mtime, set_owner_and_mode, set_xattrs};
 use super::types::FsResult;
@@ -54,6 +54,9 @@ impl Volume {
     /// Files that this brick lacks, in the order of their age.
     pub(crate) fn lacking(&self) -> Vec<FileId> {
         let core = self.lock();
+        if core.rebuild != Rebuild::No {
+            return Vec::new();
+        }
         let mut files: Vec<_> = core
             .tally
             .pending
@@ -146,6 +149,9 @@ impl Volume {
     }
 
     fn take_place(&self, core: &mut Core, a: &Arrived) -> Result<(), Reason> {
+        if core.rebuild != Rebuild::No {
+            return Err(Reason::Busy);
+        }
         let (object, local) =
             self.object_of(a.file).and_then(|o| Ok((o, self.local_or_none(a.file)?))).map_err(reason_of)?;
         if !object.exists(a.file) || local.placed.is_empty() {

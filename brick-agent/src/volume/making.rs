@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::types::{Caller, FsResult, NodeId, Opened, Stat};
 use super::{Volume, read};
 use crate::brick::access;
@@ -114,6 +114,9 @@ impl Volume {
         kind: Kind,
         mode: u32,
     ) -> FsResult<(FileId, Stat, Option<File>)> {
+        if core.rebuild != Rebuild::No {
+            return Err(Errno::ROFS);
+        }
         let parent = self.file_of(core, parent)?;
         Self::checked(parent, given)?;
         let place = Place { parent, name: given.to_vec() };
@@ -280,6 +283,7 @@ impl Volume {
     /// # Errors
     /// `EXIST`, `NOENT`, `PERM` for directories; what the disk says.
     pub fn link(&self, node: NodeId, parent: NodeId, given: &[u8]) -> FsResult<Stat> {
+        self.writable()?;
         let core = &mut *self.lock();
         let file = self.file_of(core, node)?;
         let parent = self.file_of(core, parent)?;

@@ -7,11 +7,14 @@
 //! * `names`, `making`, `moving`, `attributes`, `listing`, `files`, `opening`: the calls, by subject.
 //! * `stub`: files whose bytes are elsewhere; `settle`: when a file is settled.
 //! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
+//! * `compare`: trees compared by hashes, where the journal no longer tells; `sums`: the hashes; `compact`: what
+//!   all members have heard is given up.
+//! * `brakes`: removals that are held back until a person has looked.
 //! * `conflict`: the loser of a conflict is kept beside the winner.
 //! * `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
-//! * `recover`: what is found at the start; `status`: counts for the reports.
+//! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
 //! held while the network is waited for. A file is marked dirty before the reply
@@ -20,7 +23,10 @@
 
 mod absorb;
 mod attributes;
+mod brakes;
 mod change;
+mod compact;
+mod compare;
 mod conflict;
 mod core;
 mod files;
@@ -33,12 +39,14 @@ mod nodes;
 pub mod once;
 mod opening;
 mod place;
+mod rebuild;
 mod recover;
 mod resume;
 mod served;
 mod settle;
 mod status;
 mod stub;
+mod sums;
 mod surroundings;
 mod tally;
 pub mod types;
@@ -66,6 +74,9 @@ use self::settle::Settler;
 use types::Invalidate;
 
 pub use absorb::AbsorbError;
+pub use brakes::{Brake, HeldRemovals};
+pub use compact::Compacted;
+pub use compare::Comparison;
 pub(crate) use install::{Arrived, Planned, reason_of};
 pub use resume::{Held, Keeper, Resumed};
 pub use status::{Count, VolumeStatus};
@@ -80,12 +91,6 @@ pub enum OpenError {
     /// Its index cannot be read.
     #[error("{0}; nothing in data/ was changed")]
     Index(#[from] IndexError),
-    /// The index is gone from a brick that has files: without it none of them can be told from an older version.
-    #[error(
-        "{0} has files and no index ({0}/.nearbrick/index): nothing was changed; bring the index back, or move the \
-         folder away, delete the Brick object so that a new brick is made, and copy back what the others lack"
-    )]
-    IndexGone(std::path::PathBuf),
     /// What the disk says.
     #[error("{what}: {error}")]
     Disk {
@@ -152,6 +157,8 @@ pub struct Volume {
     stale_reads: AtomicU64,
     last_error: Mutex<Option<(Reason, String, SystemTime)>>,
     closed: AtomicBool,
+    /// Others know more of this brick than it does itself.
+    outrun: AtomicBool,
     /// Counts what was staged since the start.
     staged: AtomicU64,
 }
@@ -190,6 +197,8 @@ impl Volume {
     /// Takes over a new configuration.
     pub fn set_config(&self, config: VolumeConfig) {
         *write(&self.configured) = Arc::new(Configured::new(config));
+        self.judge_alone();
+        self.follow_annotations();
     }
 
     /// The configuration.

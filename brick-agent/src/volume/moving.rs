@@ -27,6 +27,7 @@ impl Volume {
     /// # Errors
     /// `NOENT`, `ISDIR`; what the disk says.
     pub fn unlink(&self, parent: NodeId, name: &[u8]) -> FsResult<()> {
+        self.writable()?;
         let core = &mut *self.lock();
         let place = self.named(core, parent, name)?;
         let shown = self.shown(&place)?.ok_or(Errno::NOENT)?;
@@ -124,6 +125,7 @@ impl Volume {
     /// # Errors
     /// `NOENT`, `NOTDIR`, `NOTEMPTY`; what the disk says.
     pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> FsResult<()> {
+        self.writable()?;
         let core = &mut *self.lock();
         let place = self.named(core, parent, name)?;
         let shown = self.shown(&place)?.ok_or(Errno::NOENT)?;
@@ -154,6 +156,7 @@ impl Volume {
         to_name: &[u8],
         flags: u32,
     ) -> FsResult<()> {
+        self.writable()?;
         let flags = RenameFlags::from_bits_retain(flags);
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if !(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE).contains(flags)

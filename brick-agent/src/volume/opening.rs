@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::change::Change;
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::files::{Handle, OpenFile};
 use super::types::{FsResult, NodeId, Opened};
 use crate::brick::access;
@@ -86,6 +86,9 @@ impl Volume {
     /// none here, or the volume does not allow older ones; `STALE` when the name is to be looked up again.
     pub fn open_file(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
         let (writes, truncates) = intent(flags);
+        if writes {
+            self.writable()?;
+        }
         let mut older = false;
         for _ in 0..TRIES {
             match self.try_open(node, writes, truncates, older)? {
@@ -169,6 +172,11 @@ impl Volume {
             Some(Kind::Symlink(_)) => return Err(Errno::LOOP),
             Some(Kind::Special { .. }) => return Err(Errno::NXIO),
             None => return Err(Errno::NOENT),
+        }
+        if core.rebuild != Rebuild::No {
+            // Nothing says yet what is newest; without a version nothing says that all bytes are here.
+            local.have.as_ref().ok_or(Errno::IO)?;
+            return self.open_whole(core, node, file, &object, &local, false, false).map(Step::Opened);
         }
         match standing(&object, &local) {
             _ if truncates => {}

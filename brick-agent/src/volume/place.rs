@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use nearbrick_core::tree::{self, Verdict};
-use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, acl, name};
+use nearbrick_core::{FileId, Kind, LinkId, Object, Op, Place, Stamp, acl, name};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -57,24 +57,43 @@ impl Volume {
     pub(super) fn bring_about(&self, core: &mut Core, files: Vec<FileId>) {
         let mut ahead = VecDeque::from(files);
         let mut visits: HashMap<FileId, u32> = HashMap::new();
-        while let Some(file) = ahead.pop_front() {
+        // What could not be done is tried again when others have moved: one may have stood in the other's way.
+        let (mut failed, mut moved) = (Vec::new(), false);
+        loop {
+            let Some(file) = ahead.pop_front() else {
+                if failed.is_empty() || !std::mem::take(&mut moved) {
+                    break;
+                }
+                ahead.extend(failed.drain(..).map(|(file, _)| file));
+                continue;
+            };
             let visit = visits.entry(file).or_default();
             *visit += 1;
             if *visit > MAX_VISITS {
                 tracing::warn!(%file, "does not come to rest in its place; it is tried again later");
                 continue;
             }
-            if let Err(error) = self.put_in_place(core, file, &mut ahead) {
-                tracing::warn!(%file, %error, "cannot be put in its place yet");
-                let mut change = Change::new(self, core);
-                change.todo(file, true);
-                let _ = change.commit();
+            match self.put_in_place(core, file, &mut ahead) {
+                Ok(()) => moved = true,
+                Err(error) => failed.push((file, error)),
             }
+        }
+        for (file, error) in failed {
+            tracing::warn!(%file, %error, "cannot be put in its place yet");
+            let mut change = Change::new(self, core);
+            change.todo(file, true);
+            let _ = change.commit();
         }
     }
 
     fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
         let object = self.object_of(file)?;
+        if Self::is_held(core, file, &object) {
+            // It stays, and is tried again when a person has looked.
+            let mut change = Change::new(self, core);
+            change.todo(file, true);
+            return change.commit().map(drop);
+        }
         match &object.kind {
             None => {}
             Some(_) if file == FileId::ROOT => self.adjust(core, file, &object)?,
@@ -281,6 +300,11 @@ impl Volume {
         };
         let was: Vec<_> = local.placed.values().cloned().collect();
         if was.as_slice() != [place.clone()] {
+            if local.on_disk() && self.is_below(place.parent, file)? {
+                // The other way round on the disk: those that it belongs in go out of it first.
+                self.raise(file, place.parent, ahead)?;
+                return Err(Errno::INVAL);
+            }
             self.vacate(core, &place, file, ahead)?;
             let new = !local.on_disk();
             if new {
@@ -309,6 +333,20 @@ impl Volume {
             ahead.extend(core.broken.iter().filter(|b| **b != file).copied());
         }
         self.adjust(core, file, object)
+    }
+
+    /// The directories in which `dir` belongs are looked at again.
+    fn raise(&self, dir: FileId, parent: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
+        let mut at = parent;
+        for _ in 0..MAX_DEPTH {
+            if at == FileId::ROOT || at == dir {
+                break;
+            }
+            ahead.push_back(at);
+            let Some((_, place, _, _)) = dir_link(&self.object_of(at)?) else { break };
+            at = place.parent;
+        }
+        Ok(())
     }
 
     fn set_broken(
@@ -435,8 +473,13 @@ impl Volume {
             if local.placed.get(link) != Some(place) {
                 self.vacate(core, place, file, ahead)?;
                 local = self.local_or_none(file)?;
+                let anew = !local.on_disk();
                 let was = self.put_name(core, file, object, kind, &local, *link, place, &wanted)?;
                 let mut change = Change::new(self, core);
+                if anew && object.holders.get(&self.me).is_some_and(|reg| reg.value.is_some()) {
+                    // It was removed here, and someone brought its name back: the bytes went with it.
+                    change.emit(file, Op::Drop { brick: self.me })?;
+                }
                 change.show(place, Some(Shown { file, link: *link, kind: d_type(kind) }));
                 let now = change.local_mut(file)?;
                 if let Some((old_link, old)) = &was {

@@ -6,18 +6,20 @@
 //! machine went down, entries that peers have seen may be lost here: the brick
 //! gets a new incarnation, so that no sequence number is ever used twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
-use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector, stamp};
+use nearbrick_core::{
+    Attr, FileId, Heard, Incarnation, Kind, LinkId, Object, Op, Place, VersionVector, stamp,
+};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::change::Change;
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::files::Handles;
 use super::making::d_type;
 use super::once::Once;
@@ -31,13 +33,20 @@ use crate::brick::disk::Reader;
 use crate::brick::lease::ignore_lease_signals;
 use crate::brick::mark::Mark;
 use crate::config::VolumeConfig;
-use crate::index::{Index, IndexError, Local, Shown};
+use crate::index::{Index, IndexError, Local, Shown, encode};
 
 const STATE: &str = "state";
 const CLEAN: &[u8] = b"clean";
+/// The brick was an old copy of itself: as after a power loss, entries that peers have seen are not here.
+const OUTRUN: &[u8] = b"outrun";
+/// How far its own journal was when it was opened then.
+const OUTRUN_AT: &str = "outrun-at";
 const OWN_INDEX: &str = "index";
 /// Bits of the handles that one agent gives out; those above say which agent.
 const HANDLES_OF_ONE_AGENT: u32 = 40;
+const SESSION: &str = "session";
+/// Set while the index is made anew.
+pub(super) const REBUILD: &str = "rebuild";
 
 impl Volume {
     /// Opens the brick, or makes it if nothing is there and it was never in use.
@@ -56,14 +65,25 @@ impl Volume {
             config.was_initialised,
             &random,
         )?;
-        if !brick.is_new && !stores.exists(&brick.own(OWN_INDEX)) {
-            let what = || brick.path().display().to_string();
-            let held = brick.data.list().map_err(|error| OpenError::Disk { what: what(), error })?;
-            if !held.is_empty() {
-                return Err(OpenError::IndexGone(config.path));
-            }
+        let at = brick.own(OWN_INDEX);
+        let mut index = Index::on(stores.open(&at)?);
+        let mut session = index.meta(SESSION)?;
+        // Without the index that was here last nothing tells which files are newer than others': what
+        // peers know is asked for, and what is in `data/` is judged by its marks.
+        let rebuild =
+            !brick.is_new && (index.meta(REBUILD)?.is_some() || !brick.knows_session(session.as_deref()));
+        if rebuild {
+            drop(index);
+            stores.put_aside(&at)?;
+            brick.renew_incarnation(random())?;
+            index = Index::on(stores.open(&at)?);
+            session = None;
+            tracing::warn!(
+                brick = %config.brick, incarnation = %brick.incarnation,
+                "the index of {} is lost, or not the one that was here last: it is made anew from data/ and from what \
+                 another brick knows", brick.path().display()
+            );
         }
-        let index = Index::on(stores.open(&brick.own(OWN_INDEX))?);
         let state = index.meta(STATE)?;
         let clean = state.as_deref().is_none_or(|s| s == CLEAN);
         let power_lost = !clean && state.as_deref() != Some(&boot);
@@ -74,13 +94,32 @@ impl Volume {
                 "the machine went down without notice: the brick goes on with a new incarnation"
             );
         }
+        let session = brick.begin_session(session.as_deref(), random())?;
         let mut batch = index.batch();
         batch.meta(STATE, &boot);
+        batch.meta(SESSION, session.as_bytes());
+        if rebuild {
+            batch.meta(REBUILD, b"1");
+        }
         if index.object(FileId::ROOT)?.is_none() {
             batch.object(FileId::ROOT, &Object::root());
         }
+        if let Some(bytes) = index.meta(OUTRUN_AT)? {
+            // What it said while it took itself for the one that it once was is in the objects, and is not
+            // counted as heard: peers have other entries with these numbers.
+            let own: (Incarnation, Heard) =
+                postcard::from_bytes(&bytes).map_err(|_| IndexError::Damaged("meta"))?;
+            for entry in index.entries_after(own.0, own.1.seq) {
+                batch.drop_entry(own.0, entry?.seq);
+            }
+            if index.floors()?.get(own.0).seq > own.1.seq || index.entry(own.0, own.1.seq)?.is_none() {
+                batch.floor(own.0, own.1);
+            }
+            batch.remove_meta(OUTRUN_AT);
+        }
         batch.commit()?;
         index.persist()?;
+        brick.confirm_session(&session)?;
 
         let once = Once::load(&index, resumed.as_ref().map(|r| r.life))?;
         let handles = Handles::default();
@@ -90,11 +129,17 @@ impl Volume {
             core.nodes.resumed = true;
             core.held = resumed.held;
         }
-        let (heads, latest) = index.heads()?;
-        core.heads = heads;
-        core.clock = stamp::Clock::resumed(latest);
+        let horizon = index.horizon()?;
+        core.floor = index.floors()?;
+        core.heads = horizon.iter().map(|(origin, heard)| (origin, heard.seq)).collect();
+        core.times = horizon.iter().map(|(origin, heard)| (origin, heard.time)).collect();
+        core.acks = super::compact::load(&index)?;
+        core.brakes = super::brakes::load(&index)?;
+        core.began_at = (brick.incarnation, horizon.get(brick.incarnation));
         let me = config.brick;
-        let dirty = load(&index, &mut core)?;
+        let (dirty, latest) = load(&index, &mut core)?;
+        let latest = horizon.iter().map(|(_, heard)| heard.time).fold(latest, u64::max);
+        core.clock = stamp::Clock::resumed(latest);
         let volume = Arc::new(Volume {
             me,
             incarnation: brick.incarnation,
@@ -117,6 +162,7 @@ impl Volume {
             stale_reads: AtomicU64::new(0),
             last_error: Mutex::new(None),
             closed: AtomicBool::new(false),
+            outrun: AtomicBool::new(false),
             staged: AtomicU64::new(0),
         });
         let failed = |what: &str| {
@@ -124,8 +170,13 @@ impl Volume {
             move |error| OpenError::Disk { what, error }
         };
         volume.clean_staging().map_err(failed("cannot be made ready"))?;
-        if !clean {
+        if rebuild {
+            volume.show_unjudged().map_err(failed("cannot be read to make its index anew"))?;
+        } else if !clean {
             volume.walk(power_lost).map_err(failed("cannot be read after an end without notice"))?;
+        }
+        if power_lost {
+            volume.announce(&mut volume.lock()).map_err(failed("cannot be made ready"))?;
         }
         volume.resume(&mut volume.lock());
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
@@ -136,6 +187,7 @@ impl Volume {
             })?;
         }
         dirty.into_iter().for_each(|file| volume.settler.soon(file));
+        volume.follow_annotations();
         Ok(volume)
     }
 
@@ -162,13 +214,26 @@ impl Volume {
         tracing::debug!(settled = all, "closing");
         let ended = self.brick.sync_all().map_err(|e| IndexError::Disk(e.into())).and_then(|()| {
             let mut batch = self.index.batch();
-            batch.meta(STATE, CLEAN);
+            if self.must_reopen() {
+                batch.meta(STATE, OUTRUN);
+                batch.meta(OUTRUN_AT, &encode(&core.began_at));
+            } else {
+                batch.meta(STATE, CLEAN);
+            }
             batch.commit()?;
             self.index.persist()
         });
         if let Err(error) = ended {
             tracing::warn!(%error, "the end is not clean; the brick is looked through at the next start");
         }
+    }
+
+    /// The first entry of a new life: members that have heard of it say later than the last one's end what
+    /// they have of that.
+    pub(super) fn announce(&self, core: &mut Core) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        change.emit(FileId::ROOT, Op::Clean { brick: self.me })?;
+        change.commit().map(drop)
     }
 
     /// Heals and stubs that did not come to their end. Parked objects stay.
@@ -183,7 +248,10 @@ impl Volume {
 
     /// Compares `data/` with the index, and takes over what differs.
     fn walk(&self, power_lost: bool) -> FsResult<()> {
-        let core = &mut *self.lock();
+        self.walk_with(&mut self.lock(), power_lost)
+    }
+
+    pub(super) fn walk_with(&self, core: &mut Core, power_lost: bool) -> FsResult<()> {
         let mut found = Found::default();
         // An object that was parked when the end came, before that was said.
         for (name, _) in self.brick.staging.list()? {
@@ -356,11 +424,16 @@ impl Volume {
         if local.have.as_ref() != Some(version) {
             return Ok(false);
         }
+        Ok(self.hash_of(core, file, local)? == *hash)
+    }
+
+    /// BLAKE3 of a file's bytes here.
+    pub(super) fn hash_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<[u8; 32]> {
         let at = self.at(core, file, local)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(Reader::new(&*open, 0)).map_err(|e| super::change::errno(&e))?;
-        Ok(hasher.finalize().as_bytes() == hash)
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// Takes over a name that the index does not know. Gives the directory that it names, if it is one.
@@ -380,6 +453,11 @@ impl Volume {
             FileType::Symlink => Kind::Symlink(access::readlink(&at.dir, &at.name)?),
             _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
         };
+        if core.rebuild == Rebuild::Judging
+            && let Some(taken) = self.take_marked(core, place, mark.as_ref(), &kind, &raw, todo)?
+        {
+            return Ok(taken);
+        }
         if let Some(mark) = &mark {
             let object = self.object_of(mark.file)?;
             let local = self.local_or_none(mark.file)?;
@@ -430,6 +508,8 @@ impl Volume {
             }
         }
         // New: made just before the end, or put there past the mount.
+        let judging = core.rebuild == Rebuild::Judging;
+        let marked = mark.as_ref().and_then(|m| m.version.clone());
         let fresh = match mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
             _ => self.new_id(),
@@ -453,13 +533,17 @@ impl Volume {
             let local = change.local_mut(fresh)?;
             local.dirty = true;
             local.dirty_since = entry.stamp().millis();
+            if judging {
+                // Peers may have heard of that version: what comes is newer.
+                local.base = marked.unwrap_or_default();
+            }
             self.settler.soon(fresh);
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))
     }
 
-    fn found_at(
+    pub(super) fn found_at(
         &self,
         change: &mut Change<'_>,
         file: FileId,
@@ -515,8 +599,10 @@ struct Found {
     parked: BTreeSet<FileId>,
 }
 
-/// Fills the tables that are kept in memory; gives the files that are to be settled.
-fn load(index: &Index, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
+/// Fills the tables that are kept in memory; gives the files that are to be settled, and the latest
+/// time in any object.
+fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError> {
+    let (mut latest, mut parents) = (0, HashSet::new());
     let mut locals = index.locals().peekable();
     let (mut dirty, mut look_again) = (Vec::new(), Vec::new());
     let mut look = |core: &mut Core, file: FileId, local: &Local| {
@@ -542,6 +628,9 @@ fn load(index: &Index, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
             }
         }
         core.tally.change(file, None, (&object, here.as_ref()));
+        core.object_changed(file, None, Some(&object));
+        latest = object.stamps().map(|stamp| stamp.time).fold(latest, u64::max);
+        parents.extend(object.live_links().map(|(_, place)| place.value.parent));
         if core.tally.in_conflict.contains(&file) && !here.is_some_and(|l| l.dirty) {
             look_again.push(file);
         }
@@ -551,5 +640,10 @@ fn load(index: &Index, core: &mut Core) -> Result<Vec<FileId>, IndexError> {
         look(core, id, &local);
     }
     dirty.append(&mut look_again);
-    Ok(dirty)
+    for parent in parents {
+        if parent != FileId::ROOT && index.object(parent)?.is_none_or(|o| o.kind.is_none()) {
+            core.torsos.insert(parent);
+        }
+    }
+    Ok((dirty, latest))
 }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use super::Volume;
 use super::change::{Change, print_of};
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::install::reason_of;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::index::{Local, Print};
-use crate::peer::wire::{self, Heads};
+use crate::peer::compare::{CompareReply, CompareRequest};
+use crate::peer::wire::{self, Acks, Heads};
 use crate::peer::{Served, Source};
 
 impl Volume {
@@ -30,7 +31,7 @@ impl Volume {
         {
             return Ok(have.clone());
         }
-        let version = local.base.bumped(self.incarnation);
+        let version = self.next_version(core, &self.object_of(file)?, &local.base);
         let mut change = Change::new(self, core);
         let content = Op::Content {
             brick: self.me,
@@ -53,6 +54,9 @@ impl Volume {
 
     fn open_source(&self, file: FileId, wanted: &VersionVector) -> Result<Source, Reason> {
         let core = &mut *self.lock();
+        if core.rebuild != Rebuild::No {
+            return Err(Reason::Unreachable);
+        }
         let local = self.local_or_none(file).map_err(reason_of)?;
         if !local.on_disk() || (!local.dirty && local.have.is_none()) {
             return Err(Reason::Unreachable);
@@ -95,9 +99,10 @@ impl Served for Volume {
     fn entries_after(&self, cursors: &Heads, max_bytes: usize) -> std::io::Result<Vec<Entry>> {
         let heads = self.heads();
         let (mut entries, mut bytes) = (Vec::new(), 0);
+        let floor = self.lock().floor.clone();
         for (origin, last) in heads {
             let known = cursors.get(&origin).copied().unwrap_or(0);
-            if known >= last {
+            if known >= last || known < floor.get(origin).seq {
                 continue;
             }
             for entry in self.index.entries_after(origin, known) {
@@ -115,7 +120,25 @@ impl Served for Volume {
         Ok(entries)
     }
 
-    fn hinted(&self, _from: BrickId, _heads: &Heads) {}
+    fn is_behind(&self, cursors: &Heads) -> bool {
+        self.behind(cursors)
+    }
+
+    fn compared(&self, request: &CompareRequest) -> std::io::Result<CompareReply> {
+        self.answer_comparison(request)
+    }
+
+    fn acks(&self, told: &Acks) -> Acks {
+        self.exchange_acks(told)
+    }
+
+    fn hinted(&self, _from: BrickId, heads: &Heads) {
+        let own = heads.get(&self.incarnation).copied().unwrap_or(0);
+        let outrun = self.lock().heads.get(&self.incarnation).copied().unwrap_or(0) < own;
+        if outrun {
+            self.is_outrun();
+        }
+    }
 
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
         self.open_source(file, version)

@@ -237,7 +237,7 @@ impl Volume {
         if local.print == Some(print) && local.have.is_some() && local.have.as_ref() == Some(&local.base) {
             change.emit(file, Op::Clean { brick: self.me })?;
         } else {
-            let version = local.base.bumped(self.incarnation);
+            let version = self.next_version(change.core, &self.object_of(file)?, &local.base);
             let before = print.ctime;
             access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
             print = print_of(&open.stat()?);

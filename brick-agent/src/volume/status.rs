@@ -9,6 +9,8 @@ use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Incarnation};
 
 use super::Volume;
+use super::brakes::HeldRemovals;
+use super::core::Rebuild;
 
 /// So many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,10 @@ pub struct VolumeStatus {
     pub rejected: u64,
     /// Opens of older bytes because the newest were out of reach.
     pub stale_reads: u64,
+    /// Removals that wait for a person.
+    pub held: Vec<HeldRemovals>,
+    /// The index is being made anew: nothing can be changed.
+    pub rebuilding: bool,
     /// What last went wrong.
     pub last_error: Option<(Reason, String, SystemTime)>,
 }
@@ -102,6 +108,8 @@ impl Volume {
             conflicts: tally.in_conflict.union(&tally.kept).count() as u64,
             rejected: self.rejected.load(Ordering::Relaxed),
             stale_reads: self.stale_reads.load(Ordering::Relaxed),
+            held: Self::held(&core),
+            rebuilding: core.rebuild != Rebuild::No,
             last_error,
         }
     }

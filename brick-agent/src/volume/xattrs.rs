@@ -68,6 +68,7 @@ impl Volume {
     /// # Errors
     /// `OPNOTSUPP` for others than `user.`; what the disk says.
     pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> FsResult<()> {
+        self.writable()?;
         if !name.starts_with(USER_XATTR) {
             return Err(Errno::OPNOTSUPP);
         }
@@ -125,6 +126,7 @@ impl Volume {
     /// # Errors
     /// `NODATA`; `OPNOTSUPP` for those that members do not exchange; what the disk says.
     pub fn removexattr(&self, node: NodeId, name: &[u8]) -> FsResult<()> {
+        self.writable()?;
         if !is_exchanged(name) {
             return Err(Errno::OPNOTSUPP);
         }

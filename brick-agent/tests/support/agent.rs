@@ -52,6 +52,8 @@ impl Machine {
             members: vec![member],
             placement: Vec::new(),
             stale_reads: StaleReads::Allow,
+            release_removals: None,
+            take_back_removals: None,
         };
         let kept = dir.dir("bricks/.elsewhere/lab").join("home.json");
         fs::write(kept, serde_json::to_vec(&config).unwrap()).unwrap();

@@ -2,7 +2,7 @@
 //! each name is looked up in turn, and every lookup is given back.
 
 use nearbrick_agent::volume::Volume;
-use nearbrick_agent::volume::types::{Caller, DirEntry, FsResult, HandleId, NodeId, Opened, Stat};
+use nearbrick_agent::volume::types::{Caller, DirEntry, FsResult, HandleId, NodeId, Opened, SetAttr, Stat};
 use nearbrick_core::op::Kind;
 use rustix::io::Errno;
 
@@ -100,6 +100,44 @@ impl<'a> Fs<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(&self, path: &Path) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.counted(&self.volume.mkdir(me(), dir, name, 0o755)?);
+        Ok(())
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, path: &Path, target: &[u8]) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.counted(&self.volume.symlink(me(), dir, name, target)?);
+        Ok(())
+    }
+
+    /// Removes a name of what is no directory.
+    pub fn unlink(&self, path: &Path) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.volume.unlink(dir, name)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, path: &Path) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.volume.rmdir(dir, name)
+    }
+
+    /// Renames, over what is there.
+    pub fn rename(&self, from: &Path, to: &Path) -> FsResult<()> {
+        let ((dir, name), (to_dir, to_name)) = (self.parent(from)?, self.parent(to)?);
+        self.volume.rename(dir, name, to_dir, to_name, 0)
+    }
+
+    /// Sets permission bits.
+    pub fn chmod(&self, path: &Path, mode: u32) -> FsResult<()> {
+        let node = self.stat(path)?.node;
+        self.volume.setattr(node, None, &SetAttr { mode: Some(mode), ..SetAttr::default() }).map(drop)
     }
 
     /// Writes a whole file, made anew or truncated.

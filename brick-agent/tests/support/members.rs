@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use nearbrick_agent::config::{Member as Address, PlacementRule, StaleReads, VolumeConfig};
 use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
 use nearbrick_agent::peer::Served;
-use nearbrick_agent::volume::{Volume, VolumeOptions};
+use nearbrick_agent::peer::compare::Compare;
+use nearbrick_agent::peer::wire::{self, Acks};
+use nearbrick_agent::volume::{Compacted, Comparison, Volume, VolumeOptions};
 use nearbrick_core::{BrickId, Entry};
 use uuid::Uuid;
 
@@ -71,6 +74,8 @@ impl Lab {
                     members: addresses.clone(),
                     placement: placement.clone(),
                     stale_reads: StaleReads::Allow,
+                    release_removals: None,
+                    take_back_removals: None,
                 };
                 Some(Member { config, volume: None })
             })
@@ -118,6 +123,14 @@ impl Lab {
         index.persist().unwrap();
     }
 
+    /// A person's words, as the volume's annotations would bring them.
+    pub fn say(&mut self, n: usize, release: Option<&str>, take_back: Option<&str>) {
+        let config = &mut self.members[n].config;
+        config.release_removals = release.map(str::to_owned);
+        config.take_back_removals = take_back.map(str::to_owned);
+        self.members[n].volume.as_ref().expect("open").set_config(self.members[n].config.clone());
+    }
+
     /// Opens a closed volume.
     pub fn open(&mut self, n: usize) {
         let member = &mut self.members[n];
@@ -153,12 +166,84 @@ impl Lab {
         self.volume(from).entries_after(&heads, 64 << 10).unwrap()
     }
 
+    /// Asks and answers until a comparison is done; gives the bytes that it took.
+    pub fn drive(&self, from: usize, mut comparison: Comparison) -> usize {
+        let mut bytes = 0;
+        while let Some(request) = comparison.request() {
+            assert!(request.is_bounded());
+            let reply = self.volume(from).compared(&request).unwrap();
+            reply.check(&request).unwrap();
+            bytes += wire::encode(&request).len() + wire::encode(&reply).len();
+            comparison.answer(reply).unwrap();
+        }
+        bytes
+    }
+
+    /// `to` compares its tree with that of `from`.
+    pub fn compare(&self, to: usize, from: usize) -> usize {
+        self.drive(from, self.volume(to).comparison(self.brick(from)))
+    }
+
+    /// Who has heard the same and does not have the same compares.
+    pub fn reconcile(&self, to: usize, from: usize) {
+        if self.volume(to).is_rebuilding() || self.volume(from).is_rebuilding() {
+            return;
+        }
+        let [ours, theirs] =
+            [to, from].map(|n| self.volume(n).acks(&Acks::new()).remove(&self.brick(n)).unwrap());
+        if ours.heads == theirs.heads && ours.sum != theirs.sum {
+            self.compare(to, from);
+        }
+    }
+
+    /// Whether entries that `to` lacks are no longer in the journals of `from`.
+    pub fn is_behind(&self, to: usize, from: usize) -> bool {
+        self.volume(from).is_behind(&self.volume(to).heads())
+    }
+
+    /// Two members tell each other what all are known to have heard.
+    pub fn gossip(&self, a: usize, b: usize) {
+        let told = self.volume(b).acks(&self.volume(a).acks(&Acks::new()));
+        self.volume(a).acks(&told);
+    }
+
+    /// Everyone who is open tells everyone, and gives up what all have heard.
+    pub fn compact(&self) -> Compacted {
+        let open: Vec<_> = (0..self.count()).filter(|n| self.members[*n].volume.is_some()).collect();
+        for a in &open {
+            open.iter().filter(|b| *b != a).for_each(|b| self.gossip(*a, *b));
+        }
+        let mut all = Compacted::default();
+        for n in open {
+            let done = self.volume(n).compact(Duration::MAX).unwrap();
+            all.entries += done.entries;
+            all.objects += done.objects;
+        }
+        all
+    }
+
+    /// The member gives up everything, as if all others had been away for too long.
+    pub fn compact_alone(&self, n: usize) -> Compacted {
+        self.volume(n).compact(Duration::ZERO).unwrap()
+    }
+
     /// Pulls until `to` has all that `from` has; says how much was new.
     pub fn pull(&self, to: usize, from: usize) -> usize {
         let mut new = 0;
         loop {
+            if self.volume(from).is_rebuilding() {
+                return new;
+            }
+            if self.is_behind(to, from) || self.volume(to).is_rebuilding() {
+                self.compare(to, from);
+                new += 1;
+                assert!(!self.is_behind(to, from), "after a comparison it is abreast");
+            }
             let entries = self.lacking(to, from);
             if entries.is_empty() {
+                if let Some(completion) = self.volume(to).completion(self.brick(from)) {
+                    self.drive(from, completion);
+                }
                 return new;
             }
             let sent = entries.len();
@@ -176,6 +261,7 @@ impl Lab {
                 for from in 0..self.count() {
                     if to != from {
                         new += self.pull(to, from);
+                        self.reconcile(to, from);
                     }
                 }
             }

@@ -1,0 +1,396 @@
+//! An index that was lost, or came back from a backup, is made anew.
+//!
+//! First what is in `data/` is shown as it is, and cannot be changed: without an index nothing tells
+//! whether it is the newest. Then all that a peer knows is merged, as in any comparison,
+//! under a new incarnation; and then each file is judged by its mark (who it is, and which version):
+//!
+//! * The version is one that the peer knows, and the bytes look like it: they are held.
+//! * The peer does not know it, or the bytes were changed after it: an edit that is newer than the
+//!   mark's version. What the peer has beside that is a conflict, and both are kept.
+//! * The peer does not know the file: it was made here, and is said again under the id that it has.
+//! * The peer knows that it was deleted: it goes, unless it was edited after what the deleter had seen.
+//!
+//! So nothing counts as deleted because the index was, nothing is new that has an id, and no version
+//! comes back as older. Until all is judged nothing is said to peers; after a crash it begins again.
+
+use std::collections::BTreeMap;
+
+use nearbrick_core::object::Link;
+use nearbrick_core::{
+    FileId, Horizon, Incarnation, Kind, LinkId, Object, Op, Place, Reg, Relation, Stamp, VersionVector,
+};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::{Change, print_of};
+use super::core::{Core, Rebuild};
+use super::index_failed;
+use super::making::d_type;
+use super::recover::REBUILD;
+use super::types::FsResult;
+use crate::brick::access;
+use crate::brick::disk::Stat as RawStat;
+use crate::brick::mark::Mark;
+use crate::index::Shown;
+
+/// Names of what is not judged yet are of no one's journal.
+const NOBODY: Incarnation = Incarnation(0);
+/// Before all that members say.
+const UNJUDGED: Stamp = Stamp { time: 1, origin: NOBODY };
+/// Objects in one batch.
+const AT_ONCE: usize = 256;
+
+fn is_unjudged(object: &Object) -> bool {
+    object.links.keys().any(|link| link.origin == NOBODY)
+}
+
+/// Whether the bytes were written after the mark was set: that changes the inode without them.
+fn written_after_mark(raw: &RawStat) -> bool {
+    (raw.st_mtime, raw.st_mtime_nsec) >= (raw.st_ctime, raw.st_ctime_nsec)
+}
+
+impl Volume {
+    /// Fails while the index is made anew.
+    pub(super) fn writable(&self) -> FsResult<()> {
+        match self.lock().rebuild {
+            Rebuild::No => Ok(()),
+            Rebuild::Waiting | Rebuild::Judging => Err(Errno::ROFS),
+        }
+    }
+
+    /// Whether the index is still being made anew.
+    pub fn is_rebuilding(&self) -> bool {
+        self.lock().rebuild != Rebuild::No
+    }
+
+    /// Shows what is in `data/`, as far as its marks tell who it is. With no other member to ask, it is judged at once.
+    pub(super) fn show_unjudged(&self) -> FsResult<()> {
+        let core = &mut *self.lock();
+        core.rebuild = Rebuild::Waiting;
+        let mut inodes: BTreeMap<FileId, u64> = BTreeMap::new();
+        let mut ahead = vec![FileId::ROOT];
+        let mut next = 1;
+        while let Some(parent) = ahead.pop() {
+            let dir = self.dir(core, parent)?;
+            let names = dir.list()?;
+            for chunk in names.chunks(AT_ONCE) {
+                let mut found = Vec::new();
+                for (name, _) in chunk {
+                    let raw = access::stat(&dir, name)?;
+                    let mark = access::get_mark(&dir, name)?;
+                    let kind = match FileType::from_raw_mode(raw.st_mode) {
+                        FileType::RegularFile => Kind::File,
+                        FileType::Directory => Kind::Dir,
+                        FileType::Symlink => Kind::Symlink(access::readlink(&dir, name)?),
+                        _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
+                    };
+                    // A copy that took the mark along is another file.
+                    let of = mark.as_ref().map(|m| m.file).filter(|f| *f != FileId::ROOT);
+                    let file = of
+                        .filter(|f| *inodes.entry(*f).or_insert(raw.st_ino) == raw.st_ino)
+                        .unwrap_or_else(|| self.new_id());
+                    let have = mark.and_then(|m| m.version);
+                    found.push((name.clone(), file, kind, have, print_of(&raw)));
+                }
+                let mut change = Change::new(self, core);
+                for (name, file, kind, have, print) in found {
+                    let (place, link) = (Place { parent, name }, LinkId { origin: NOBODY, seq: next });
+                    next += 1;
+                    let mut object = change.object(file)?;
+                    object.kind = Some(kind.clone());
+                    let here = Link { place: Some(Reg::new(place.clone(), UNJUDGED)), removed: None };
+                    object.links.insert(link, here);
+                    change.set_object(file, object)?;
+                    change.show(&place, Some(Shown { file, link, kind: d_type(&kind) }));
+                    let local = change.local_mut(file)?;
+                    local.placed.insert(link, place);
+                    if kind.is_file() {
+                        (local.have, local.print) = (have, Some(print));
+                    }
+                    if kind.is_dir() {
+                        ahead.push(file);
+                    }
+                }
+                change.commit()?;
+            }
+        }
+        if self.is_alone() {
+            self.judge(core, &Horizon::new())?;
+        }
+        Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.config().members.iter().all(|m| m.brick == self.me)
+    }
+
+    /// The other members are gone: nobody is left to be asked.
+    pub(super) fn judge_alone(&self) {
+        let core = &mut *self.lock();
+        if core.rebuild == Rebuild::Waiting
+            && self.is_alone()
+            && let Err(error) = self.judge(core, &Horizon::new())
+        {
+            tracing::error!(%error, "the files cannot be judged; it is tried again at the next start");
+        }
+    }
+
+    /// All that a peer knows is merged: what is in `data/` is judged by it.
+    pub(super) fn judge(&self, core: &mut Core, there: &Horizon) -> FsResult<()> {
+        core.rebuild = Rebuild::Judging;
+        let judged = self.judge_all(core, there);
+        if judged.is_err() {
+            // What was done so far is not said to anyone. It begins again at the next open.
+            core.rebuild = Rebuild::Waiting;
+        }
+        judged
+    }
+
+    fn judge_all(&self, core: &mut Core, there: &Horizon) -> FsResult<()> {
+        self.forget_unjudged(core)?;
+        let mut change = Change::new(self, core);
+        for (origin, heard) in there.iter() {
+            change.jump(origin, heard);
+        }
+        change.commit()?;
+        self.take_parked(core)?;
+        self.walk_with(core, false)?;
+        let mut all = Vec::new();
+        for object in self.index.objects() {
+            all.push(object.map_err(index_failed)?.0);
+        }
+        for chunk in all.chunks(AT_ONCE) {
+            let mut change = Change::new(self, core);
+            for file in chunk {
+                self.correct(&mut change, *file)?;
+            }
+            change.commit()?;
+        }
+        self.announce(core)?;
+        self.look_at_removals(core, &all)?;
+        self.bring_about(core, all);
+        let mut change = Change::new(self, core);
+        change.drop_meta(REBUILD);
+        change.commit()?;
+        self.index.persist().map_err(index_failed)?;
+        core.rebuild = Rebuild::No;
+        tracing::info!(brick = %self.me, "the index is made anew; all files are judged");
+        Ok(())
+    }
+
+    /// What is to go from the disk, counted by who removed it: it may be too much.
+    fn look_at_removals(&self, core: &mut Core, all: &[FileId]) -> FsResult<()> {
+        let mut by: BTreeMap<Incarnation, u64> = BTreeMap::new();
+        for file in all {
+            let (object, local) = (self.object_of(*file)?, self.local_or_none(*file)?);
+            let last = object.links.values().filter_map(|l| l.removed.as_ref()).map(|reg| reg.stamp).max();
+            if let Some(last) = last
+                && object.kind.as_ref().is_some_and(Kind::is_file)
+                && !object.exists(*file)
+                && local.on_disk()
+                && !local.dirty
+            {
+                *by.entry(last.origin).or_default() += 1;
+            }
+        }
+        for (origin, removed) in by {
+            let last = core.heads.get(&origin).copied().unwrap_or(0);
+            self.note_removals(core, origin, removed, last)?;
+        }
+        Ok(())
+    }
+
+    /// Only the disk says again what is there.
+    fn forget_unjudged(&self, core: &mut Core) -> FsResult<()> {
+        let mut unjudged = Vec::new();
+        for object in self.index.objects() {
+            let (file, object) = object.map_err(index_failed)?;
+            if is_unjudged(&object) {
+                unjudged.push(file);
+            }
+        }
+        for chunk in unjudged.chunks(AT_ONCE) {
+            let mut change = Change::new(self, core);
+            for file in chunk {
+                let mut object = change.object(*file)?;
+                object.links.retain(|link, _| link.origin != NOBODY);
+                let places: Vec<_> =
+                    change.local(*file)?.map(|l| l.placed.into_values().collect()).unwrap_or_default();
+                places.iter().for_each(|place| change.show(place, None));
+                change.forget_local(*file)?;
+                let said = Object { kind: None, ..object.clone() } != Object::default();
+                if said { change.set_object(*file, object)? } else { change.forget(*file)? }
+            }
+            change.commit()?;
+            for file in chunk {
+                core.forget_dir(*file);
+                core.nodes.detach(*file);
+            }
+        }
+        Ok(())
+    }
+
+    /// Objects that were on the way from one place to another when the index was lost.
+    fn take_parked(&self, core: &mut Core) -> FsResult<()> {
+        for (name, _) in self.brick.staging.list()? {
+            let id =
+                std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("park-")?.parse::<FileId>().ok());
+            let Some(file) = id else { continue };
+            if self.object_of(file)?.kind.is_none() {
+                let kept = format!("unjudged-{file}");
+                tracing::warn!(%file, "nobody knows this object any more: kept as {}", self.brick.own("versions").join(&kept).display());
+                self.brick.staging.rename(
+                    &name,
+                    &*self.brick.versions,
+                    kept.as_bytes(),
+                    rustix::fs::RenameFlags::empty(),
+                )?;
+                continue;
+            }
+            let mut change = Change::new(self, core);
+            change.local_mut(file)?.parked = true;
+            change.commit()?;
+            let raw = access::stat(&self.brick.staging, &name)?;
+            if FileType::from_raw_mode(raw.st_mode) == FileType::RegularFile {
+                let mark = access::get_mark(&self.brick.staging, &name)?;
+                let object = self.object_of(file)?;
+                self.judge_bytes(core, file, &object, mark.and_then(|m| m.version).as_ref(), &raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a name whose mark says who it is. None: it is taken as new, or as one more name.
+    pub(super) fn take_marked(
+        &self,
+        core: &mut Core,
+        place: &Place,
+        mark: Option<&Mark>,
+        kind: &Kind,
+        raw: &RawStat,
+        todo: &mut Vec<FileId>,
+    ) -> FsResult<Option<Option<FileId>>> {
+        let Some(mark) = mark.filter(|m| m.file != FileId::ROOT) else { return Ok(None) };
+        let (file, object) = (mark.file, self.object_of(mark.file)?);
+        let sparse =
+            u64::try_from(raw.st_blocks).unwrap_or(0) * 512 < u64::try_from(raw.st_size).unwrap_or(0);
+        let Some(known) = &object.kind else {
+            if kind.is_file() && mark.version.is_none() && sparse {
+                // Of a file that nobody knows any more, and of which not all bytes were here.
+                self.keep_aside(core, place, file)?;
+                return Ok(Some(None));
+            }
+            return Ok(None);
+        };
+        if known.is_dir() != kind.is_dir() || known.is_file() != kind.is_file() {
+            return Ok(None);
+        }
+        let local = self.local_or_none(file)?;
+        if local.on_disk() {
+            // One more name of the same inode, or a copy that took the mark along.
+            return Ok(None);
+        }
+        let placed = |l: &Link| l.place.as_ref().map(|reg| &reg.value) == Some(place);
+        let link = object
+            .links
+            .iter()
+            .filter(|(_, l)| l.place.is_some())
+            .max_by_key(|(id, l)| (object.is_live(l) && placed(l), object.is_live(l), placed(l), **id));
+        let Some((link, _)) = link else { return Ok(None) };
+        let mut change = Change::new(self, core);
+        self.found_at(&mut change, file, *link, place, kind)?;
+        change.commit()?;
+        if kind.is_file() {
+            self.judge_bytes(core, file, &object, mark.version.as_ref(), raw)?;
+        }
+        todo.push(file);
+        Ok(Some(kind.is_dir().then_some(file)))
+    }
+
+    fn judge_bytes(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        marked: Option<&VersionVector>,
+        raw: &RawStat,
+    ) -> FsResult<()> {
+        let edited = match marked {
+            // A stub, or a file that its maker has not settled yet.
+            None => object.contents.is_empty(),
+            Some(version) => {
+                let known = object.contents.iter().find(|c| c.version == *version);
+                let size = u64::try_from(raw.st_size).unwrap_or(0);
+                match known {
+                    Some(content) if written_after_mark(raw) || content.size != size => {
+                        !self.has_hash(core, file, object, version)?
+                    }
+                    Some(_) => false,
+                    // Newer than all that is known, or beside it; or older, and written on after that.
+                    None => !object.seen().includes(version) || written_after_mark(raw),
+                }
+            }
+        };
+        let mut change = Change::new(self, core);
+        let since = match edited {
+            true => change.emit(file, Op::Dirty { brick: self.me })?.stamp().millis(),
+            false => 0,
+        };
+        let local = change.local_mut(file)?;
+        if edited {
+            (local.dirty, local.dirty_since) = (true, since);
+            local.base = marked.cloned().unwrap_or_default();
+            self.settler.soon(file);
+        } else {
+            local.have = marked.cloned();
+            local.print = marked.map(|_| print_of(raw));
+        }
+        change.commit().map(drop)
+    }
+
+    /// Whether the bytes in `data/` are those of a version whose hash someone has told.
+    fn has_hash(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: &Object,
+        version: &VersionVector,
+    ) -> FsResult<bool> {
+        match &object.hash {
+            Some((of, hash)) if of == version => {
+                let local = self.local_or_none(file)?;
+                Ok(self.hash_of(core, file, &local)? == *hash)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What peers believe of this brick, made true.
+    fn correct(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
+        let object = change.object(file)?;
+        let local = change.local(file)?.unwrap_or_default();
+        let said = object.holders.get(&self.me).and_then(|reg| reg.value.as_ref());
+        let held = local.have.as_ref().filter(|_| !local.dirty);
+        if let Some(said) = said
+            && !held.is_some_and(|h| matches!(h.relation(said), Relation::Equal | Relation::After))
+        {
+            change.emit(file, Op::Drop { brick: self.me })?;
+        }
+        if !local.dirty && object.writers.get(&self.me).is_some_and(|reg| reg.value) {
+            change.emit(file, Op::Clean { brick: self.me })?;
+        }
+        Ok(())
+    }
+
+    fn keep_aside(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {
+        let at = self.at_place(core, place)?;
+        let name = format!("unjudged-{file}");
+        tracing::warn!(
+            %file,
+            "nobody knows this file any more, and not all of it was here: kept as {}",
+            self.brick.own("versions").join(&name).display()
+        );
+        at.dir.rename(&at.name, &*self.brick.versions, name.as_bytes(), rustix::fs::RenameFlags::empty())
+    }
+}
