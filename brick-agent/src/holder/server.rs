@@ -74,6 +74,12 @@ pub fn run(options: HoldOptions) -> Result<(), String> {
     ended.map_err(said("cannot go on in"))
 }
 
+/// Whether the process has ended, whatever its threads still do.
+fn is_zombie(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
 /// Takes the directory for this process.
 fn own(dir: &Path) -> io::Result<File> {
     use std::os::unix::fs::DirBuilderExt;
@@ -110,7 +116,27 @@ impl Holder {
                     Some(agent) => self.hear(agent),
                 }
             }
+            self.notice_dying();
             self.let_go();
+        }
+    }
+
+    /// An agent that was killed may be unable to end: a thread of it waits in the kernel for a lock that a call
+    /// holds which nobody answers any more. Then its connection stays, and only another agent can free it.
+    fn notice_dying(&mut self) {
+        let dying = |agent: &&OwnedFd| {
+            rustix::net::sockopt::socket_peercred(agent)
+                .is_ok_and(|who| is_zombie(who.pid.as_raw_nonzero().get()))
+        };
+        let ids: Vec<_> = self.agents.iter().filter(|(_, agent)| dying(agent)).map(|(id, _)| *id).collect();
+        for id in ids {
+            // What it said before still counts.
+            while self.agents.get(&id).is_some_and(|agent| is_ready(agent, PollFlags::IN)) {
+                self.hear(id);
+            }
+            if self.agents.remove(&id).is_some() {
+                self.gone(id);
+            }
         }
     }
 
@@ -118,8 +144,7 @@ impl Holder {
     fn wait(&self, listener: &OwnedFd) -> io::Result<Vec<Option<u64>>> {
         let mut asked = vec![PollFd::new(listener, PollFlags::IN)];
         asked.extend(self.agents.values().map(|agent| PollFd::new(agent, PollFlags::IN)));
-        let left_alone = self.kept.values().any(|kept| kept.until.is_some());
-        let limit = left_alone.then_some(Timespec { tv_sec: LOOK.as_secs() as i64, tv_nsec: 0 });
+        let limit = (!self.kept.is_empty()).then_some(Timespec { tv_sec: LOOK.as_secs() as i64, tv_nsec: 0 });
         match poll(&mut asked, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -292,7 +317,11 @@ pub fn notify(device: impl AsFd, code: i32) -> io::Result<()> {
 
 /// Whether the other side of a connection is gone; what it said may still be there to be heard.
 pub fn is_cut(connection: &OwnedFd) -> bool {
-    let mut asked = [PollFd::new(connection, PollFlags::RDHUP)];
+    is_ready(connection, PollFlags::RDHUP)
+}
+
+fn is_ready(connection: &OwnedFd, how: PollFlags) -> bool {
+    let mut asked = [PollFd::new(connection, how)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut asked, Some(&now)).is_ok_and(|n| n > 0)
 }
