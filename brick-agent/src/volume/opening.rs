@@ -67,7 +67,7 @@ impl Volume {
     pub fn open_here(&self, node: NodeId, flags: i32) -> FsResult<Option<Opened>> {
         let (writes, truncates) = intent(flags);
         Ok(match self.try_open(node, writes, truncates, false)? {
-            Step::Opened(opened) => Some(opened),
+            Step::Opened(opened) => Some(self.spare_atime(opened, flags)?),
             Step::Bring | Step::Fill(_) => None,
         })
     }
