@@ -20,6 +20,7 @@ use nearbrick_agent::metrics::{self, Sources};
 use nearbrick_agent::peer::server::{self, Limits, Registry, Stats};
 use nearbrick_agent::peer::tls::{Tls, is_node_name};
 use nearbrick_agent::supervisor::{Options, Supervisor};
+use nearbrick_crds::quantity;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -111,6 +112,13 @@ struct Run {
     /// At SIGTERM, leaves the mounts to the next agent instead of unmounting them: for upgrades.
     #[arg(long)]
     hand_over: bool,
+    /// Most bytes in a second that heals of all volumes together may take from peers, such as 50Mi; at least 16Ki.
+    #[arg(long, value_name = "BYTES", env = "NEARBRICK_HEAL_BANDWIDTH", value_parser = bytes)]
+    heal_bandwidth: Option<u64>,
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    quantity::bytes(text).filter(|n| *n > 0).ok_or_else(|| "give a number of bytes, such as 50Mi".to_owned())
 }
 
 fn node_name(text: &str) -> Result<String, String> {
@@ -184,6 +192,7 @@ async fn run(args: Run) -> Result<(), String> {
         passthrough: !args.no_passthrough,
         holder: holder_options(&args)?,
         hand_over: args.hand_over,
+        heal_bandwidth: args.heal_bandwidth,
     };
     let supervisor = Supervisor::new(options, tls.clone(), registry.clone(), api.clone());
     let facts = Arc::new(supervisor.clone());

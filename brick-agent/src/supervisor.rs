@@ -22,6 +22,7 @@ use crate::control::convert::VolumeKey;
 use crate::control::facts::{Facts, Phase, VolumeFacts};
 use crate::control::jobs::{Healer, Runner};
 use crate::control::watch::Volumes;
+use crate::heal::limit::{Limiter, MachineTimer};
 use crate::holder::client::{Client, HolderOptions};
 use crate::peer::server::Registry;
 use crate::peer::tls::Tls;
@@ -44,6 +45,8 @@ pub struct Options {
     pub holder: Option<HolderOptions>,
     /// Whether mounts are left to the next agent when this one ends in order.
     pub hand_over: bool,
+    /// Most bytes in a second that the heals of all volumes take together.
+    pub heal_bandwidth: Option<u64>,
 }
 
 /// The volumes of this workstation.
@@ -58,6 +61,7 @@ struct Inner {
     registry: Arc<Registry>,
     api: ApiServer,
     holder: Option<Arc<Client>>,
+    bandwidth: Option<Arc<Limiter>>,
     slots: Mutex<BTreeMap<VolumeKey, Slot>>,
     /// Volumes that were removed and may not be closed yet.
     leaving: Mutex<BTreeMap<VolumeKey, JoinHandle<()>>>,
@@ -90,8 +94,11 @@ impl Supervisor {
     /// Of no volume yet.
     pub fn new(options: Options, tls: Arc<Tls>, registry: Arc<Registry>, api: ApiServer) -> Self {
         let holder = options.holder.clone().map(|options| Arc::new(Client::new(options)));
+        let bandwidth =
+            options.heal_bandwidth.map(|rate| Limiter::new(rate, Arc::new(MachineTimer::default())));
         let inner = Inner {
             options,
+            bandwidth,
             tls,
             registry,
             api,

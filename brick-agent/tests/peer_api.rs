@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nearbrick_agent::peer::Remote;
 use nearbrick_agent::peer::client::Client;
 use nearbrick_agent::peer::server::Limits;
-use nearbrick_agent::peer::wire::{FetchItem, Heads, MAX_FETCH};
+use nearbrick_agent::peer::wire::{ChunkList, FetchItem, Heads, MAX_FETCH, Piece, RangesRequest};
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Incarnation};
 use peer_common::*;
@@ -220,4 +220,99 @@ async fn a_volume_that_is_no_longer_served_is_not_found() {
     w.server.registry.remove(VOLUME);
     let error = w.client.journal(brick(1), Heads::new()).await.unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
+}
+
+async fn ranges(
+    client: &Arc<Client>,
+    of: u64,
+    ranges: &[(u64, u64)],
+    mut sink: Sink,
+) -> (Result<(), Reason>, Sink) {
+    let client = client.clone();
+    let wanted = RangesRequest { file: file(1), version: version(of), ranges: ranges.to_vec() };
+    tokio::task::spawn_blocking(move || (client.ranges(brick(1), &wanted, &mut sink), sink)).await.unwrap()
+}
+
+async fn chunks(client: &Arc<Client>, n: u8, of: u64) -> Result<Option<Arc<ChunkList>>, Reason> {
+    let client = client.clone();
+    tokio::task::spawn_blocking(move || client.chunks(brick(1), file(n), &version(of))).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_chunks_is_the_file_and_the_second_time_it_is_kept() {
+    let w = world().await;
+    let bytes = pattern((3 << 20) + 12_345);
+    w.volume.add(file(1), version(2), &bytes, bytes.len() as u64);
+    for _ in 0..2 {
+        let list = chunks(&w.client, 1, 1).await.unwrap().unwrap();
+        assert_eq!((list.size, &list.version), (bytes.len() as u64, &version(2)));
+        assert_eq!(list.hash, *blake3::hash(&bytes).as_bytes());
+        let mut at = 0;
+        for piece in &list.pieces {
+            let Piece::Data { len, hash } = piece else { panic!("a hole") };
+            let part = &bytes[at..at + *len as usize];
+            assert_eq!(blake3::hash(part).as_bytes()[..16], hash[..]);
+            at += part.len();
+        }
+        assert_eq!(at, bytes.len());
+    }
+    assert_eq!(chunks(&w.client, 9, 1).await.unwrap_err(), Reason::Unreachable);
+    // A file that is shorter than it says it is.
+    w.volume.add(file(3), version(1), b"short", 1 << 20);
+    assert_eq!(chunks(&w.client, 3, 1).await.unwrap_err(), Reason::SourceChanged);
+    assert!(w.rubbish.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_come_one_after_the_other_of_exactly_one_version() {
+    let w = world().await;
+    let bytes = pattern(1 << 20);
+    w.volume.add(file(1), version(2), &bytes, bytes.len() as u64);
+    let (result, sink) = ranges(&w.client, 2, &[(10, 5), (700_000, 300_000)], Sink::default()).await;
+    assert_eq!(result, Ok(()));
+    let wanted = [&bytes[10..15], &bytes[700_000..1_000_000]].concat();
+    assert_eq!(sink.bytes[&file(1)], wanted);
+    assert_eq!(sink.told.last(), Some(&Told::End(file(1), true)));
+    let (result, sink) = ranges(&w.client, 1, &[(0, 5)], Sink::default()).await;
+    assert_eq!((result, sink.told), (Ok(()), vec![Told::Failed(file(1), Reason::SourceChanged)]));
+    // Out of order: refused before anything is read.
+    let (result, sink) = ranges(&w.client, 2, &[(10, 5), (0, 5)], Sink::default()).await;
+    assert_eq!((result, sink.told.len()), (Err(Reason::Unreachable), 0));
+    assert_eq!(w.volume.rejected_kinds(), ["a request for ranges over its bound"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t17_holes_travel_as_holes() {
+    let w = world().await;
+    w.volume.add(file(1), version(1), b"", 4 << 30);
+    let sparse = std::fs::File::options().write(true).open(w.volume.path_of(file(1))).unwrap();
+    sparse.set_len(4 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &pattern(100_000), 1 << 20).unwrap();
+    let before = w.server.stats.bytes_sent.load(std::sync::atomic::Ordering::Relaxed);
+    let list = chunks(&w.client, 1, 1).await.unwrap().unwrap();
+    assert_eq!(list.pieces.iter().map(Piece::len).sum::<u64>(), 4 << 30);
+    assert!(list.pieces.len() < 50);
+    let sent = w.server.stats.bytes_sent.load(std::sync::atomic::Ordering::Relaxed) - before;
+    assert!(sent < 10_000, "{sent} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_does_not_answer_is_asked_last() {
+    let ca = Ca::new();
+    let nodes: Vec<_> = NODES.map(|(n, b)| (n, brick(b))).into();
+    let volume = Memory::new(brick(1), &nodes);
+    let server = start(ca.tls("ws-a"), volume.clone(), Limits::default()).await;
+    let address = server.address.to_string();
+    // Nobody listens there.
+    let gone = "127.0.0.1:1";
+    let peers = [(brick(3), "ws-c", gone), (brick(1), "ws-a", &address)];
+    let (client, _) = client(ca.tls("ws-b"), brick(2), &peers);
+    volume.add(file(1), version(1), b"bytes", 5);
+    let mut order = [brick(3), brick(1)];
+    client.order(&mut order);
+    assert_eq!(order, [brick(3), brick(1)], "nothing is known yet");
+    let both = vec![brick(3), brick(1)];
+    assert_eq!(read(&client, 1, 1, (0, 5), both).await.unwrap(), b"bytes");
+    client.order(&mut order);
+    assert_eq!(order, [brick(1), brick(3)]);
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::LocalRef;
+use crate::policy::{HealOrder, Retry};
 
 /// One run of copying what is pending in a volume; made by the operator, or by a person.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -134,6 +135,23 @@ pub struct HealJobSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub paths: Vec<String>,
+    /// Most bytes in a second that each target takes, for example `50Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "message": "write bytes in a second, such as 50Mi"
+    }]))]
+    pub bandwidth: Option<String>,
+    /// Most streams side by side to each target; 4 if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<u32>,
+    /// Which files come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<HealOrder>,
+    /// When failed files are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Why a job was made.

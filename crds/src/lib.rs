@@ -21,6 +21,7 @@ pub mod meta;
 pub mod migration;
 pub mod pending;
 pub mod policy;
+pub mod quantity;
 pub mod schedule;
 pub mod schema;
 pub mod unacted;
@@ -38,7 +39,7 @@ pub use k8s_openapi::jiff;
 pub use meta::LocalRef;
 pub use migration::{MigrationPhase, ReplicaMigration, ReplicaMigrationSpec, ReplicaMigrationStatus};
 pub use pending::Pending;
-pub use policy::{HealPolicy, HealPolicySpec, HealPolicyStatus, HistoryLimits};
+pub use policy::{HealOrder, HealPolicy, HealPolicySpec, HealPolicyStatus, HistoryLimits, Retry};
 pub use schedule::{CronSchedule, TimeWindow};
 pub use volume::{
     ConflictPolicy, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,

@@ -106,14 +106,14 @@ pub struct HealPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub windows: Vec<TimeWindow>,
-    /// Most bytes in a second that one transfer may take, for example `50Mi`.
+    /// Most bytes in a second that each brick takes in a heal, for example `50Mi`; at least 16Ki.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
         "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
         "message": "write bytes in a second, such as 50Mi"
     }]))]
     pub bandwidth: Option<String>,
-    /// Most transfers that run side by side.
+    /// Most streams that each brick takes side by side in a heal; 4 if it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<u32>,
@@ -162,7 +162,7 @@ pub enum HealOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Tries within one job.
+    /// Tries of a file within one job; 3 if it is not set.
     #[schemars(range(min = 1, max = 100))]
     pub limit: u32,
 }

@@ -57,20 +57,16 @@ impl Unacted for HealPolicySpec {
             max_pending_age,
             max_pending_bytes,
             windows,
-            bandwidth,
-            concurrency,
-            order,
-            retry,
+            bandwidth: _,
+            concurrency: _,
+            order: _,
+            retry: _,
             verify_schedule,
         } = self;
         listed(&[
             ("maxPendingAge", max_pending_age.is_some()),
             ("maxPendingBytes", max_pending_bytes.is_some()),
             ("windows", !windows.is_empty()),
-            ("bandwidth", bandwidth.is_some()),
-            ("concurrency", concurrency.is_some()),
-            ("order", order.is_some()),
-            ("retry", retry.is_some()),
             ("verifySchedule", verify_schedule.is_some()),
         ])
     }
@@ -78,7 +74,17 @@ impl Unacted for HealPolicySpec {
 
 impl Unacted for HealJobSpec {
     fn unacted(&self) -> Vec<&'static str> {
-        let Self { volume_ref: _, reason: _, target_bricks: _, source_brick: _, paths: _ } = self;
+        let Self {
+            volume_ref: _,
+            reason: _,
+            target_bricks: _,
+            source_brick: _,
+            paths: _,
+            bandwidth: _,
+            concurrency: _,
+            order: _,
+            retry: _,
+        } = self;
         Vec::new()
     }
 }

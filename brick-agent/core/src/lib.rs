@@ -14,6 +14,8 @@
 //! * [`forget`]: when a deleted object may be forgotten, and what a returning member makes of that.
 //! * [`heal`]: what a target does about one pending object.
 //! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
+//! * [`rate`]: a bound on bytes per second; [`holders`]: which holder is asked first.
+//! * [`ahead`]: what of remote files is fetched before it is asked for; [`evict`]: which cached copies are emptied.
 //! * [`name`]: names from peers are bytes to be validated.
 //!
 //! Invariant of the whole crate: merging is commutative, associative and
@@ -21,10 +23,13 @@
 //! the order, the relays and the repetitions.
 
 pub mod acl;
+pub mod ahead;
 pub mod brake;
 pub mod conflict;
+pub mod evict;
 pub mod forget;
 pub mod heal;
+pub mod holders;
 pub mod horizon;
 pub mod id;
 pub mod merge;
@@ -32,6 +37,7 @@ pub mod name;
 pub mod object;
 pub mod op;
 pub mod pending;
+pub mod rate;
 pub mod stamp;
 pub mod tree;
 pub mod version;

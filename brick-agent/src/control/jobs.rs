@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nearbrick_core::heal::Reason;
-use nearbrick_crds::meta::now;
-use nearbrick_crds::{FailureReason, HealJob, Time, Transfer, TransferFailure, TransferPhase};
+use nearbrick_crds::meta::{now, time_from_unix};
+use nearbrick_crds::{
+    FailureReason, HealJob, HealOrder, Time, Transfer, TransferFailure, TransferPhase, quantity,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::api::{ApiServer, Meta, Written};
 use super::convert::VolumeKey;
 use crate::config::VolumeConfig;
-use crate::heal::{HealOutcome, HealProgress, HealRequest};
+use crate::heal::{HealOutcome, HealProgress, HealRequest, Order};
 
 /// Between two reports of a transfer.
 const REPORT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(3);
+/// Streams side by side, where the job does not say how many.
+const STREAMS: u32 = 4;
+/// Tries of a file that fails, where the job does not say how many.
+const TRIES: u32 = 3;
 /// The longest message of a failure.
 const MAX_MESSAGE: usize = 512;
 
@@ -75,7 +81,27 @@ fn request_of(job: &HealJob, config: &VolumeConfig) -> Result<HealRequest, Strin
                 .ok_or_else(|| format!("sourceBrick {name} is no brick of volume {}", config.name))?,
         ),
     };
-    Ok(HealRequest { source, paths: job.spec.paths.clone() })
+    let spec = &job.spec;
+    let bandwidth =
+        match &spec.bandwidth {
+            None => None,
+            Some(text) => Some(quantity::bytes(text).filter(|n| *n > 0).ok_or_else(|| {
+                format!("bandwidth {text:?} is no number of bytes: write one such as 50Mi")
+            })?),
+        };
+    Ok(HealRequest {
+        source,
+        paths: spec.paths.clone(),
+        bandwidth,
+        concurrency: Some(spec.concurrency.unwrap_or(STREAMS)),
+        order: match spec.order.unwrap_or_default() {
+            HealOrder::OldestFirst => Order::OldestFirst,
+            HealOrder::NewestFirst => Order::NewestFirst,
+            HealOrder::SmallestFirst => Order::SmallestFirst,
+        },
+        tries: Some(spec.retry.as_ref().map_or(TRIES, |r| r.limit)),
+        shared: None,
+    })
 }
 
 fn reason(reason: Reason) -> FailureReason {
@@ -90,8 +116,11 @@ fn reason(reason: Reason) -> FailureReason {
     }
 }
 
-fn failures(all: &BTreeMap<Reason, (u64, String)>) -> Vec<TransferFailure> {
-    all.iter()
+fn failures(progress: &HealProgress) -> Vec<TransferFailure> {
+    let next = progress.next_try_ms.and_then(|ms| i64::try_from(ms / 1000).ok()).map(time_from_unix);
+    progress
+        .failures
+        .iter()
         .map(|(why, (count, message))| TransferFailure {
             reason: Some(reason(*why)),
             count: *count,
@@ -100,7 +129,7 @@ fn failures(all: &BTreeMap<Reason, (u64, String)>) -> Vec<TransferFailure> {
                 .map(|c| if c.is_control() { ' ' } else { c })
                 .take(MAX_MESSAGE)
                 .collect(),
-            next_try: None,
+            next_try: next.clone().filter(|_| crate::heal::may_pass(*why)),
         })
         .collect()
 }
@@ -130,7 +159,7 @@ pub fn transfer(
         bytes_done: progress.bytes_done,
         bytes_per_second: Some(rate),
         eta_seconds: (ended.is_none() && rate > 0).then(|| left.div_ceil(rate)),
-        failures: failures(&progress.failures),
+        failures: failures(progress),
         started_at: Some(started.clone()),
         completed_at: ended,
     }
@@ -286,7 +315,6 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nearbrick_crds::meta::time_from_unix;
     use nearbrick_crds::{HealJobSpec, HealJobStatus, JobPhase, LocalRef};
 
     const ME: &str = "home.ws-b";
@@ -334,6 +362,37 @@ mod tests {
     }
 
     #[test]
+    fn a_job_says_how_it_is_to_be_done() {
+        let config = VolumeConfig {
+            namespace: "default".to_owned(),
+            name: "home".to_owned(),
+            volume_uuid: uuid::Uuid::from_u128(1),
+            node: "ws-b".to_owned(),
+            brick: nearbrick_core::BrickId([1; 16]),
+            path: "/b".into(),
+            was_initialised: false,
+            members: Vec::new(),
+            placement: Vec::new(),
+            stale_reads: Default::default(),
+            release_removals: None,
+            take_back_removals: None,
+        };
+        let mut job = job("j", 1);
+        let request = request_of(&job, &config).unwrap();
+        assert_eq!((request.bandwidth, request.concurrency, request.tries), (None, Some(4), Some(3)));
+        job.spec.bandwidth = Some("1.5Mi".to_owned());
+        job.spec.concurrency = Some(9);
+        job.spec.order = Some(HealOrder::SmallestFirst);
+        job.spec.retry = Some(nearbrick_crds::Retry { limit: 7 });
+        let request = request_of(&job, &config).unwrap();
+        assert_eq!(request.bandwidth, Some(3 << 19));
+        assert_eq!((request.concurrency, request.tries), (Some(9), Some(7)));
+        assert_eq!(request.order, Order::SmallestFirst);
+        job.spec.bandwidth = Some("fast".to_owned());
+        assert!(request_of(&job, &config).unwrap_err().contains("write one such as 50Mi"));
+    }
+
+    #[test]
     fn a_transfer_says_how_far_it_is_and_why_files_failed() {
         let mut progress = HealProgress { files_total: 10, files_done: 4, ..HealProgress::default() };
         (progress.bytes_total, progress.bytes_done) = (1000, 400);
@@ -348,6 +407,14 @@ mod tests {
         assert_eq!((ended.phase, ended.eta_seconds), (Some(TransferPhase::Completed), None));
         assert_eq!(ended.failures[0].reason, Some(FailureReason::Busy));
         assert_eq!(ended.failures[0].message, "open for writing");
+
+        assert_eq!(ended.failures[0].next_try, None);
+        progress.next_try_ms = Some(110_500);
+        progress.failures.insert(Reason::NoSpace, (1, "f".to_owned()));
+        let waits = transfer(ME, &progress, &start, Duration::from_secs(5), None);
+        let next = |n: usize| waits.failures[n].next_try.clone();
+        let busy = waits.failures.iter().position(|f| f.reason == Some(FailureReason::Busy)).unwrap();
+        assert_eq!((next(busy), next(1 - busy)), (Some(time_from_unix(110)), None));
 
         progress.files_done = 0;
         let failed = transfer(ME, &progress, &start, Duration::ZERO, Some(start.clone()));

@@ -2,16 +2,16 @@
 //! durable and put in its place in groups, with one round of syncs for each.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, VersionVector};
 
-use super::{Count, Wanted};
+use super::chunk;
+use super::work::{Job, Wanted};
 use crate::brick::disk::{self, File};
+use crate::peer::FetchSink;
 use crate::peer::wire::FetchItem;
-use crate::peer::{FetchSink, Remote};
-use crate::volume::{Arrived, Volume};
+use crate::volume::{Arrived, Staged, reason_of};
 
 /// Files put in their places together, at most.
 const GROUP_FILES: usize = 512;
@@ -25,7 +25,7 @@ struct Coming {
     file: FileId,
     version: VersionVector,
     size: u64,
-    staged: String,
+    staged: Staged,
     to: File,
     at: u64,
     hasher: blake3::Hasher,
@@ -34,9 +34,7 @@ struct Coming {
 
 /// Takes in one stream.
 pub(super) struct Inlet<'a, 'b> {
-    volume: &'a Volume,
-    count: &'a mut Count<'b>,
-    cancel: &'a AtomicBool,
+    job: &'a Job<'b>,
     wanted: BTreeMap<FileId, Wanted>,
     again: Vec<(Wanted, Reason)>,
     coming: Option<Coming>,
@@ -45,35 +43,21 @@ pub(super) struct Inlet<'a, 'b> {
 }
 
 impl<'a, 'b> Inlet<'a, 'b> {
-    pub fn new(volume: &'a Volume, count: &'a mut Count<'b>, cancel: &'a AtomicBool) -> Self {
-        Inlet {
-            volume,
-            count,
-            cancel,
-            wanted: BTreeMap::new(),
-            again: Vec::new(),
-            coming: None,
-            arrived: Vec::new(),
-            bytes: 0,
-        }
+    pub fn new(job: &'a Job<'b>) -> Self {
+        Inlet { job, wanted: BTreeMap::new(), again: Vec::new(), coming: None, arrived: Vec::new(), bytes: 0 }
     }
 
     /// Pulls these files. Gives back those that did not come, each with the reason, and how the stream ended.
-    pub fn pull(
-        mut self,
-        remote: &dyn Remote,
-        from: BrickId,
-        list: Vec<Wanted>,
-    ) -> (Vec<(Wanted, Reason)>, Result<(), Reason>) {
+    pub fn pull(mut self, from: BrickId, list: Vec<Wanted>) -> (Vec<(Wanted, Reason)>, Result<(), Reason>) {
         let items: Vec<_> =
             list.iter().map(|w| FetchItem { file: w.file, version: w.version.clone() }).collect();
         self.wanted = list.into_iter().map(|w| (w.file, w)).collect();
-        let result = remote.fetch(from, &items, &mut self);
+        let result = self.job.remote.fetch(from, &items, &mut self);
         if let Some(coming) = self.coming.take() {
             self.give_up(coming, Reason::Unreachable);
         }
         self.install();
-        if !self.cancel.load(Ordering::Relaxed) {
+        if !self.job.is_cancelled() {
             let why = result.err().unwrap_or(Reason::Unreachable);
             self.again.extend(std::mem::take(&mut self.wanted).into_values().map(|wanted| (wanted, why)));
         }
@@ -81,7 +65,7 @@ impl<'a, 'b> Inlet<'a, 'b> {
     }
 
     fn give_up(&mut self, coming: Coming, reason: Reason) {
-        self.volume.unstage(&coming.staged);
+        self.job.volume.leave(coming.staged, coming.at, reason);
         self.lost(coming.file, reason);
     }
 
@@ -92,23 +76,18 @@ impl<'a, 'b> Inlet<'a, 'b> {
                 Reason::Unreachable | Reason::SourceChanged | Reason::Corrupt => {
                     self.again.push((wanted, reason))
                 }
-                _ => self.count.failed(file, reason),
+                _ => self.job.count().failed(file, reason),
             }
         }
     }
 
     fn install(&mut self) {
         self.bytes = 0;
-        for (file, size, result) in self.volume.install(std::mem::take(&mut self.arrived)) {
+        for (file, size, result) in self.job.volume.install(std::mem::take(&mut self.arrived)) {
+            self.wanted.remove(&file);
             match result {
-                Ok(()) => {
-                    self.wanted.remove(&file);
-                    self.count.done(size);
-                }
-                Err(reason) => {
-                    self.wanted.remove(&file);
-                    self.count.failed(file, reason);
-                }
+                Ok(()) => self.job.count().done(size),
+                Err(reason) => self.job.count().failed(file, reason),
             }
         }
     }
@@ -119,7 +98,7 @@ impl Coming {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         self.hasher.update(bytes);
         let start = self.at;
-        self.at += bytes.len() as u64;
+        self.at = start.saturating_add(bytes.len() as u64);
         if self.at > self.size {
             return Err(Reason::Corrupt);
         }
@@ -143,7 +122,7 @@ impl Coming {
         }
         disk::write_all_at(&*self.to, bytes, at).map_err(|error| {
             tracing::warn!(file = %self.file, %error, "what a heal brings cannot be written");
-            crate::volume::reason_of(error)
+            reason_of(error)
         })
     }
 }
@@ -157,26 +136,40 @@ impl FetchSink for Inlet<'_, '_> {
             // Not asked for: nothing is staged, and what comes is passed over.
             return;
         }
-        // A job and an open may bring the same file side by side: each stages its own.
-        let staged = format!("heal-{file}-{}", self.volume.count_staged());
-        match self.volume.stage(&staged) {
-            Ok(to) => {
+        match self.job.volume.stage_transfer(file, &version, size) {
+            Ok((staged, to)) => {
                 let hasher = blake3::Hasher::new();
-                self.coming = Some(Coming { file, version, size, staged, to, at: 0, hasher, failed: None });
+                // What was there of an earlier try is of no use where there is no list of chunks.
+                let failed = to.truncate(0).err().map(reason_of);
+                self.coming = Some(Coming { file, version, size, staged, to, at: 0, hasher, failed });
             }
             Err(error) => {
                 tracing::warn!(%file, %error, "what a heal brings cannot be written");
-                self.lost(file, crate::volume::reason_of(error));
+                self.lost(file, reason_of(error));
             }
         }
     }
 
     fn data(&mut self, file: FileId, bytes: &[u8]) {
+        self.job.throttle.took(bytes.len() as u64, self.job.cancel);
         let Some(coming) = self.coming.as_mut().filter(|c| c.file == file && c.failed.is_none()) else {
             return;
         };
         if let Err(reason) = coming.put(bytes) {
             coming.failed = Some(reason);
+        }
+    }
+
+    fn hole(&mut self, file: FileId, len: u64) {
+        let job = self.job;
+        let Some(coming) = self.coming.as_mut().filter(|c| c.file == file && c.failed.is_none()) else {
+            return;
+        };
+        coming.at = coming.at.saturating_add(len);
+        if coming.at > coming.size {
+            coming.failed = Some(Reason::Corrupt);
+        } else if !chunk::hash_zeroes(&mut coming.hasher, len, || !job.is_cancelled()) {
+            coming.failed = Some(Reason::Unreachable);
         }
     }
 
@@ -192,7 +185,7 @@ impl FetchSink for Inlet<'_, '_> {
             return self.give_up(coming, Reason::Corrupt);
         }
         if let Err(error) = coming.to.truncate(coming.size) {
-            return self.give_up(coming, crate::volume::reason_of(error));
+            return self.give_up(coming, reason_of(error));
         }
         let Coming { file, version, size, staged, .. } = coming;
         self.bytes += size;
@@ -213,6 +206,6 @@ impl FetchSink for Inlet<'_, '_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+        self.job.is_cancelled()
     }
 }

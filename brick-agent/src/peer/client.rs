@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::Response;
 use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
 use nearbrick_core::heal::Reason;
+use nearbrick_core::holders::{self, Record};
 use nearbrick_core::{BrickId, FileId, VersionVector};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -20,16 +21,19 @@ use uuid::Uuid;
 
 use super::compare::{CompareReply, CompareRequest};
 use super::connection::{CallError, Connection, Frames, collect, refusal};
-use super::receive::{Taken, take_files, take_range};
+use super::receive::{Taken, take_files, take_list, take_range, take_ranges};
 use super::tls::Tls;
 use super::wire::{
-    self, Acks, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest, ReadRequest,
+    self, Acks, ChunkList, ChunksRequest, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest,
+    RangesRequest, ReadRequest,
 };
 use super::{FetchSink, Remote};
 use crate::config::Member;
 
 /// Connections kept for the next request, per peer.
 const MAX_IDLE: usize = 4;
+/// For so many bytes the holders are put in order where nothing better is known.
+const ORDER_BYTES: u64 = 1 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,7 @@ pub struct Client {
     on_rubbish: OnRubbish,
     peers: RwLock<HashMap<BrickId, Arc<Peer>>>,
     hints: watch::Sender<u64>,
+    start: Instant,
 }
 
 #[derive(Debug)]
@@ -85,6 +90,7 @@ struct State {
     idle: Vec<Connection>,
     down: Option<Down>,
     said: Option<String>,
+    record: Record,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +168,30 @@ impl Client {
             on_rubbish,
             peers: RwLock::default(),
             hints: watch::Sender::new(0),
+            start: Instant::now(),
         })
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes how long a read took. Heals are not measured: they may be slow because they are held back.
+    fn measured(&self, peer: &Peer, bytes: u64, asked: Instant, first: Instant) {
+        let ms = |at: Instant| at.duration_since(asked).as_secs_f64() * 1000.0;
+        let now = self.now_ms();
+        peer.state().record.succeeded(now, bytes, ms(first), ms(Instant::now()));
+    }
+
+    /// The bricks that are members, the best for so many bytes first.
+    fn ordered(&self, from: &[BrickId], bytes: u64) -> Vec<BrickId> {
+        let now = self.now_ms();
+        let mut list: Vec<_> = from
+            .iter()
+            .map(|brick| (*brick, self.peer(*brick).map(|p| p.state().record).unwrap_or_default()))
+            .collect();
+        holders::order(&mut list, now, bytes, |(_, record)| *record);
+        list.into_iter().map(|(brick, _)| brick).collect()
     }
 
     /// Takes over who the members are, and where.
@@ -357,21 +386,63 @@ impl Client {
         self.ask(from, "acks", told, bounded).await
     }
 
-    async fn read_from(&self, peer: &Peer, wanted: &ReadRequest) -> Result<Vec<u8>, Reason> {
-        let (connection, response) =
-            self.call(peer, "read", wanted, self.patience.answer).await.map_err(|e| e.reason())?;
-        let mut frames = Frames::new(response.into_body(), self.patience.answer);
-        match take_range(&mut frames, wanted).await {
-            Ok(result) => {
+    /// A call that begins a stream of data. One that fails is noted for the choice of the next holder.
+    async fn data_call<T: Serialize>(
+        &self,
+        peer: &Peer,
+        verb: &str,
+        message: &T,
+        limit: Duration,
+    ) -> Result<(Connection, Response<Incoming>), CallError> {
+        let result = self.call(peer, verb, message, limit).await;
+        if result.is_err() {
+            let now = self.now_ms();
+            peer.state().record.failed(now);
+        }
+        result
+    }
+
+    /// Keeps a connection whose stream was taken to its end, or says what went wrong with it.
+    fn ended<T>(
+        &self,
+        peer: &Peer,
+        connection: Connection,
+        result: Result<T, CallError>,
+    ) -> Result<T, Reason> {
+        match result {
+            Ok(value) => {
                 peer.keep(connection);
-                result
+                Ok(value)
             }
-            Err(error) => Err(self.judged(peer, error).reason()),
+            Err(error) => {
+                let now = self.now_ms();
+                peer.state().record.failed(now);
+                Err(self.judged(peer, error).reason())
+            }
         }
     }
 
+    async fn read_from(&self, peer: &Peer, wanted: &ReadRequest) -> Result<Vec<u8>, Reason> {
+        let asked = Instant::now();
+        let (connection, response) =
+            self.data_call(peer, "read", wanted, self.patience.answer).await.map_err(|e| e.reason())?;
+        let first = Instant::now();
+        let mut frames = Frames::new(response.into_body(), self.patience.answer);
+        let result = take_range(&mut frames, wanted).await;
+        let result = self.ended(peer, connection, result)?;
+        match &result {
+            Ok(bytes) => self.measured(peer, bytes.len() as u64, asked, first),
+            Err(_) => {
+                let now = self.now_ms();
+                peer.state().record.failed(now);
+            }
+        }
+        result
+    }
+
     async fn read_any(&self, wanted: &ReadRequest, from: &[BrickId]) -> Result<Vec<u8>, Reason> {
-        let mut candidates: Vec<_> = from
+        let mut candidates: Vec<_> = self
+            .ordered(from, u64::from(wanted.len))
             .iter()
             .filter_map(|brick| self.peer(*brick).ok())
             .filter_map(|peer| {
@@ -380,7 +451,7 @@ impl Client {
                 (!skip).then_some((down.is_some(), peer))
             })
             .collect();
-        // Stable: the caller's order among those that answered last time.
+        // Stable: that order among those that answered last time.
         candidates.sort_by_key(|(down, _)| *down);
         let mut reason = Reason::Unreachable;
         for (_, peer) in candidates {
@@ -401,23 +472,65 @@ impl Client {
         sink: &mut dyn FetchSink,
     ) -> Result<(), Reason> {
         let request = FetchRequest { items: items.to_vec() };
+        let limit = self.patience.stream;
         let (connection, response) =
-            self.call(peer, "fetch", &request, self.patience.stream).await.map_err(|e| e.reason())?;
-        let mut frames = Frames::new(response.into_body(), self.patience.stream);
+            self.data_call(peer, "fetch", &request, limit).await.map_err(|e| e.reason())?;
+        let mut frames = Frames::new(response.into_body(), limit);
         let mut open = None;
-        match take_files(&mut frames, items, sink, &mut open).await {
-            Ok(Taken::All) => {
-                peer.keep(connection);
-                Ok(())
+        let result = take_files(&mut frames, items, sink, &mut open).await;
+        self.taken(peer, connection, result, sink, open)
+    }
+
+    async fn ranges_of(
+        &self,
+        peer: &Peer,
+        wanted: &RangesRequest,
+        sink: &mut dyn FetchSink,
+    ) -> Result<(), Reason> {
+        let limit = self.patience.stream;
+        let (connection, response) =
+            self.data_call(peer, "ranges", wanted, limit).await.map_err(|e| e.reason())?;
+        let mut frames = Frames::new(response.into_body(), limit);
+        let mut open = None;
+        let result = take_ranges(&mut frames, wanted, sink, &mut open).await;
+        self.taken(peer, connection, result, sink, open)
+    }
+
+    /// The end of a stream into a sink.
+    fn taken(
+        &self,
+        peer: &Peer,
+        connection: Connection,
+        result: Result<Taken, CallError>,
+        sink: &mut dyn FetchSink,
+        open: Option<FileId>,
+    ) -> Result<(), Reason> {
+        if matches!(result, Ok(Taken::Cancelled)) {
+            // The rest of the stream is still to come: the connection is of no use.
+            return Ok(());
+        }
+        self.ended(peer, connection, result).map(drop).inspect_err(|reason| {
+            if let Some(file) = open {
+                sink.failed(file, *reason);
             }
-            Ok(Taken::Cancelled) => Ok(()),
-            Err(error) => {
-                let reason = self.judged(peer, error).reason();
-                if let Some(file) = open {
-                    sink.failed(file, reason);
-                }
-                Err(reason)
-            }
+        })
+    }
+
+    async fn list_of(&self, peer: &Peer, wanted: &ChunksRequest) -> Result<Option<ChunkList>, Reason> {
+        let limit = self.patience.stream;
+        let (connection, response) = match self.data_call(peer, "chunks", wanted, limit).await {
+            Ok(answer) => answer,
+            // An agent that is older than this request.
+            Err(CallError::Refused(StatusCode::NOT_FOUND, _)) => return Ok(None),
+            Err(error) => return Err(error.reason()),
+        };
+        let mut frames = Frames::new(response.into_body(), limit);
+        let result = take_list(&mut frames, wanted).await;
+        match self.ended(peer, connection, result)? {
+            Ok(list) => Ok(Some(list)),
+            // Too long to be listed.
+            Err(Reason::NoSpace) => Ok(None),
+            Err(reason) => Err(reason),
         }
     }
 }
@@ -449,6 +562,27 @@ impl Remote for Client {
             self.runtime.block_on(self.fetch_batch(&peer, batch, sink))?;
         }
         Ok(())
+    }
+
+    fn chunks(
+        &self,
+        from: BrickId,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<Option<Arc<ChunkList>>, Reason> {
+        let peer = self.peer(from).map_err(|e| e.reason())?;
+        let wanted = ChunksRequest { file, version: version.clone() };
+        self.runtime.block_on(self.list_of(&peer, &wanted)).map(|list| list.map(Arc::new))
+    }
+
+    fn ranges(&self, from: BrickId, wanted: &RangesRequest, sink: &mut dyn FetchSink) -> Result<(), Reason> {
+        let peer = self.peer(from).map_err(|e| e.reason())?;
+        self.runtime.block_on(self.ranges_of(&peer, wanted, sink))
+    }
+
+    fn order(&self, from: &mut [BrickId]) {
+        let ordered = self.ordered(from, ORDER_BYTES);
+        from.copy_from_slice(&ordered);
     }
 
     fn hint(&self) {

@@ -23,6 +23,7 @@ use super::compare::{Compare, CompareReply, CompareRequest};
 use super::rubbish::Rubbish;
 use super::wire::{Acks, Heads};
 use super::{Served, Source};
+use crate::heal::chunk;
 
 /// A volume whose journal is kept abreast.
 pub trait Journal: Served {
@@ -325,8 +326,16 @@ impl Served for Exchange {
         self.journal.source(file, version)
     }
 
+    fn exactly(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
+        self.journal.exactly(file, version)
+    }
+
     fn still(&self, file: FileId, version: &VersionVector) -> bool {
         self.journal.still(file, version)
+    }
+
+    fn chunks(&self) -> &chunk::Cache {
+        self.journal.chunks()
     }
 
     fn rejected(&self, from: Option<BrickId>, why: &str) {

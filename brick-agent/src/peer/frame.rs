@@ -1,8 +1,8 @@
 //! The frames of a stream of files: a length, a kind, and what it carries.
 //!
-//! For each file asked for, in order: `Begin`, any number of `Data`, `End`; or
+//! For each file asked for, in order: `Begin`, any number of `Data` and `Hole`, `End`; or
 //! `Failed` in place of any of them. A stream that stops in the middle of a
-//! file was cut.
+//! file was cut. A list of chunks is the same with `Pieces` in place of the data.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nearbrick_core::heal::Reason;
@@ -10,7 +10,7 @@ use nearbrick_core::op::MAX_MEMBERS;
 use nearbrick_core::{FileId, VersionVector};
 use serde::{Deserialize, Serialize};
 
-use super::wire::MAX_FRAME;
+use super::wire::{CHUNK_AVERAGE, MAX_FRAME, Piece};
 
 /// A part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,16 @@ pub enum Frame {
     },
     /// Its next bytes.
     Data(Bytes),
-    /// Its end, with the BLAKE3 of the bytes sent.
+    /// Its next bytes are so many zeroes that take no space.
+    Hole(u64),
+    /// Its next chunks.
+    Pieces {
+        /// With which average it was cut.
+        average: u32,
+        /// In order.
+        pieces: Vec<Piece>,
+    },
+    /// Its end, with the BLAKE3 of the bytes sent; of a list of chunks, that of the file.
     End {
         /// The hash.
         hash: [u8; 32],
@@ -49,6 +58,8 @@ const BEGIN: u8 = 1;
 const DATA: u8 = 2;
 const END: u8 = 3;
 const FAILED: u8 = 4;
+const HOLE: u8 = 5;
+const PIECES: u8 = 6;
 const HEADER: usize = 5;
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +135,20 @@ pub fn put_data_with<E>(
     Ok(got)
 }
 
+/// Appends a `Hole`.
+pub fn put_hole(out: &mut BytesMut, len: u64) {
+    put_header(out, HOLE, 8);
+    out.put_u64_le(len);
+}
+
+/// Appends `Pieces`; far fewer than fill a frame.
+pub fn put_pieces(out: &mut BytesMut, average: u32, pieces: &[Piece]) {
+    // Serialising to memory cannot fail for these types.
+    let body = postcard::to_stdvec(&(average, pieces)).unwrap_or_default();
+    put_header(out, PIECES, body.len());
+    out.put_slice(&body);
+}
+
 /// Appends an `End`.
 pub fn put_end(out: &mut BytesMut, hash: &[u8; 32]) {
     put_header(out, END, hash.len());
@@ -180,6 +205,20 @@ impl Decoder {
                 Frame::Begin { file: begin.file, version: begin.version, size: begin.size }
             }
             DATA if !body.is_empty() => Frame::Data(body),
+            HOLE => match body[..].try_into().map(u64::from_le_bytes) {
+                Ok(len) if len > 0 => Frame::Hole(len),
+                _ => return Err(BadFrame("a hole that cannot be read")),
+            },
+            PIECES => {
+                let ((average, pieces), rest) = postcard::take_from_bytes::<(u32, Vec<Piece>)>(&body)
+                    .map_err(|_| BadFrame("chunks that cannot be read"))?;
+                let longest = u64::from(average) * 4;
+                let odd = |p: &Piece| p.is_empty() || matches!(p, Piece::Data { .. } if p.len() > longest);
+                if !rest.is_empty() || !CHUNK_AVERAGE.contains(&average) || pieces.iter().any(odd) {
+                    return Err(BadFrame("chunks over their bound"));
+                }
+                Frame::Pieces { average, pieces }
+            }
             END => Frame::End {
                 hash: body[..].try_into().map_err(|_| BadFrame("the end of a file that cannot be read"))?,
             },
@@ -217,11 +256,16 @@ mod tests {
         .unwrap();
         assert_eq!(put_data_with(&mut out, 8, |_| Err("eio")), Err("eio"));
         assert_eq!(put_data_with(&mut out, 8, |_| Ok::<_, ()>(0)), Ok(0));
+        put_hole(&mut out, 1 << 40);
+        let pieces = vec![Piece::Data { len: 4 << 10, hash: [5; 16] }, Piece::Hole { len: 1 << 50 }];
+        put_pieces(&mut out, 1 << 10, &pieces);
         put_end(&mut out, &[9; 32]);
         put_failed(&mut out, file, Reason::Busy);
         let frames = vec![
             Frame::Begin { file, version, size: 3 },
             Frame::Data(Bytes::from_static(b"abc")),
+            Frame::Hole(1 << 40),
+            Frame::Pieces { average: 1 << 10, pieces },
             Frame::End { hash: [9; 32] },
             Frame::Failed { file, reason: Reason::Busy },
         ];
@@ -243,6 +287,25 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&[0xff, 0xff, 0xff, 0x7f, DATA]);
         assert_eq!(decoder.next_frame(), Err(BadFrame("a frame over its bound")));
+    }
+
+    #[test]
+    fn chunks_longer_than_their_average_allows_and_empty_ones_are_refused() {
+        let data = |len| Piece::Data { len, hash: [0; 16] };
+        let bad = [
+            (1 << 10, vec![data(4097)]),
+            (1 << 10, vec![data(0)]),
+            (1 << 10, vec![Piece::Hole { len: 0 }]),
+            (1, vec![data(1)]),
+            (8 << 20, vec![data(1)]),
+        ];
+        for (average, pieces) in bad {
+            let mut out = BytesMut::new();
+            put_pieces(&mut out, average, &pieces);
+            let mut decoder = Decoder::default();
+            decoder.push(&out);
+            assert_eq!(decoder.next_frame(), Err(BadFrame("chunks over their bound")));
+        }
     }
 
     proptest! {

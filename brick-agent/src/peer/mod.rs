@@ -26,9 +26,12 @@ pub mod server;
 pub mod tls;
 pub mod wire;
 
+use std::sync::Arc;
+
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, VersionVector};
 
+use crate::heal::chunk;
 use compare::{CompareReply, CompareRequest};
 use wire::{Acks, Heads};
 
@@ -41,6 +44,26 @@ pub struct Source {
     pub size: u64,
     /// The version that they are: the one asked for or one that includes it.
     pub version: VersionVector,
+    /// What the bytes are read from.
+    pub kind: SourceKind,
+}
+
+/// What the bytes of a version are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// The file, which is settled: [`Served::still`] says whether it stayed so.
+    Settled,
+    /// A copy of one moment that nobody writes.
+    Copy,
+    /// The file, while programs may be writing it: the bytes may be of several moments.
+    Live,
+}
+
+impl Source {
+    /// Whether the version will be these bytes the next time too.
+    pub fn is_fixed(&self) -> bool {
+        self.kind != SourceKind::Live
+    }
 }
 
 /// What the server needs of a volume. All calls may block on the disk.
@@ -71,11 +94,18 @@ pub trait Served: Send + Sync + 'static {
     fn hinted(&self, from: BrickId, heads: &Heads);
     /// Opens a version that a peer wants to have.
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason>;
+    /// Opens exactly this version.
+    fn exactly(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
+        let source = self.source(file, version)?;
+        if source.version == *version { Ok(source) } else { Err(Reason::SourceChanged) }
+    }
     /// Whether the bytes that [`Served::source`] gave are still that version's: asked after
     /// they were sent, before the peer is told that they are all (T22).
     fn still(&self, _file: FileId, _version: &VersionVector) -> bool {
         true
     }
+    /// Lists of chunks made lately.
+    fn chunks(&self) -> &chunk::Cache;
     /// A peer sent something that makes no sense; counted for the status.
     fn rejected(&self, from: Option<BrickId>, why: &str);
 }
@@ -100,6 +130,27 @@ pub trait Remote: Send + Sync + 'static {
     fn fetch(&self, from: BrickId, items: &[wire::FetchItem], sink: &mut dyn FetchSink)
     -> Result<(), Reason>;
 
+    /// The chunks of this version, or of one that includes it, as `from` has it. None
+    /// where there is no list to be had: then the file is to be fetched whole.
+    fn chunks(
+        &self,
+        from: BrickId,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<Option<Arc<wire::ChunkList>>, Reason>;
+
+    /// Streams ranges of exactly one version into `sink`, one after the other, as if they were a whole
+    /// file of their size. As with [`Remote::fetch`] a file that had begun was failed to the sink on an error.
+    fn ranges(
+        &self,
+        from: BrickId,
+        wanted: &wire::RangesRequest,
+        sink: &mut dyn FetchSink,
+    ) -> Result<(), Reason>;
+
+    /// Puts those first from which bytes are likely to come soonest. A hint: it may do nothing.
+    fn order(&self, _from: &mut [BrickId]) {}
+
     /// Tells all reachable peers soon that there are new entries here.
     fn hint(&self);
 }
@@ -111,11 +162,13 @@ pub trait FetchSink: Send {
     fn begin(&mut self, file: FileId, version: VersionVector, size: u64);
     /// Its next bytes.
     fn data(&mut self, file: FileId, bytes: &[u8]);
+    /// Its next bytes are so many zeroes that take no space.
+    fn hole(&mut self, file: FileId, len: u64);
     /// Its end, with the BLAKE3 of all that the source sent.
     fn end(&mut self, file: FileId, hash: [u8; 32]);
     /// It will not come (or not the rest of it).
     fn failed(&mut self, file: FileId, reason: Reason);
-    /// Whether to stop between two files.
+    /// Whether to stop now: asked between two files, and between two parts of one.
     fn cancelled(&self) -> bool {
         false
     }

@@ -7,7 +7,7 @@ use nearbrick_core::heal::Reason;
 use super::FetchSink;
 use super::connection::{CallError, Frames};
 use super::frame::Frame;
-use super::wire::{FetchItem, ReadRequest};
+use super::wire::{ChunkList, ChunksRequest, FetchItem, MAX_PIECES, RangesRequest, ReadRequest};
 
 /// The answer to a ranged read: bytes, or why not.
 ///
@@ -55,6 +55,87 @@ async fn end_of(frames: &mut Frames) -> Result<(), CallError> {
     }
 }
 
+/// The answer to a request for chunks: the list, or why not.
+///
+/// # Errors
+/// The connection is of no use then.
+pub async fn take_list(
+    frames: &mut Frames,
+    wanted: &ChunksRequest,
+) -> Result<Result<ChunkList, Reason>, CallError> {
+    let mut list = match frames.next().await? {
+        Some(Frame::Begin { file, version, size })
+            if file == wanted.file && version.includes(&wanted.version) =>
+        {
+            ChunkList { version, size, average: 0, pieces: Vec::new(), hash: [0; 32] }
+        }
+        Some(Frame::Failed { file, reason }) if file == wanted.file => {
+            return end_of(frames).await.map(|()| Err(reason));
+        }
+        Some(_) => return Err(CallError::Rubbish("other chunks than those asked for")),
+        None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+    };
+    let mut left = list.size;
+    loop {
+        match frames.next().await? {
+            Some(Frame::Pieces { average, pieces }) => {
+                let len = pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.len()));
+                let (Some(rest), true) = (
+                    len.and_then(|len| left.checked_sub(len)),
+                    list.pieces.is_empty() || average == list.average,
+                ) else {
+                    return Err(CallError::Rubbish("chunks that are no file of the size announced"));
+                };
+                if list.pieces.len() + pieces.len() > MAX_PIECES {
+                    return Err(CallError::Rubbish("a list of chunks over its bound"));
+                }
+                left = rest;
+                list.average = average;
+                list.pieces.extend(pieces);
+            }
+            Some(Frame::End { hash }) if left == 0 => {
+                list.hash = hash;
+                return end_of(frames).await.map(|()| Ok(list));
+            }
+            Some(Frame::Failed { file, reason }) if file == wanted.file => {
+                return end_of(frames).await.map(|()| Err(reason));
+            }
+            Some(_) => return Err(CallError::Rubbish("chunks that are no file of the size announced")),
+            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+        }
+    }
+}
+
+/// Passes ranges to the sink as if they were a file. `open` says whether it has begun and not ended.
+///
+/// # Errors
+/// The stream was cut, is slow, or makes no sense.
+pub async fn take_ranges(
+    frames: &mut Frames,
+    wanted: &RangesRequest,
+    sink: &mut dyn FetchSink,
+    open: &mut Option<FileId>,
+) -> Result<Taken, CallError> {
+    let total = wanted.total();
+    match frames.next().await? {
+        Some(Frame::Begin { file, version, size })
+            if file == wanted.file && version == wanted.version && Some(size) == total =>
+        {
+            sink.begin(file, version, size);
+            *open = Some(file);
+            let taken = take_bytes(frames, file, size, sink, false).await?;
+            *open = None;
+            if taken == Taken::Cancelled {
+                return Ok(taken);
+            }
+        }
+        Some(Frame::Failed { file, reason }) if file == wanted.file => sink.failed(file, reason),
+        Some(_) => return Err(CallError::Rubbish("other ranges than those asked for")),
+        None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+    }
+    end_of(frames).await.map(|()| Taken::All)
+}
+
 /// How a stream of files ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -95,26 +176,46 @@ pub async fn take_files(
             Some(_) => return Err(CallError::Rubbish("another file than the one asked for")),
             None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
         };
-        let mut got = 0u64;
-        loop {
-            match frames.next().await? {
-                Some(Frame::Data(data)) if data.len() as u64 <= size - got => {
-                    got += data.len() as u64;
-                    sink.data(item.file, &data);
-                }
-                Some(Frame::End { hash }) if got == size => {
-                    sink.end(item.file, hash);
-                    break;
-                }
-                Some(Frame::Failed { file, reason }) if file == item.file => {
-                    sink.failed(file, reason);
-                    break;
-                }
-                Some(_) => return Err(CallError::Rubbish("a file of another size than announced")),
-                None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
-            }
+        if take_bytes(frames, item.file, size, sink, true).await? == Taken::Cancelled {
+            return Ok(Taken::Cancelled);
         }
         *open = None;
     }
     end_of(frames).await.map(|()| Taken::All)
+}
+
+/// The bytes of one file, to its end or its failure.
+async fn take_bytes(
+    frames: &mut Frames,
+    of: FileId,
+    size: u64,
+    sink: &mut dyn FetchSink,
+    holes: bool,
+) -> Result<Taken, CallError> {
+    let mut left = size;
+    loop {
+        match frames.next().await? {
+            Some(Frame::Data(data)) if data.len() as u64 <= left => {
+                left -= data.len() as u64;
+                sink.data(of, &data);
+            }
+            Some(Frame::Hole(len)) if holes && len <= left => {
+                left -= len;
+                sink.hole(of, len);
+            }
+            Some(Frame::End { hash }) if left == 0 => {
+                sink.end(of, hash);
+                return Ok(Taken::All);
+            }
+            Some(Frame::Failed { file, reason }) if file == of => {
+                sink.failed(file, reason);
+                return Ok(Taken::All);
+            }
+            Some(_) => return Err(CallError::Rubbish("a file of another size than announced")),
+            None => return Err(CallError::Unreachable("the stream was cut".to_owned())),
+        }
+        if left > 0 && sink.cancelled() {
+            return Ok(Taken::Cancelled);
+        }
+    }
 }

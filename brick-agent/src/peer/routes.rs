@@ -1,7 +1,7 @@
 //! The requests of the peer API, each authorised for its volume and brick
 //! before its body is read, and bounded before memory is taken for it.
 //!
-//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,fetch,read}`, where BRICK
+//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,fetch,read,chunks,ranges}`, where BRICK
 //! is the one that the caller believes it talks to: an agent on the address
 //! of another refuses (T27).
 
@@ -26,7 +26,9 @@ use super::compare::CompareRequest;
 use super::rubbish::Rubbish;
 use super::send::Outlet;
 use super::server::{Registry, Stats};
-use super::wire::{self, Acks, FetchRequest, Hint, JournalReply, JournalRequest, ReadRequest};
+use super::wire::{
+    self, Acks, ChunksRequest, FetchRequest, Hint, JournalReply, JournalRequest, RangesRequest, ReadRequest,
+};
 
 /// How long a request's body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -140,6 +142,8 @@ where
         CompareRequest::VERB => caller.compare(&body).await,
         "fetch" => caller.fetch(&body).await,
         "read" => caller.read(&body).await,
+        "chunks" => caller.chunks(&body).await,
+        "ranges" => caller.ranges(&body).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, "no such request")),
     }
 }
@@ -286,6 +290,22 @@ impl Caller<'_> {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a read request over its bound"));
         }
         self.stream(move |outlet, served| outlet.read(served, &request)).await
+    }
+
+    async fn chunks(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request: ChunksRequest = self.decode(body, "a request for chunks that cannot be read")?;
+        if request.version.len() > MAX_MEMBERS {
+            return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request for chunks over its bound"));
+        }
+        self.stream(move |outlet, served| outlet.chunks(served, &request)).await
+    }
+
+    async fn ranges(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request: RangesRequest = self.decode(body, "a request for ranges that cannot be read")?;
+        if request.total().is_none() || request.version.len() > MAX_MEMBERS {
+            return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request for ranges over its bound"));
+        }
+        self.stream(move |outlet, served| outlet.ranges(served, &request)).await
     }
 
     async fn stream(

@@ -27,6 +27,12 @@ pub const MAX_FRAME: usize = 1 << 20;
 pub const ENTRIES_BYTES: usize = 4 << 20;
 /// The most files in one fetch.
 pub const MAX_FETCH: usize = 4096;
+/// The most ranges in one request.
+pub const MAX_RANGES: usize = 64 << 10;
+/// The most pieces of one list of chunks; a file of more is streamed whole.
+pub const MAX_PIECES: usize = 1 << 20;
+/// Bounds of the average chunk, in bytes; the longest is four times that.
+pub const CHUNK_AVERAGE: std::ops::RangeInclusive<u32> = 1 << 10..=4 << 20;
 
 /// Asks for entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +111,91 @@ pub struct ReadRequest {
     pub len: u32,
 }
 
+/// Asks for the list of chunks of a version, or of any that includes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunksRequest {
+    /// The file.
+    pub file: FileId,
+    /// The version.
+    pub version: VersionVector,
+}
+
+/// Asks for some ranges of one version, in one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangesRequest {
+    /// The file.
+    pub file: FileId,
+    /// Exactly this version.
+    pub version: VersionVector,
+    /// Offset and length of each, in order, apart from each other; at most [`MAX_RANGES`].
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl RangesRequest {
+    /// How many bytes they are; none if they are out of order, empty, or too many.
+    pub fn total(&self) -> Option<u64> {
+        let (mut end, mut total) = (0u64, 0u64);
+        for (offset, len) in &self.ranges {
+            if *offset < end || *len == 0 {
+                return None;
+            }
+            end = offset.checked_add(*len)?;
+            total = total.checked_add(*len)?;
+        }
+        (self.ranges.len() <= MAX_RANGES).then_some(total)
+    }
+}
+
+/// The name of a chunk: the first half of its BLAKE3.
+pub type ChunkHash = [u8; 16];
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Piece {
+    /// A chunk.
+    Data {
+        /// Bytes.
+        len: u32,
+        /// Its name.
+        hash: ChunkHash,
+    },
+    /// Zeroes that take no space.
+    Hole {
+        /// Bytes.
+        len: u64,
+    },
+}
+
+impl Piece {
+    /// Bytes of the file that it stands for.
+    pub fn len(&self) -> u64 {
+        match self {
+            Piece::Data { len, .. } => u64::from(*len),
+            Piece::Hole { len } => *len,
+        }
+    }
+
+    /// Whether it stands for nothing: such a piece is not allowed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A version of a file as a list of chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkList {
+    /// Of which version.
+    pub version: VersionVector,
+    /// Bytes of the file.
+    pub size: u64,
+    /// The average size of a chunk with which it was cut.
+    pub average: u32,
+    /// In order; together they are the file.
+    pub pieces: Vec<Piece>,
+    /// BLAKE3 of the whole.
+    pub hash: [u8; 32],
+}
+
 /// The bytes of a message.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     // Serialising to memory cannot fail for these types.
@@ -134,6 +225,19 @@ mod tests {
         assert_eq!(decode::<Hint>(&bytes), None);
     }
 
+    #[test]
+    fn ranges_are_in_order_and_apart_and_their_sum_is_a_number() {
+        let total = |ranges: &[(u64, u64)]| {
+            let (file, version) = (FileId([1; 16]), VersionVector::new());
+            RangesRequest { file, version, ranges: ranges.to_vec() }.total()
+        };
+        assert_eq!(total(&[(0, 5), (5, 5), (100, 1)]), Some(11));
+        for bad in [&[(5, 5), (0, 5)][..], &[(0, 6), (5, 5)], &[(0, 0)], &[(u64::MAX, 2)]] {
+            assert_eq!(total(bad), None, "{bad:?}");
+        }
+        assert_eq!(total(&vec![(0, 1); MAX_RANGES + 1]), None);
+    }
+
     proptest! {
         #[test]
         fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -149,6 +253,8 @@ mod tests {
             if let Some(reply) = decode::<CompareReply>(&bytes) {
                 let _ = reply.check(&CompareRequest::Top);
             }
+            let _ = decode::<ChunksRequest>(&bytes);
+            let _ = decode::<RangesRequest>(&bytes).and_then(|r| r.total());
         }
     }
 }

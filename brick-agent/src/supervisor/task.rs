@@ -17,6 +17,7 @@ use crate::control::cache;
 use crate::control::facts::Phase;
 use crate::control::jobs::Healer;
 use crate::fuse::{Keep, MountOptions, Mounted, Taken, mount, mount_kept, take_over};
+use crate::heal::limit::Limiter;
 use crate::heal::{self, HealOutcome, HealProgress, HealRequest};
 use crate::peer::client::{Client, Patience};
 use crate::peer::compare::Compare;
@@ -26,6 +27,8 @@ use crate::volume::{Keeper, Volume, VolumeOptions};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Between two looks whether there is space enough.
+const SPACE: Duration = Duration::from_secs(30);
 /// Between two looks whether the mount is still there.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -140,7 +143,8 @@ impl VolumeTask {
         exchange.members_changed();
         self.inner.registry.insert(exchange.clone());
         self.shared.now().volume = Some(volume.clone());
-        self.shared.healer.send_replace(Some(Arc::new(OpenVolume(volume.clone()))));
+        let healer = OpenVolume { volume: volume.clone(), bandwidth: self.inner.bandwidth.clone() };
+        self.shared.healer.send_replace(Some(Arc::new(healer)));
         let open = Open { config, volume, client, exchange, keep, taken: Mutex::new(taken) };
         self.remember(&open).await;
         Ok(open)
@@ -162,6 +166,8 @@ impl VolumeTask {
         let mut again = tokio::time::Instant::now();
         let mut look = tokio::time::interval(LOOK);
         let mut unkept = false;
+        let mut space = tokio::time::interval(SPACE);
+        let (mut ahead, mut fetching) = (open.volume.ahead(), None);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -201,6 +207,17 @@ impl VolumeTask {
                         break;
                     }
                     self.inner.tick();
+                }
+                _ = space.tick() => {
+                    let volume = open.volume.clone();
+                    tokio::task::spawn_blocking(move || volume.make_space(0));
+                }
+                Ok(()) = ahead.changed() => {
+                    let wanted = ahead.borrow_and_update().is_some();
+                    if wanted && fetching.as_ref().is_none_or(JoinHandle::is_finished) {
+                        let volume = open.volume.clone();
+                        fetching = Some(tokio::task::spawn_blocking(move || volume.fetch_ahead()));
+                    }
                 }
                 Ok(()) = self.config.changed() => {
                     let Some(config) = self.config.borrow_and_update().clone() else { continue };
@@ -327,7 +344,10 @@ impl Journal for Volume {
 }
 
 /// An open volume, for heal jobs.
-struct OpenVolume(Arc<Volume>);
+struct OpenVolume {
+    volume: Arc<Volume>,
+    bandwidth: Option<Arc<Limiter>>,
+}
 
 impl Healer for OpenVolume {
     fn heal(
@@ -336,10 +356,11 @@ impl Healer for OpenVolume {
         progress: &(dyn Fn(&HealProgress) + Sync),
         cancel: &std::sync::atomic::AtomicBool,
     ) -> HealOutcome {
-        heal::run(&self.0, request, progress, cancel)
+        let request = HealRequest { shared: self.bandwidth.clone(), ..request.clone() };
+        heal::run(&self.volume, &request, progress, cancel)
     }
 
     fn config(&self) -> Arc<VolumeConfig> {
-        self.0.config()
+        self.volume.config()
     }
 }

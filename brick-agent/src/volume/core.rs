@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use nearbrick_core::ahead::Walks;
 use nearbrick_core::brake::Removals;
 use nearbrick_core::forget::{is_dead, is_torso};
 use nearbrick_core::{BrickId, FileId, Heard, Horizon, Incarnation, Object, Place, stamp};
@@ -17,6 +18,7 @@ use super::brakes::Brake;
 use super::compact::Known;
 use super::nodes::Nodes;
 use super::resume::Held;
+use super::served::Moment;
 use super::sums::Sums;
 use super::tally::Tally;
 use super::types::{FsResult, NodeId, Stat};
@@ -75,6 +77,10 @@ pub struct Core {
     pub broken: BTreeSet<FileId>,
     /// What was open through an agent before this one, until it is opened again.
     pub held: Vec<Held>,
+    /// Copies of files that are being written, for those who are fetching them.
+    pub moments: BTreeMap<FileId, Moment>,
+    /// How programs go through directories of which the files are elsewhere.
+    pub walks: Walks,
     dirs: HashMap<FileId, Dir>,
 }
 

@@ -1,5 +1,7 @@
 //! What a heal brought takes its place, after everything was checked once more under the lock.
 
+use std::collections::BTreeMap;
+
 use nearbrick_core::heal::{Decision, Local as Held, Reason, decide, may_replace};
 use nearbrick_core::{FileId, Kind, Op, VersionVector};
 use rustix::fs::OFlags;
@@ -10,10 +12,12 @@ use super::change::{Change, print_of};
 use super::core::{At, Core, Rebuild};
 use super::opening::{Standing, standing};
 use super::place::{set_mtime, set_owner_and_mode, set_xattrs};
+use super::staging::Staged;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::{File, Reader};
 use crate::brick::mark::Mark;
+use crate::heal::chunk;
 use crate::index::Overlay;
 
 /// What is to be done about a pending file.
@@ -36,8 +40,31 @@ pub(crate) struct Arrived {
     pub size: u64,
     /// BLAKE3 of them.
     pub hash: [u8; 32],
-    /// Its name in `staging/`.
-    pub staged: String,
+    /// Where it is.
+    pub staged: Staged,
+}
+
+/// Bytes of an older version that are here, or of the newest one of which not all are.
+pub(crate) struct Older {
+    /// The brick file.
+    pub file: File,
+    /// Its version, if all of it is here.
+    pub version: Option<VersionVector>,
+    /// Its bytes.
+    pub size: u64,
+    /// Which of them are here; none: all.
+    pub ranges: Option<BTreeMap<u64, u64>>,
+}
+
+impl Older {
+    /// Whether these bytes are here.
+    pub fn has(&self, offset: u64, len: u32) -> bool {
+        let end = offset.saturating_add(u64::from(len));
+        match &self.ranges {
+            None => end <= self.size,
+            Some(ranges) => ranges.range(..=offset).next_back().is_some_and(|(_, until)| *until >= end),
+        }
+    }
 }
 
 /// Why the disk refuses, as a heal reports it.
@@ -77,6 +104,50 @@ impl Volume {
             decision = Decision::Wait(Reason::Busy);
         }
         Ok(Planned { file, size: object.size(), decision })
+    }
+
+    /// What is here of a file of which the newest version lacks.
+    pub(crate) fn older_bytes(&self, file: FileId) -> FsResult<Option<Older>> {
+        let core = &mut *self.lock();
+        let local = self.local_or_none(file)?;
+        // Of an open stub there may be more here than was said so far.
+        let stub = core.nodes.of(file).and_then(|n| n.stub.clone());
+        let ranges = match (&local.have, stub) {
+            (Some(_), _) => None,
+            (None, Some(stub)) => Some(stub.ranges()),
+            (None, None) => Some(local.filled.clone()),
+        };
+        if !local.on_disk() || local.dirty || ranges.as_ref().is_some_and(BTreeMap::is_empty) {
+            return Ok(None);
+        }
+        let at = self.at(core, file, &local)?;
+        let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
+        let size = u64::try_from(open.stat()?.st_size).unwrap_or(0);
+        Ok((size > 0).then_some(Older { file: open, version: local.have, size, ranges }))
+    }
+
+    /// Why a chunk came that is not the one of the list: the source is being written, or it is damaged.
+    pub(crate) fn wrong_chunk(&self, file: FileId) -> Reason {
+        match self.object_of(file) {
+            Ok(object) if object.writing().any(|b| b != self.me) => Reason::SourceChanged,
+            _ => Reason::Corrupt,
+        }
+    }
+
+    /// Lists of chunks made or fetched lately.
+    pub(crate) fn chunk_lists(&self) -> &chunk::Cache {
+        &self.chunk_lists
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Removes from `staging/` what is not to be gone on with.
+    pub(crate) fn tidy(&self) {
+        if let Err(error) = self.tidy_staging(false) {
+            tracing::warn!(%error, "staging/ cannot be tidied up");
+        }
     }
 
     /// The path of a file from the volume's root, for globs and messages.
@@ -120,24 +191,27 @@ impl Volume {
         if let Err(error) = self.brick.sync_all() {
             let reason = reason_of(error);
             tracing::warn!(%error, "what a heal brought cannot be made durable");
-            return arrived.into_iter().map(|a| (a.file, a.size, Err(reason))).collect();
+            let failed = |a: Arrived| {
+                self.unstage(&a.staged.name);
+                (a.file, a.size, Err(reason))
+            };
+            return arrived.into_iter().map(failed).collect();
         }
-        let mut results: Vec<_> = arrived
-            .iter()
-            .map(|a| {
-                let result = self.take_place(&mut self.lock(), a);
-                if result.is_err() {
-                    self.unstage(&a.staged);
-                }
-                (a.file, a.size, result)
-            })
-            .collect();
+        let mut results = Vec::new();
+        let mut there = Vec::new();
+        for a in arrived {
+            let result = self.take_place(&mut self.lock(), &a);
+            results.push((a.file, a.size, result));
+            match result {
+                Ok(()) => there.push((a.file, a.version, a.hash)),
+                Err(reason) => self.leave(a.staged, a.size, reason),
+            }
+        }
         let said = self.brick.sync_all().and_then(|()| {
             let core = &mut *self.lock();
             let mut change = Change::new(self, core);
-            for (a, _) in arrived.iter().zip(&results).filter(|(_, (_, _, r))| r.is_ok()) {
-                let op = Op::Have { brick: self.me, version: a.version.clone(), hash: a.hash };
-                change.emit(a.file, op)?;
+            for (file, version, hash) in there {
+                change.emit(file, Op::Have { brick: self.me, version, hash })?;
             }
             change.commit().map(drop)
         });
@@ -181,7 +255,7 @@ impl Volume {
         object: &nearbrick_core::Object,
         local: &crate::index::Local,
     ) -> FsResult<()> {
-        let staged = At { dir: self.brick.staging.clone(), name: a.staged.clone().into_bytes() };
+        let staged = At { dir: self.brick.staging.clone(), name: a.staged.name.clone().into_bytes() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
         let all_kept = set_xattrs(&staged, object)?;
         access::set_mark(&staged.dir, &staged.name, &Mark::new(a.file, Some(a.version.clone())))?;
@@ -223,22 +297,5 @@ impl Volume {
             self.invalidate_node(core, a.file, true);
         }
         Ok(())
-    }
-
-    /// A number for what is staged next.
-    pub(crate) fn count_staged(&self) -> u64 {
-        self.staged.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// A file in `staging/` for what comes, new.
-    pub(crate) fn stage(&self, name: &str) -> FsResult<File> {
-        self.unstage(name);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        access::open(&self.brick.staging, name.as_bytes(), flags, 0o600)
-    }
-
-    /// Gives up what was staged.
-    pub(crate) fn unstage(&self, name: &str) {
-        let _ = access::unlink(&self.brick.staging, name.as_bytes());
     }
 }

@@ -5,13 +5,13 @@
 //! * `core`: what the lock guards; `change`: changes that become true together.
 //! * `nodes`: what the kernel knows and programs have open; `tally`: pending and totals.
 //! * `names`, `making`, `moving`, `attributes`, `listing`, `files`, `opening`: the calls, by subject.
-//! * `stub`: files whose bytes are elsewhere; `settle`: when a file is settled.
+//! * `stub`: files whose bytes are elsewhere; `cached`: copies fetched ahead, and emptied; `settle`: when a file is settled.
 //! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
 //! * `compare`: trees compared by hashes, where the journal no longer tells; `sums`: the hashes; `compact`: what
 //!   all members have heard is given up.
 //! * `brakes`: removals that are held back until a person has looked.
 //! * `conflict`: the loser of a conflict is kept beside the winner.
-//! * `install`: what a heal brought takes its place; `served`: what peers ask for.
+//! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
@@ -24,6 +24,7 @@
 mod absorb;
 mod attributes;
 mod brakes;
+mod cached;
 mod change;
 mod compact;
 mod compare;
@@ -44,6 +45,7 @@ mod recover;
 mod resume;
 mod served;
 mod settle;
+mod staging;
 mod status;
 mod stub;
 mod sums;
@@ -64,6 +66,7 @@ use tokio::sync::watch;
 
 use crate::brick::{Brick, BrickError};
 use crate::config::VolumeConfig;
+use crate::heal::chunk;
 use crate::index::{Index, IndexError};
 use crate::peer::Remote;
 
@@ -75,10 +78,12 @@ use types::Invalidate;
 
 pub use absorb::AbsorbError;
 pub use brakes::{Brake, HeldRemovals};
+pub(crate) use change::errno as errno_of;
 pub use compact::Compacted;
 pub use compare::Comparison;
-pub(crate) use install::{Arrived, Planned, reason_of};
+pub(crate) use install::{Arrived, Older, Planned, reason_of};
 pub use resume::{Held, Keeper, Resumed};
+pub(crate) use staging::Staged;
 pub use status::{Count, VolumeStatus};
 pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
 
@@ -153,6 +158,11 @@ pub struct Volume {
     absorbing: Mutex<()>,
     /// One heal of a batch at a time.
     pub(crate) healing: Mutex<()>,
+    /// Files whose parts in `staging/` are being written.
+    transfers: staging::Claims,
+    chunk_lists: chunk::Cache,
+    /// The file after which small ones are to be fetched.
+    ahead: watch::Sender<Option<nearbrick_core::Place>>,
     rejected: AtomicU64,
     stale_reads: AtomicU64,
     last_error: Mutex<Option<(Reason, String, SystemTime)>>,

@@ -192,6 +192,7 @@ impl Volume {
                     }
                     return Ok(Step::Fill(stub));
                 }
+                self.opened_without_data(core, file, stub.size());
                 return Ok(Step::Opened(self.opened_stub(core, node, file, stub)));
             }
         }

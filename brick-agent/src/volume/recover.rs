@@ -137,6 +137,7 @@ impl Volume {
         core.brakes = super::brakes::load(&index)?;
         core.began_at = (brick.incarnation, horizon.get(brick.incarnation));
         let me = config.brick;
+        core.tally.me = Some(me);
         let (dirty, latest) = load(&index, &mut core)?;
         let latest = horizon.iter().map(|(_, heard)| heard.time).fold(latest, u64::max);
         core.clock = stamp::Clock::resumed(latest);
@@ -158,6 +159,9 @@ impl Volume {
             changed: watch::Sender::new(0),
             absorbing: Mutex::new(()),
             healing: Mutex::new(()),
+            transfers: Default::default(),
+            chunk_lists: Default::default(),
+            ahead: watch::Sender::new(None),
             rejected: AtomicU64::new(0),
             stale_reads: AtomicU64::new(0),
             last_error: Mutex::new(None),
@@ -169,7 +173,7 @@ impl Volume {
             let what = format!("{} {what}", volume.brick.path().display());
             move |error| OpenError::Disk { what, error }
         };
-        volume.clean_staging().map_err(failed("cannot be made ready"))?;
+        volume.tidy_staging(true).map_err(failed("cannot be made ready"))?;
         if rebuild {
             volume.show_unjudged().map_err(failed("cannot be read to make its index anew"))?;
         } else if !clean {
@@ -234,16 +238,6 @@ impl Volume {
         let mut change = Change::new(self, core);
         change.emit(FileId::ROOT, Op::Clean { brick: self.me })?;
         change.commit().map(drop)
-    }
-
-    /// Heals and stubs that did not come to their end. Parked objects stay.
-    fn clean_staging(&self) -> FsResult<()> {
-        for (name, _) in self.brick.staging.list()? {
-            if !name.starts_with(b"park-") {
-                access::unlink(&self.brick.staging, &name)?;
-            }
-        }
-        Ok(())
     }
 
     /// Compares `data/` with the index, and takes over what differs.

@@ -11,10 +11,22 @@ use super::core::{Core, Rebuild};
 use super::install::reason_of;
 use super::types::FsResult;
 use crate::brick::access;
+use crate::brick::disk::{File, FileAccess};
+use crate::heal::chunk;
 use crate::index::{Local, Print};
 use crate::peer::compare::{CompareReply, CompareRequest};
 use crate::peer::wire::{self, Acks, Heads};
-use crate::peer::{Served, Source};
+use crate::peer::{Served, Source, SourceKind};
+
+/// Copies of files that are being written, at most. They take space only where the file changed since.
+const MOMENTS: usize = 64;
+
+/// A copy of a file as it was at one moment, under the version that it got.
+#[derive(Debug)]
+pub struct Moment {
+    version: VersionVector,
+    file: File,
+}
 
 impl Volume {
     /// Makes a version of what a file that is still being written looks like now. Whatever
@@ -52,7 +64,7 @@ impl Volume {
         Ok(version)
     }
 
-    fn open_source(&self, file: FileId, wanted: &VersionVector) -> Result<Source, Reason> {
+    fn open_source(&self, file: FileId, wanted: &VersionVector, exactly: bool) -> Result<Source, Reason> {
         let core = &mut *self.lock();
         if core.rebuild != Rebuild::No {
             return Err(Reason::Unreachable);
@@ -61,21 +73,78 @@ impl Volume {
         if !local.on_disk() || (!local.dirty && local.have.is_none()) {
             return Err(Reason::Unreachable);
         }
+        if local.dirty {
+            return self.moment(core, file, &local, wanted, exactly);
+        }
         let at = self.at(core, file, &local).map_err(reason_of)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0).map_err(reason_of)?;
         let print = print_of(&open.stat().map_err(reason_of)?);
-        let version = if local.dirty {
-            self.snapshot(core, file, &local, print).map_err(reason_of)?
-        } else if self.changed_behind(core, file, &local).map_err(reason_of)? {
+        if self.changed_behind(core, file, &local).map_err(reason_of)? {
             self.adopt_change(core, file, &local).map_err(reason_of)?;
             return Err(Reason::Busy);
-        } else {
-            local.have.ok_or(Reason::Unreachable)?
-        };
+        }
+        let version = local.have.ok_or(Reason::Unreachable)?;
+        let fits = if exactly { version == *wanted } else { version.includes(wanted) };
+        if !fits {
+            return Err(if exactly { Reason::SourceChanged } else { Reason::Unreachable });
+        }
+        Ok(Source { file: open, size: print.size, version, kind: SourceKind::Settled })
+    }
+
+    /// A version of a file that programs here may be writing. Where the file system can share blocks between files
+    /// it is a copy of one moment, which stays as long as it is the last one; elsewhere it is the file
+    /// itself, up to the size that it had.
+    fn moment(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        wanted: &VersionVector,
+        exactly: bool,
+    ) -> Result<Source, Reason> {
+        let at = self.at(core, file, local).map_err(reason_of)?;
+        let live = access::open(&at.dir, &at.name, OFlags::RDONLY, 0).map_err(reason_of)?;
+        let mut print = print_of(&live.stat().map_err(reason_of)?);
+        if let (Some(have), Some(then)) = (&local.have, local.snapshot)
+            && (print == then || exactly && have == wanted)
+            && (exactly && have == wanted || !exactly && have.includes(wanted))
+        {
+            let (size, version) = (then.size, have.clone());
+            let kept = core.moments.get(&file).filter(|m| m.version == *have);
+            return Ok(match kept {
+                Some(m) => Source { file: m.file.clone(), size, version, kind: SourceKind::Copy },
+                None => Source { file: live, size, version, kind: SourceKind::Live },
+            });
+        }
+        if exactly {
+            return Err(Reason::SourceChanged);
+        }
+        let copy = self.copy_of(&live);
+        if let Some(copy) = &copy {
+            print.size = u64::try_from(copy.stat().map_err(reason_of)?.st_size).unwrap_or(0);
+        }
+        let version = self.snapshot(core, file, local, print).map_err(reason_of)?;
         if !version.includes(wanted) {
             return Err(Reason::Unreachable);
         }
-        Ok(Source { file: open, size: print.size, version })
+        let size = print.size;
+        Ok(match copy {
+            Some(copy) => {
+                if core.moments.len() >= MOMENTS {
+                    core.moments.clear();
+                }
+                core.moments.insert(file, Moment { version: version.clone(), file: copy.clone() });
+                Source { file: copy, size, version, kind: SourceKind::Copy }
+            }
+            None => Source { file: live, size, version, kind: SourceKind::Live },
+        })
+    }
+
+    /// A copy that shares its blocks with the file; none where the file system cannot.
+    fn copy_of(&self, live: &File) -> Option<File> {
+        let copy = access::open(&self.brick.staging, b".", OFlags::TMPFILE | OFlags::RDWR, 0o600).ok()?;
+        FileAccess::clone_from(&*copy, &**live).ok()?;
+        Some(copy)
     }
 }
 
@@ -141,7 +210,11 @@ impl Served for Volume {
     }
 
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
-        self.open_source(file, version)
+        self.open_source(file, version, false)
+    }
+
+    fn exactly(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
+        self.open_source(file, version, true)
     }
 
     fn still(&self, file: FileId, version: &VersionVector) -> bool {
@@ -149,6 +222,10 @@ impl Served for Volume {
         self.local_or_none(file).is_ok_and(|local| {
             local.have.as_ref() == Some(version) && (!local.dirty || local.snapshot.is_some())
         })
+    }
+
+    fn chunks(&self) -> &chunk::Cache {
+        &self.chunk_lists
     }
 
     fn rejected(&self, from: Option<BrickId>, why: &str) {

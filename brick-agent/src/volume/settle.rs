@@ -268,6 +268,7 @@ impl Volume {
         local.filled.clear();
         let exists = change.object(file)?.exists(file);
         change.commit()?;
+        core.moments.remove(&file);
         // What the kernel knew while a program wrote past us may be old.
         self.invalidate_node(core, file, false);
         if !exists || !local_is_newest(self, file)? {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use nearbrick_core::ahead::Window;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::pending::sources;
 use nearbrick_core::{FileId, Object, Op, VersionVector};
@@ -21,7 +22,7 @@ use crate::brick::disk::{self, File};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Unseen};
 
-/// Asked of a holder at once, at least: reads ahead of the program.
+/// Bytes hashed at a time.
 const CHUNK: u64 = 1 << 20;
 
 /// A file that is being filled.
@@ -31,8 +32,8 @@ pub struct Stub {
     file: File,
     /// start -> end, apart from each other.
     filled: Mutex<BTreeMap<u64, u64>>,
-    /// One asks at a time: who waits mostly finds then what it wanted.
-    asking: Mutex<()>,
+    /// One asks at a time: who waits mostly finds then what it wanted. How programs read it.
+    asking: Mutex<Window>,
     whole: AtomicBool,
     /// A heal has brought the same version: the bytes are there.
     healed: OnceLock<File>,
@@ -167,7 +168,7 @@ impl Volume {
             size: head.size,
             file: open,
             filled: Mutex::new(filled),
-            asking: Mutex::new(()),
+            asking: Mutex::default(),
             whole: AtomicBool::new(false),
             healed: OnceLock::new(),
         }))
@@ -207,18 +208,28 @@ impl Volume {
 
     /// Has the bytes between `start` and `end` filled in. Waits for a holder.
     pub(super) fn fill(&self, file: FileId, stub: &Stub, start: u64, end: u64) -> FsResult<()> {
-        let mut at = start;
-        while at < end {
-            let until = ((at / CHUNK + 1) * CHUNK).min(stub.size);
-            let wanted = || gaps(&stub.filled(), at / CHUNK * CHUNK, until);
-            if !stub.is_whole() && !gaps(&stub.filled(), at, until.min(end)).is_empty() {
-                let _one = stub.asking.lock().unwrap_or_else(PoisonError::into_inner);
-                for (from, to) in wanted() {
-                    let bytes = self.ask(file, &stub.version, from, to)?;
-                    stub.put(from, &bytes)?;
-                }
+        let lacking = || gaps(&stub.filled(), start, end);
+        if stub.is_whole() || lacking().is_empty() {
+            return Ok(());
+        }
+        let mut window = stub.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some((first, _)), Some((_, last)), false) =
+            (lacking().first().copied(), lacking().last().copied(), stub.is_whole())
+        else {
+            return Ok(());
+        };
+        let (from, to) = window.wants(first, last, stub.size);
+        // Not in the head of the loop: what is locked there stays so.
+        let lacking = gaps(&stub.filled(), from, to);
+        for (mut at, end) in lacking {
+            while at < end {
+                let until = end.min(at + window.most());
+                let asked = self.clock.now_ms();
+                let bytes = self.ask(file, &stub.version, at, until)?;
+                window.took(until - at, self.clock.now_ms().saturating_sub(asked));
+                stub.put(at, &bytes)?;
+                at = until;
             }
-            at = until.max(at + 1);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_core::pending::{Pending, pending};
-use nearbrick_core::{FileId, Object};
+use nearbrick_core::{BrickId, FileId, Object};
 
 use crate::index::Local;
 
@@ -32,6 +32,10 @@ pub struct Tally {
     pub stubs: u64,
     /// Those with versions of which neither includes the other.
     pub in_conflict: BTreeSet<FileId>,
+    /// Those with bytes here that no replica set wants here: cached copies, and stubs that were read.
+    pub cached: BTreeSet<FileId>,
+    /// This brick.
+    pub me: Option<BrickId>,
     /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
     pub kept: BTreeSet<FileId>,
 }
@@ -73,6 +77,9 @@ impl Tally {
         self.files = (self.files + new.files).saturating_sub(old.files);
         self.bytes = (self.bytes + new.bytes).saturating_sub(old.bytes);
         self.stubs = (self.stubs + new.stubs).saturating_sub(old.stubs);
+        let in_set = self.me.is_some_and(|me| object.replica_set().contains(&me));
+        let has_bytes = local.is_some_and(|l| l.have.is_some() || !l.filled.is_empty());
+        set(&mut self.cached, file, new.bytes > 0 && has_bytes && !in_set);
         set(&mut self.in_conflict, file, new.files > 0 && object.in_conflict());
         set(&mut self.kept, file, new.files > 0 && object.kept_loser_of().is_some());
         match local.filter(|l| l.dirty) {

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nearbrick_agent::config::Member;
+use nearbrick_agent::heal::chunk::Cache;
 use nearbrick_agent::peer::client::{Client, Patience};
 use nearbrick_agent::peer::exchange::Journal;
 use nearbrick_agent::peer::server::{Limits, Registry, Stats, serve};
 use nearbrick_agent::peer::tls::Tls;
 use nearbrick_agent::peer::wire::Heads;
-use nearbrick_agent::peer::{FetchSink, Served, Source};
+use nearbrick_agent::peer::{FetchSink, Served, Source, SourceKind};
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Op, VersionVector};
 use rcgen::{
@@ -104,6 +105,7 @@ pub struct Memory {
     pub state: Mutex<State>,
     /// Ticks at each change of the state.
     pub changed: Notify,
+    lists: Cache,
     dir: TempDir,
 }
 
@@ -114,6 +116,7 @@ impl Memory {
             nodes: nodes.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect(),
             state: Mutex::default(),
             changed: Notify::new(),
+            lists: Cache::default(),
             dir: tempfile::tempdir().unwrap(),
         })
     }
@@ -212,7 +215,12 @@ impl Served for Memory {
             file: nearbrick_agent::brick::machine::file(File::open(path).unwrap()),
             size: *size,
             version: have.clone(),
+            kind: SourceKind::Settled,
         })
+    }
+
+    fn chunks(&self) -> &Cache {
+        &self.lists
     }
 
     fn rejected(&self, from: Option<BrickId>, why: &str) {
@@ -297,6 +305,7 @@ pub fn members(peers: &[(BrickId, &str, &str)]) -> Vec<Member> {
 pub enum Told {
     Begin(FileId, VersionVector, u64),
     Data(usize),
+    Hole(u64),
     End(FileId, bool),
     Failed(FileId, Reason),
 }
@@ -322,6 +331,12 @@ impl FetchSink for Sink {
             Some(Told::Data(n)) => *n += bytes.len(),
             _ => self.told.push(Told::Data(bytes.len())),
         }
+    }
+
+    fn hole(&mut self, file: FileId, len: u64) {
+        let bytes = self.bytes.get_mut(&file).unwrap();
+        bytes.resize(bytes.len() + usize::try_from(len).unwrap(), 0);
+        self.told.push(Told::Hole(len));
     }
 
     fn end(&mut self, file: FileId, hash: [u8; 32]) {

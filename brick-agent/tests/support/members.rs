@@ -277,8 +277,11 @@ impl Lab {
     }
 
     pub fn heal(&self, n: usize) -> HealOutcome {
-        let request = HealRequest { source: None, paths: Vec::new() };
-        heal::run(self.volume(n), &request, &|_| {}, &AtomicBool::new(false))
+        self.heal_as(n, &HealRequest::default())
+    }
+
+    pub fn heal_as(&self, n: usize, request: &HealRequest) -> HealOutcome {
+        heal::run(self.volume(n), request, &|_| {}, &AtomicBool::new(false))
     }
 
     /// Settles, exchanges and heals until nothing is pending anywhere.

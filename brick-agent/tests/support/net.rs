@@ -1,13 +1,12 @@
 //! Joins volumes in one process as the peer API would, without TLS and sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
-use nearbrick_agent::brick::disk::Reader;
-use nearbrick_agent::peer::wire::FetchItem;
-use nearbrick_agent::peer::{FetchSink, Remote, Served};
+use nearbrick_agent::heal::chunk;
+use nearbrick_agent::peer::wire::{self, ChunkList, FetchItem, RangesRequest};
+use nearbrick_agent::peer::{FetchSink, Remote, Served, Source, SourceKind};
 use nearbrick_agent::volume::Volume;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, VersionVector};
@@ -25,6 +24,10 @@ pub struct Net {
     broken: Condvar,
     /// Called with the number of each data chunk before it is handed over.
     pub on_chunk: Mutex<Option<Hook>>,
+    /// Called with the brick from which a stream begins.
+    pub on_stream: Mutex<Option<Arc<OnStream>>>,
+    /// One byte of the data chunk with this number is to be wrong, once.
+    pub damage: Mutex<Option<u64>>,
 }
 
 /// Peers that do not answer.
@@ -33,6 +36,9 @@ struct Silence {
     lasts: bool,
     waiting: usize,
 }
+
+/// Takes the brick from which a stream begins.
+pub type OnStream = dyn Fn(BrickId) + Send + Sync;
 
 /// Takes a number.
 pub type Hook = Box<dyn FnMut(u64) + Send>;
@@ -100,6 +106,78 @@ struct Link {
     net: Arc<Net>,
 }
 
+impl Link {
+    fn begins(&self, from: BrickId) {
+        let hook = self.net.on_stream.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook(from);
+        }
+    }
+
+    /// Sends these parts of a file, and its end.
+    #[allow(clippy::too_many_arguments)]
+    fn send(
+        &self,
+        from: BrickId,
+        file: FileId,
+        source: &Source,
+        parts: &[(u64, u64)],
+        holes: bool,
+        n: &mut u64,
+        sink: &mut dyn FetchSink,
+    ) -> Result<(), Reason> {
+        let mut hash = blake3::Hasher::new();
+        let mut buffer = vec![0; CHUNK];
+        for (start, end) in parts {
+            let mut at = *start;
+            while at < *end {
+                let (data, until) =
+                    if holes { chunk::next_data(&*source.file, at, *end).unwrap() } else { (at, *end) };
+                if data > at {
+                    chunk::hash_zeroes(&mut hash, data - at, || true);
+                    sink.hole(file, data - at);
+                    at = data;
+                }
+                while at < until {
+                    let want = CHUNK.min(usize::try_from(until - at).unwrap_or(CHUNK));
+                    let got =
+                        source.file.read_at(&mut buffer[..want], at).map_err(|_| Reason::Unreachable)?;
+                    if got == 0 {
+                        sink.failed(file, Reason::SourceChanged);
+                        return Ok(());
+                    }
+                    self.net.chunk(*n, got);
+                    if self.net.reach(self.me, from).is_none() {
+                        sink.failed(file, Reason::Unreachable);
+                        return Err(Reason::Unreachable);
+                    }
+                    hash.update(&buffer[..got]);
+                    let mut damage = self.net.damage.lock().unwrap();
+                    if *damage == Some(*n) {
+                        buffer[got / 2] ^= 1;
+                        *damage = None;
+                    }
+                    drop(damage);
+                    sink.data(file, &buffer[..got]);
+                    at += got as u64;
+                    *n += 1;
+                    if at < *end && sink.cancelled() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let still = source.kind == SourceKind::Copy
+            || self.net.reach(self.me, from).is_some_and(|peer| peer.still(file, &source.version));
+        if still {
+            sink.end(file, *hash.finalize().as_bytes());
+        } else {
+            sink.failed(file, Reason::SourceChanged);
+        }
+        Ok(())
+    }
+}
+
 impl Remote for Link {
     fn read(
         &self,
@@ -113,21 +191,16 @@ impl Remote for Link {
         let mut why = Reason::Unreachable;
         for brick in from {
             let Some(peer) = self.net.reach(self.me, *brick) else { continue };
-            let source = match peer.source(file, version) {
-                Ok(source) if source.version == *version => source,
-                Ok(_) => {
-                    why = Reason::SourceChanged;
-                    continue;
-                }
+            let source = match peer.exactly(file, version) {
+                Ok(source) => source,
                 Err(reason) => {
                     why = reason;
                     continue;
                 }
             };
             let want = source.size.saturating_sub(offset).min(len as u64);
-            let mut bytes = Vec::new();
-            let read = Reader::new(&*source.file, offset).take(want).read_to_end(&mut bytes);
-            if read.is_ok() && bytes.len() as u64 == want {
+            let mut bytes = vec![0; usize::try_from(want).unwrap()];
+            if chunk::read_exact(&*source.file, &mut bytes, offset).is_ok() {
                 self.net.chunk(0, bytes.len());
                 return Ok(bytes);
             }
@@ -138,6 +211,8 @@ impl Remote for Link {
 
     fn fetch(&self, from: BrickId, items: &[FetchItem], sink: &mut dyn FetchSink) -> Result<(), Reason> {
         self.net.wait_for_answer();
+        self.begins(from);
+        let mut n = 0;
         for item in items {
             if sink.cancelled() {
                 return Ok(());
@@ -151,34 +226,51 @@ impl Remote for Link {
                 }
             };
             sink.begin(item.file, source.version.clone(), source.size);
-            let mut hash = blake3::Hasher::new();
-            let mut bytes = Reader::new(&*source.file, 0);
-            let mut left = source.size;
-            let mut buffer = vec![0; CHUNK];
-            let mut n = 0;
-            while left > 0 {
-                let want = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
-                let got = bytes.read(&mut buffer[..want]).map_err(|_| Reason::Unreachable)?;
-                if got == 0 {
-                    break;
-                }
-                self.net.chunk(n, got);
-                if self.net.reach(self.me, from).is_none() {
-                    sink.failed(item.file, Reason::Unreachable);
-                    return Err(Reason::Unreachable);
-                }
-                hash.update(&buffer[..got]);
-                sink.data(item.file, &buffer[..got]);
-                left -= got as u64;
-                n += 1;
-            }
-            if left > 0 {
-                sink.failed(item.file, Reason::SourceChanged);
-            } else {
-                sink.end(item.file, *hash.finalize().as_bytes());
-            }
+            let whole = (0, source.size);
+            self.send(from, item.file, &source, &[whole], true, &mut n, sink)?;
         }
         Ok(())
+    }
+
+    fn chunks(
+        &self,
+        from: BrickId,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<Option<Arc<ChunkList>>, Reason> {
+        self.net.wait_for_answer();
+        self.begins(from);
+        let peer = self.net.reach(self.me, from).ok_or(Reason::Unreachable)?;
+        let source = peer.source(file, version)?;
+        let average = chunk::average_for(source.size);
+        let (mut pieces, mut hasher) = (Vec::new(), blake3::Hasher::new());
+        chunk::pieces(&*source.file, source.size, average, Some(&mut hasher), |piece| {
+            pieces.push(piece);
+            true
+        })
+        .map_err(|_| Reason::SourceChanged)?;
+        if source.kind != SourceKind::Copy && !peer.still(file, &source.version) {
+            return Err(Reason::SourceChanged);
+        }
+        self.net.bytes.fetch_add(wire::encode(&pieces).len() as u64, Ordering::Relaxed);
+        let hash = *hasher.finalize().as_bytes();
+        Ok(Some(Arc::new(ChunkList { version: source.version, size: source.size, average, pieces, hash })))
+    }
+
+    fn ranges(&self, from: BrickId, wanted: &RangesRequest, sink: &mut dyn FetchSink) -> Result<(), Reason> {
+        let total = wanted.total().expect("in order");
+        let peer = self.net.reach(self.me, from).ok_or(Reason::Unreachable)?;
+        match peer.exactly(wanted.file, &wanted.version) {
+            Ok(source) => {
+                sink.begin(wanted.file, source.version.clone(), total);
+                let ranges: Vec<_> = wanted.ranges.iter().map(|(at, len)| (*at, at + len)).collect();
+                self.send(from, wanted.file, &source, &ranges, false, &mut 0, sink)
+            }
+            Err(reason) => {
+                sink.failed(wanted.file, reason);
+                Ok(())
+            }
+        }
     }
 
     fn hint(&self) {}

@@ -7,7 +7,7 @@ use nearbrick_crds::meta::{LABEL_VOLUME, OPERATOR_MANAGER};
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{HealJob, HealJobSpec, JobReason, LocalRef, WorkstationVolume};
 
-use super::validate::{TRIGGER, Valid};
+use super::validate::{How, TRIGGER, Valid};
 use crate::context::{Context, News};
 use crate::error::{Error, is_conflict, is_not_found};
 use crate::plan::due::Action;
@@ -70,12 +70,17 @@ async fn create(
         return Ok(Applied { trigger_done: false });
     }
 
+    let How { bandwidth, concurrency, order, retry } = valid.how.clone();
     let spec = HealJobSpec {
         volume_ref: LocalRef::new(&valid.name),
         reason,
         target_bricks: targets.to_vec(),
         source_brick: None,
         paths: vec![],
+        bandwidth,
+        concurrency,
+        order,
+        retry,
     };
     let params = PostParams { field_manager: Some(OPERATOR_MANAGER.to_string()), ..PostParams::default() };
     let mut job = HealJob::new(&job_name(&valid.name, Timestamp::now(), None), spec);

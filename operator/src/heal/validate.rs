@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use nearbrick_crds::condition::{self, Finding, Status};
-use nearbrick_crds::{BrickState, HistoryLimits, JobPhase, WorkstationVolume};
+use nearbrick_crds::{
+    BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, Retry, WorkstationVolume,
+};
 
 use super::dereference::Found;
 use crate::context::Context;
@@ -53,10 +55,37 @@ pub struct Valid {
     pub ended: Vec<Ended>,
     /// How many of them are kept.
     pub limits: HistoryLimits,
+    /// How the policy wants it done.
+    pub how: How,
     /// What each brick lacks.
     pub targets: BTreeMap<String, Target>,
     /// Whether each brick can work at present.
     pub bricks: BTreeMap<String, bool>,
+}
+
+/// What a job takes over from the policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct How {
+    /// Most bytes in a second.
+    pub bandwidth: Option<String>,
+    /// Most streams side by side.
+    pub concurrency: Option<u32>,
+    /// Which files come first.
+    pub order: Option<HealOrder>,
+    /// When failed files are tried again.
+    pub retry: Option<Retry>,
+}
+
+impl How {
+    /// As this policy says.
+    fn of(policy: &HealPolicySpec) -> Self {
+        How {
+            bandwidth: policy.bandwidth.clone(),
+            concurrency: policy.concurrency,
+            order: policy.order,
+            retry: policy.retry.clone(),
+        }
+    }
 }
 
 impl Valid {
@@ -126,6 +155,7 @@ pub fn validate(
         active: world.jobs.iter().any(|j| is_active(j)),
         ended,
         limits: policy.as_ref().map(|p| p.spec.history_limits.clone()).unwrap_or_default(),
+        how: policy.as_ref().map(|p| How::of(&p.spec)).unwrap_or_default(),
         targets: world.targets(),
         bricks: world
             .bricks
@@ -143,10 +173,7 @@ pub fn validate(
 }
 
 /// The schedule in force, and what the condition says of it.
-fn schedule(
-    volume: &WorkstationVolume,
-    policy: Option<&nearbrick_crds::HealPolicySpec>,
-) -> (Option<Schedule>, Finding) {
+fn schedule(volume: &WorkstationVolume, policy: Option<&HealPolicySpec>) -> (Option<Schedule>, Finding) {
     let finding = |status, reason, line: String| Finding::new(condition::SCHEDULED, status, reason, line);
     if let (Some(wanted), None) = (&volume.spec.heal_policy_ref, policy) {
         let line = format!(
@@ -190,4 +217,29 @@ fn all_reported_since(world: &World, since: Timestamp) -> bool {
         let brick = e.brick.status.as_ref().and_then(|s| s.heartbeat.as_ref()).map(|t| t.0);
         brick.or(e.agent.last_seen).is_some_and(|at| at > since)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearbrick_crds::unacted::Unacted;
+
+    #[test]
+    fn a_job_is_done_as_the_policy_says() {
+        let policy = HealPolicySpec {
+            bandwidth: Some("50Mi".into()),
+            concurrency: Some(2),
+            order: Some(HealOrder::SmallestFirst),
+            retry: Some(Retry { limit: 5 }),
+            ..HealPolicySpec::default()
+        };
+        let how = How {
+            bandwidth: Some("50Mi".into()),
+            concurrency: Some(2),
+            order: Some(HealOrder::SmallestFirst),
+            retry: Some(Retry { limit: 5 }),
+        };
+        assert_eq!(How::of(&policy), how);
+        assert_eq!(policy.unacted(), [""; 0]);
+    }
 }
