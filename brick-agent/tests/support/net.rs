@@ -18,6 +18,8 @@ const CHUNK: usize = 64 << 10;
 pub struct Net {
     members: Mutex<BTreeMap<BrickId, Weak<Volume>>>,
     cut: Mutex<BTreeSet<BrickId>>,
+    /// Pairs that do not reach each other, the smaller one first.
+    apart: Mutex<BTreeSet<(BrickId, BrickId)>>,
     /// Bytes of data that went from one member to another.
     pub bytes: AtomicU64,
     silence: Mutex<Silence>,
@@ -63,12 +65,25 @@ impl Net {
         };
     }
 
+    /// Cuts two members off from each other.
+    pub fn part(&self, a: BrickId, b: BrickId) {
+        self.apart.lock().unwrap().insert((a.min(b), a.max(b)));
+    }
+
+    /// All pairs reach each other again.
+    pub fn join_pairs(&self) {
+        self.apart.lock().unwrap().clear();
+    }
+
     pub fn reach(&self, from: BrickId, to: BrickId) -> Option<Arc<Volume>> {
         let cut = self.cut.lock().unwrap();
         if cut.contains(&from) || cut.contains(&to) {
             return None;
         }
         drop(cut);
+        if self.apart.lock().unwrap().contains(&(from.min(to), from.max(to))) {
+            return None;
+        }
         self.members.lock().unwrap().get(&to)?.upgrade()
     }
 

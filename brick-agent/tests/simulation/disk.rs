@@ -1,0 +1,1030 @@
+//! A disk in memory, below a whole volume. It has two states: what programs see, and what is durable.
+//!
+//! Names, sizes and attributes come to the disk in the order in which they were changed (as by the journals of ext4
+//! and XFS): after a power cut a prefix of them is there. Bytes that were written come on their own, sector by sector,
+//! earlier or later than those. `fsync` makes one file's bytes durable, and all names and attributes so far.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use nearbrick_agent::brick::disk::{Dir, DirAccess, Disk, File, FileAccess, Lease, Stat};
+use nearbrick_agent::brick::mark::{Mark, XATTR};
+use nearbrick_agent::volume::WallClock;
+use nearbrick_core::FileId;
+use rustix::fs::{FallocateFlags, FileType, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, XattrFlags};
+use rustix::io::{Errno, Result};
+
+use super::chance::Chance;
+use super::clock::MachineTime;
+use super::files::{Data, Inode, Op, ROOT, SECTOR, State, Time, What};
+use super::life::Life;
+use super::store::SimStores;
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    #[default]
+    None,
+    /// Most of what needs space fails.
+    Full,
+    /// Some calls fail.
+    Failing,
+    /// Nothing can be changed.
+    ReadOnly,
+}
+
+/// A machine's disk.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Shared>);
+
+struct Shared {
+    life: Arc<Life>,
+    clock: Arc<MachineTime>,
+    stores: SimStores,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    now: State,
+    durable: State,
+    /// From the durable state to the present one.
+    log: Vec<Op>,
+    open: BTreeMap<u64, Opens>,
+    locked: BTreeSet<u64>,
+    trouble: Trouble,
+    chance: Chance,
+    /// So that no two changes have one time.
+    ticks: u32,
+    /// Files can share their blocks.
+    shares: bool,
+    escaped: Option<String>,
+}
+
+#[derive(Default)]
+struct Opens {
+    all: usize,
+    writing: usize,
+}
+
+/// A file that is in `data/`.
+pub struct Found {
+    pub ino: u64,
+    pub mark: Option<Mark>,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+fn file_type(mode: u32) -> FileType {
+    FileType::from_raw_mode(mode)
+}
+
+impl Inner {
+    fn time(&mut self, clock: &MachineTime) -> Time {
+        self.ticks = (self.ticks + 1) % 1_000_000;
+        let ms = clock.now_ms();
+        ((ms / 1000) as i64, (ms % 1000) as u32 * 1_000_000 + self.ticks)
+    }
+
+    fn get(&self, ino: u64) -> Result<&Inode> {
+        self.now.get(ino).ok_or(Errno::STALE)
+    }
+
+    fn entries(&self, dir: u64) -> Result<&BTreeMap<Vec<u8>, u64>> {
+        self.get(dir)?.entries().ok_or(Errno::NOTDIR)
+    }
+
+    fn data(&self, ino: u64) -> Result<&Data> {
+        self.get(ino)?.data().ok_or(Errno::ISDIR)
+    }
+
+    /// The inode of a name; `.` is the directory itself.
+    fn find(&mut self, dir: u64, name: &[u8]) -> Result<u64> {
+        if name == b"." {
+            return self.get(dir).map(|_| dir);
+        }
+        self.check(name)?;
+        self.entries(dir)?.get(name).copied().ok_or(Errno::NOENT)
+    }
+
+    /// Only one component, and nothing that leads up.
+    fn check(&mut self, name: &[u8]) -> Result<()> {
+        if name.is_empty() || name == b".." || name == b"." || name.contains(&b'/') || name.contains(&0) {
+            self.escaped = Some(name.escape_ascii().to_string());
+            return Err(Errno::XDEV);
+        }
+        if name.len() > 255 { Err(Errno::NAMETOOLONG) } else { Ok(()) }
+    }
+
+    fn push(&mut self, op: Op) {
+        self.now.apply(&op);
+        self.log.push(op);
+    }
+
+    fn touch(&mut self, clock: &MachineTime, ino: u64, bytes: bool) {
+        let now = self.time(clock);
+        let Some(inode) = self.now.get(ino) else { return };
+        let (atime, mtime) = (inode.atime, if bytes { now } else { inode.mtime });
+        self.push(Op::Times { ino, atime, mtime, ctime: now });
+    }
+
+    /// What nobody has a name or a descriptor for is gone.
+    fn tidy(&mut self) {
+        let open = &self.open;
+        let gone = self.now.drop_nameless(|ino| open.contains_key(&ino));
+        if !gone.is_empty() {
+            self.log.retain(|op| op.written().is_none_or(|ino| !gone.contains(&ino)));
+        }
+    }
+
+    fn free_number(&self) -> u64 {
+        (ROOT + 1..).find(|n| !self.now.0.contains_key(n)).expect("a free inode")
+    }
+
+    fn make(&mut self, clock: &MachineTime, dir: u64, name: &[u8], mode: u32, what: What) -> Result<u64> {
+        self.check(name)?;
+        if self.entries(dir)?.contains_key(name) {
+            return Err(Errno::EXIST);
+        }
+        let ino = self.free_number();
+        let inode = Box::new(self.inode(clock, mode, what));
+        self.push(Op::Make { dir, name: name.to_vec(), ino, inode });
+        self.touch(clock, dir, true);
+        Ok(ino)
+    }
+
+    fn inode(&mut self, clock: &MachineTime, mode: u32, what: What) -> Inode {
+        let now = self.time(clock);
+        Inode {
+            mode,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            names: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            xattrs: BTreeMap::new(),
+            what,
+        }
+    }
+
+    fn unlink(&mut self, clock: &MachineTime, dir: u64, name: &[u8]) {
+        let ino = self.now.find(dir, name);
+        self.push(Op::Unlink { dir, name: name.to_vec() });
+        self.touch(clock, dir, true);
+        if let Some(ino) = ino {
+            self.touch(clock, ino, false);
+        }
+        self.tidy();
+    }
+
+    /// All names and attributes so far, and the bytes of these files, become durable.
+    fn make_durable(&mut self, bytes_of: impl Fn(u64) -> bool) {
+        for op in std::mem::take(&mut self.log) {
+            if op.written().is_none_or(&bytes_of) {
+                self.durable.apply(&op);
+            } else {
+                self.log.push(op);
+            }
+        }
+        self.durable.drop_nameless(|_| false);
+    }
+
+    fn resize(&mut self, clock: &MachineTime, ino: u64, size: usize) {
+        // What was written beyond is nowhere any more.
+        for op in &mut self.log {
+            if let Op::Write { ino: of, at, bytes } = op
+                && *of == ino
+            {
+                bytes.truncate(size.saturating_sub(*at));
+            }
+        }
+        self.log.retain(|op| !matches!(op, Op::Write { bytes, .. } if bytes.is_empty()));
+        self.push(Op::Resize { ino, size });
+        self.touch(clock, ino, true);
+    }
+
+    /// Some of what needs space finds it, so that calls fail at each of their steps.
+    fn space(&mut self) -> Result<()> {
+        if self.trouble == Trouble::Full && !self.chance.one_in(4) { Err(Errno::NOSPC) } else { Ok(()) }
+    }
+
+    fn stat(&self, ino: u64) -> Result<Stat> {
+        let inode = self.get(ino)?;
+        let (size, sectors) = match &inode.what {
+            What::File(data) => (data.bytes.len(), data.present.len()),
+            What::Symlink(target) => (target.len(), 0),
+            What::Dir(entries) => (entries.len() * 32, 1),
+            What::Special => (0, 0),
+        };
+        let nlink = match &inode.what {
+            What::Dir(_) => 2,
+            _ => inode.names,
+        };
+        Ok(Stat {
+            st_ino: ino,
+            st_mode: inode.mode,
+            st_nlink: nlink,
+            st_uid: inode.uid,
+            st_gid: inode.gid,
+            st_rdev: inode.rdev,
+            st_size: size as i64,
+            st_blksize: 4096,
+            st_blocks: (sectors * SECTOR / 512) as i64,
+            st_atime: inode.atime.0,
+            st_atime_nsec: inode.atime.1.into(),
+            st_mtime: inode.mtime.0,
+            st_mtime_nsec: inode.mtime.1.into(),
+            st_ctime: inode.ctime.0,
+            st_ctime_nsec: inode.ctime.1.into(),
+        })
+    }
+
+    fn set_mode(&mut self, clock: &MachineTime, ino: u64, mode: u32) -> Result<()> {
+        let inode = self.get(ino)?;
+        let (mode, uid, gid) = (inode.mode & libc::S_IFMT | mode & 0o7777, inode.uid, inode.gid);
+        self.push(Op::Mode { ino, mode, uid, gid });
+        self.touch(clock, ino, false);
+        Ok(())
+    }
+
+    fn set_owner(&mut self, clock: &MachineTime, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let inode = self.get(ino)?;
+        let (mode, uid, gid) = (inode.mode, uid.unwrap_or(inode.uid), gid.unwrap_or(inode.gid));
+        self.push(Op::Mode { ino, mode, uid, gid });
+        self.touch(clock, ino, false);
+        Ok(())
+    }
+
+    fn set_times(&mut self, clock: &MachineTime, ino: u64, times: &Timestamps) -> Result<()> {
+        let now = self.time(clock);
+        let inode = self.get(ino)?;
+        let set = |to: &Timespec, before: Time| match to.tv_nsec {
+            rustix::fs::UTIME_OMIT => before,
+            rustix::fs::UTIME_NOW => now,
+            nsec => (to.tv_sec, nsec as u32),
+        };
+        let (atime, mtime) =
+            (set(&times.last_access, inode.atime), set(&times.last_modification, inode.mtime));
+        self.push(Op::Times { ino, atime, mtime, ctime: now });
+        Ok(())
+    }
+
+    fn xattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+        self.get(ino)?.xattrs.get(name).cloned().ok_or(Errno::NODATA)
+    }
+
+    fn xattrs(&self, ino: u64) -> Result<Vec<u8>> {
+        let names = self.get(ino)?.xattrs.keys().flat_map(|n| n.iter().copied().chain([0]));
+        Ok(names.collect())
+    }
+
+    fn set_xattr(
+        &mut self,
+        clock: &MachineTime,
+        ino: u64,
+        name: &[u8],
+        value: Option<&[u8]>,
+        flags: XattrFlags,
+    ) -> Result<()> {
+        if name.starts_with(b"system.") {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let there = self.get(ino)?.xattrs.contains_key(name);
+        match value {
+            None if !there => return Err(Errno::NODATA),
+            Some(_) if there && flags.contains(XattrFlags::CREATE) => return Err(Errno::EXIST),
+            Some(_) if !there && flags.contains(XattrFlags::REPLACE) => return Err(Errno::NODATA),
+            Some(_) => self.space()?,
+            None => {}
+        }
+        self.push(Op::Xattr { ino, name: name.to_vec(), value: value.map(<[u8]>::to_vec) });
+        self.touch(clock, ino, false);
+        Ok(())
+    }
+
+    fn rename(
+        &mut self,
+        clock: &MachineTime,
+        from: (u64, &[u8]),
+        to: (u64, &[u8]),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let ino = self.find(from.0, from.1)?;
+        self.check(to.1)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let is_dir = |state: &State, ino: u64| state.get(ino).is_some_and(|i| i.entries().is_some());
+        if is_dir(&self.now, ino) && self.now.is_below(to.0, ino) {
+            return Err(Errno::INVAL);
+        }
+        match self.entries(to.0)?.get(to.1).copied() {
+            Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
+            None if exchange => return Err(Errno::NOENT),
+            Some(there) if there == ino => return Ok(()),
+            Some(there) if exchange => {
+                if is_dir(&self.now, there) && self.now.is_below(from.0, there) {
+                    return Err(Errno::INVAL);
+                }
+            }
+            Some(there) => match (is_dir(&self.now, ino), is_dir(&self.now, there)) {
+                (true, false) => return Err(Errno::NOTDIR),
+                (false, true) => return Err(Errno::ISDIR),
+                (true, true) if !self.entries(there)?.is_empty() => return Err(Errno::NOTEMPTY),
+                _ => {}
+            },
+            None => self.space()?,
+        }
+        self.push(Op::Rename {
+            dir: from.0,
+            name: from.1.to_vec(),
+            to: to.0,
+            to_name: to.1.to_vec(),
+            exchange,
+        });
+        self.touch(clock, ino, false);
+        self.touch(clock, from.0, true);
+        self.touch(clock, to.0, true);
+        self.tidy();
+        Ok(())
+    }
+}
+
+impl SimDisk {
+    pub fn new(
+        life: Arc<Life>,
+        clock: Arc<MachineTime>,
+        stores: SimStores,
+        chance: Chance,
+        shares: bool,
+    ) -> Self {
+        let inner = Inner {
+            now: State::default(),
+            durable: State::default(),
+            log: Vec::new(),
+            open: BTreeMap::new(),
+            locked: BTreeSet::new(),
+            trouble: Trouble::None,
+            chance,
+            ticks: 0,
+            shares,
+            escaped: None,
+        };
+        SimDisk(Arc::new(Shared { life, clock, stores, inner: Mutex::new(inner) }))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap()
+    }
+
+    /// A call that changes nothing.
+    fn read(&self, life: u64) -> Result<MutexGuard<'_, Inner>> {
+        if !self.0.life.lasts(life) {
+            return Err(Errno::IO);
+        }
+        let mut inner = self.inner();
+        if inner.trouble == Trouble::Failing && inner.chance.one_in(16) {
+            return Err(Errno::IO);
+        }
+        Ok(inner)
+    }
+
+    /// A call that changes something.
+    fn change(&self, life: u64) -> Result<MutexGuard<'_, Inner>> {
+        if !self.0.life.lasts(life) || !self.0.life.spend() {
+            return Err(Errno::IO);
+        }
+        let mut inner = self.inner();
+        let trouble = inner.trouble;
+        match trouble {
+            Trouble::ReadOnly => Err(Errno::ROFS),
+            Trouble::Failing if inner.chance.one_in(8) => Err(Errno::IO),
+            _ => Ok(inner),
+        }
+    }
+
+    fn clock(&self) -> &MachineTime {
+        &self.0.clock
+    }
+
+    fn open_as(&self, inner: &mut Inner, life: u64, ino: u64, flags: OFlags) -> File {
+        let opens = inner.open.entry(ino).or_default();
+        let writes = !flags.contains(OFlags::PATH) && flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        opens.all += 1;
+        opens.writing += usize::from(writes);
+        let path_only = flags.contains(OFlags::PATH);
+        let holds_lock = AtomicBool::new(false);
+        Arc::new(SimFile { disk: self.clone(), life, ino, writes, path_only, holds_lock })
+    }
+
+    /// The agent is gone, and what it had open with it.
+    pub fn agent_ended(&self) {
+        let mut inner = self.inner();
+        inner.open.clear();
+        inner.locked.clear();
+        inner.tidy();
+    }
+
+    /// The machine loses its power: what was not durable is lost, or not, or in part. Says what is left.
+    pub fn power_cut(&self, chance: &mut Chance) -> String {
+        let mut inner = self.inner();
+        let log = std::mem::take(&mut inner.log);
+        let ordered = log.iter().filter(|op| op.written().is_none()).count();
+        let keep = match chance.below(4) {
+            0 => 0,
+            1 => ordered,
+            _ => chance.between(0, ordered),
+        };
+        // How much of each file's bytes came to the disk.
+        let mut fates: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut nowhere: BTreeSet<u64> = BTreeSet::new();
+        let (mut n, mut written) = (0, 0);
+        for op in &log {
+            let Some(ino) = op.written() else {
+                if n < keep {
+                    inner.durable.apply(op);
+                } else {
+                    nowhere.extend(op.moved());
+                }
+                n += 1;
+                continue;
+            };
+            let fate = *fates.entry(ino).or_insert_with(|| chance.below(4));
+            let Op::Write { at, bytes, .. } = op else { continue };
+            if nowhere.contains(&ino) {
+                continue;
+            }
+            match fate {
+                0 => {}
+                1 => inner.durable.apply(op),
+                _ => {
+                    let first = *at / SECTOR * SECTOR;
+                    for start in (first..at + bytes.len()).step_by(SECTOR) {
+                        if chance.one_in(2) {
+                            let (from, to) = (start.max(*at), (start + SECTOR).min(at + bytes.len()));
+                            let part = bytes[from - at..to - at].to_vec();
+                            inner.durable.apply(&Op::Write { ino, at: from, bytes: part });
+                        }
+                    }
+                }
+            }
+            written += usize::from(fate == 1);
+        }
+        inner.durable.drop_nameless(|_| false);
+        inner.now = inner.durable.clone();
+        inner.open.clear();
+        inner.locked.clear();
+        format!("{keep} of {ordered} changes and {written} of {} writes are left", log.len() - ordered)
+    }
+
+    /// Some time passes in which the kernel writes on its own.
+    pub fn write_back(&self) {
+        self.inner().make_durable(|_| true);
+    }
+
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.inner().trouble = trouble;
+    }
+
+    pub fn trouble(&self) -> Trouble {
+        self.inner().trouble
+    }
+
+    /// A name that leads elsewhere, if one was ever used.
+    pub fn escaped(&self) -> Option<String> {
+        self.inner().escaped.clone()
+    }
+
+    /// The files in a folder of the brick and below.
+    pub fn files_below(&self, path: &[&[u8]]) -> Vec<Found> {
+        let inner = self.inner();
+        let start = path.iter().try_fold(ROOT, |dir, name| inner.now.find(dir, name));
+        let mut ahead: Vec<u64> = start.into_iter().collect();
+        let mut all = Vec::new();
+        while let Some(at) = ahead.pop() {
+            match inner.now.get(at).map(|i| (&i.what, i)) {
+                Some((What::Dir(entries), _)) => ahead.extend(entries.values()),
+                Some((What::File(data), inode)) => {
+                    let mark = inode.xattrs.get(XATTR.as_bytes()).and_then(|b| Mark::from_bytes(b));
+                    all.push(Found { ino: at, mark, bytes: data.bytes.clone() });
+                }
+                _ => {}
+            }
+        }
+        all.sort_by_key(|f| f.ino);
+        all.dedup_by_key(|f| f.ino);
+        all
+    }
+
+    /// A file of `data/` by its path.
+    pub fn file_at(&self, path: &[Vec<u8>]) -> Option<Found> {
+        let inner = self.inner();
+        let data = inner.now.find(ROOT, b"data")?;
+        let ino = path.iter().try_fold(data, |dir, name| inner.now.find(dir, name))?;
+        let inode = inner.now.get(ino)?;
+        let bytes = inode.data()?.bytes.clone();
+        let mark = inode.xattrs.get(XATTR.as_bytes()).and_then(|b| Mark::from_bytes(b));
+        Some(Found { ino, mark, bytes })
+    }
+
+    /// A byte of a file rots.
+    pub fn damage(&self, path: &[Vec<u8>]) {
+        let Some(Found { ino, mut bytes, .. }) = self.file_at(path) else { return };
+        let Some(byte) = bytes.first_mut() else { return };
+        *byte ^= 0x80;
+        let inner = &mut *self.inner();
+        for state in [&mut inner.now, &mut inner.durable] {
+            state.apply(&Op::Write { ino, at: 0, bytes: bytes[..1].to_vec() });
+        }
+    }
+
+    /// The file of `data/` that is marked as this object.
+    pub fn marked(&self, file: FileId) -> Option<Found> {
+        self.files_below(&[b"data"]).into_iter().find(|f| f.mark.as_ref().is_some_and(|m| m.file == file))
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, _path: &Path) -> Result<Dir> {
+        let life = self.0.life.number();
+        let inner = self.read(life)?;
+        inner.now.get(ROOT).ok_or(Errno::NOENT)?;
+        Ok(Arc::new(SimDir { disk: self.clone(), life, ino: ROOT }))
+    }
+
+    fn make(&self, path: &Path) -> Result<Dir> {
+        let mut inner = self.change(self.0.life.number())?;
+        if inner.now.get(ROOT).is_none() {
+            let made = inner.inode(self.clock(), libc::S_IFDIR | 0o700, What::Dir(BTreeMap::new()));
+            for state in [0, 1] {
+                let root = Inode { names: 1, ..made.clone() };
+                if state == 0 {
+                    inner.now.0.insert(ROOT, root)
+                } else {
+                    inner.durable.0.insert(ROOT, root)
+                };
+            }
+        }
+        drop(inner);
+        self.open(path)
+    }
+}
+
+#[derive(Debug)]
+struct SimDir {
+    disk: SimDisk,
+    life: u64,
+    ino: u64,
+}
+
+impl SimDir {
+    fn change(&self) -> Result<MutexGuard<'_, Inner>> {
+        self.disk.change(self.life)
+    }
+
+    fn read(&self) -> Result<MutexGuard<'_, Inner>> {
+        self.disk.read(self.life)
+    }
+
+    fn beside(to: &dyn DirAccess) -> Result<u64> {
+        (to as &dyn Any).downcast_ref::<SimDir>().map(|d| d.ino).ok_or(Errno::XDEV)
+    }
+}
+
+impl DirAccess for SimDir {
+    fn open(&self, name: &[u8], flags: OFlags, mode: u32) -> Result<File> {
+        let clock = self.disk.clock();
+        if flags.contains(OFlags::TMPFILE) {
+            let mut inner = self.change()?;
+            if !inner.shares {
+                return Err(Errno::OPNOTSUPP);
+            }
+            let ino = inner.free_number();
+            let inode = inner.inode(clock, libc::S_IFREG | mode, What::File(Data::default()));
+            inner.now.0.insert(ino, inode);
+            return Ok(self.disk.open_as(&mut inner, self.life, ino, flags));
+        }
+        let found = self.read()?.find(self.ino, name);
+        let ino = match found {
+            Ok(_) if flags.contains(OFlags::CREATE | OFlags::EXCL) => return Err(Errno::EXIST),
+            Ok(ino) => ino,
+            Err(Errno::NOENT) if flags.contains(OFlags::CREATE) => {
+                let mut inner = self.change()?;
+                inner.space()?;
+                inner.make(
+                    clock,
+                    self.ino,
+                    name,
+                    libc::S_IFREG | mode & 0o7777,
+                    What::File(Data::default()),
+                )?
+            }
+            Err(error) => return Err(error),
+        };
+        let mut inner = if flags.contains(OFlags::TRUNC) { self.change()? } else { self.read()? };
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        match &inner.get(ino)?.what {
+            What::Symlink(_) if !flags.contains(OFlags::PATH) => return Err(Errno::LOOP),
+            What::Dir(_) if writes => return Err(Errno::ISDIR),
+            _ => {}
+        }
+        if writes && inner.trouble == Trouble::ReadOnly {
+            return Err(Errno::ROFS);
+        }
+        if flags.contains(OFlags::TRUNC) {
+            inner.resize(clock, ino, 0);
+        }
+        Ok(self.disk.open_as(&mut inner, self.life, ino, flags))
+    }
+
+    fn open_dir(&self, name: &[u8]) -> Result<Dir> {
+        let mut inner = self.read()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.entries(ino)?;
+        Ok(Arc::new(SimDir { disk: self.disk.clone(), life: self.life, ino }))
+    }
+
+    fn stat(&self, name: &[u8]) -> Result<Stat> {
+        let mut inner = self.read()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.stat(ino)
+    }
+
+    fn stat_self(&self) -> Result<Stat> {
+        self.read()?.stat(self.ino)
+    }
+
+    fn chmod(&self, name: &[u8], mode: u32) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.set_mode(self.disk.clock(), ino, mode)
+    }
+
+    fn chown(&self, name: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.set_owner(self.disk.clock(), ino, uid, gid)
+    }
+
+    fn utimens(&self, name: &[u8], times: &Timestamps) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.set_times(self.disk.clock(), ino, times)
+    }
+
+    fn get_xattr(&self, name: &[u8], attribute: &[u8]) -> Result<Vec<u8>> {
+        let mut inner = self.read()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.xattr(ino, attribute)
+    }
+
+    fn set_xattr(&self, name: &[u8], attribute: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.set_xattr(self.disk.clock(), ino, attribute, Some(value), flags)
+    }
+
+    fn remove_xattr(&self, name: &[u8], attribute: &[u8]) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.set_xattr(self.disk.clock(), ino, attribute, None, XattrFlags::empty())
+    }
+
+    fn list_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let mut inner = self.read()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.xattrs(ino)
+    }
+
+    fn mkdir(&self, name: &[u8], mode: u32) -> Result<()> {
+        let mut inner = self.change()?;
+        inner.space()?;
+        let mode = libc::S_IFDIR | mode & 0o7777;
+        inner.make(self.disk.clock(), self.ino, name, mode, What::Dir(BTreeMap::new())).map(drop)
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        if !inner.entries(ino)?.is_empty() {
+            return Err(Errno::NOTEMPTY);
+        }
+        inner.unlink(self.disk.clock(), self.ino, name);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        if inner.get(ino)?.entries().is_some() {
+            return Err(Errno::ISDIR);
+        }
+        inner.unlink(self.disk.clock(), self.ino, name);
+        Ok(())
+    }
+
+    fn rename(&self, name: &[u8], to: &dyn DirAccess, to_name: &[u8], flags: RenameFlags) -> Result<()> {
+        let to = Self::beside(to)?;
+        self.change()?.rename(self.disk.clock(), (self.ino, name), (to, to_name), flags)
+    }
+
+    fn link(&self, name: &[u8], to: &dyn DirAccess, to_name: &[u8]) -> Result<()> {
+        let (to, clock) = (Self::beside(to)?, self.disk.clock());
+        let mut inner = self.change()?;
+        let ino = inner.find(self.ino, name)?;
+        inner.check(to_name)?;
+        inner.space()?;
+        if inner.get(ino)?.entries().is_some() {
+            return Err(Errno::PERM);
+        }
+        if inner.entries(to)?.contains_key(to_name) {
+            return Err(Errno::EXIST);
+        }
+        inner.push(Op::Link { dir: to, name: to_name.to_vec(), ino });
+        inner.touch(clock, ino, false);
+        inner.touch(clock, to, true);
+        Ok(())
+    }
+
+    fn symlink(&self, target: &[u8], name: &[u8]) -> Result<()> {
+        let mut inner = self.change()?;
+        inner.space()?;
+        let what = What::Symlink(target.to_vec());
+        inner.make(self.disk.clock(), self.ino, name, libc::S_IFLNK | 0o777, what).map(drop)
+    }
+
+    fn mknod(&self, name: &[u8], format: u32, _rdev: u64) -> Result<()> {
+        let mut inner = self.change()?;
+        inner.space()?;
+        inner.make(self.disk.clock(), self.ino, name, format, What::Special).map(drop)
+    }
+
+    fn readlink(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let mut inner = self.read()?;
+        let ino = inner.find(self.ino, name)?;
+        match &inner.get(ino)?.what {
+            What::Symlink(target) => Ok(target.clone()),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<(Vec<u8>, FileType)>> {
+        let inner = self.read()?;
+        inner
+            .entries(self.ino)?
+            .iter()
+            .map(|(name, ino)| Ok((name.clone(), file_type(inner.get(*ino)?.mode))))
+            .collect()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.change()?.make_durable(|_| false);
+        Ok(())
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.change()?.make_durable(|_| true);
+        // The index is on the same file system.
+        self.disk.0.stores.write_back();
+        Ok(())
+    }
+
+    fn stat_fs(&self) -> Result<StatVfs> {
+        let inner = self.read()?;
+        let free = if inner.trouble == Trouble::Full { 0 } else { 1 << 20 };
+        Ok(StatVfs {
+            f_bsize: 4096,
+            f_frsize: 4096,
+            f_blocks: 2 << 20,
+            f_bfree: free,
+            f_bavail: free,
+            f_files: 1 << 20,
+            f_ffree: 1 << 20,
+            f_favail: 1 << 20,
+            f_fsid: 0,
+            f_flag: rustix::fs::StatVfsMountFlags::empty(),
+            f_namemax: 255,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    life: u64,
+    ino: u64,
+    writes: bool,
+    path_only: bool,
+    holds_lock: AtomicBool,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if self.disk.0.life.number() != self.life {
+            return;
+        }
+        let mut inner = self.disk.inner();
+        if self.holds_lock.load(Ordering::Relaxed) {
+            inner.locked.remove(&self.ino);
+        }
+        if let Some(opens) = inner.open.get_mut(&self.ino) {
+            opens.all = opens.all.saturating_sub(1);
+            opens.writing = opens.writing.saturating_sub(usize::from(self.writes));
+            if opens.all == 0 {
+                inner.open.remove(&self.ino);
+                inner.tidy();
+            }
+        }
+    }
+}
+
+impl SimFile {
+    fn read(&self) -> Result<MutexGuard<'_, Inner>> {
+        if self.path_only { Err(Errno::BADF) } else { self.disk.read(self.life) }
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, Inner>> {
+        if self.writes { self.disk.change(self.life) } else { Err(Errno::BADF) }
+    }
+}
+
+impl FileAccess for SimFile {
+    fn stat(&self) -> Result<Stat> {
+        self.disk.read(self.life)?.stat(self.ino)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let inner = self.read()?;
+        let bytes = &inner.data(self.ino)?.bytes;
+        let at = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let n = buf.len().min(bytes.len() - at);
+        buf[..n].copy_from_slice(&bytes[at..at + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
+        let mut inner = self.write()?;
+        inner.space()?;
+        inner.data(self.ino)?;
+        // Now and then not all is taken at once.
+        let n = if bytes.len() > 1 && inner.chance.one_in(16) {
+            inner.chance.between(1, bytes.len() - 1)
+        } else {
+            bytes.len()
+        };
+        inner.push(Op::Write { ino: self.ino, at: offset as usize, bytes: bytes[..n].to_vec() });
+        inner.touch(self.disk.clock(), self.ino, true);
+        Ok(n)
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        let mut inner = self.write()?;
+        inner.data(self.ino)?;
+        inner.resize(self.disk.clock(), self.ino, size as usize);
+        Ok(())
+    }
+
+    fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<()> {
+        let mut inner = self.write()?;
+        let (ino, at, len) = (self.ino, offset as usize, len as usize);
+        if mode.contains(FallocateFlags::PUNCH_HOLE) {
+            let punched = Op::Punch { ino, at, len };
+            // Bytes that were on their way there come first.
+            for op in std::mem::take(&mut inner.log) {
+                if op.written() == Some(ino) {
+                    inner.durable.apply(&op);
+                } else {
+                    inner.log.push(op);
+                }
+            }
+            inner.push(punched);
+        } else if mode.is_empty() || mode == FallocateFlags::KEEP_SIZE {
+            inner.space()?;
+            let size = inner.data(ino)?.bytes.len();
+            if mode.is_empty() && at + len > size {
+                inner.push(Op::Resize { ino, size: at + len });
+            }
+        } else {
+            return Err(Errno::OPNOTSUPP);
+        }
+        inner.touch(self.disk.clock(), ino, true);
+        Ok(())
+    }
+
+    fn seek_data(&self, at: u64) -> Result<u64> {
+        let inner = self.read()?;
+        let data = inner.data(self.ino)?;
+        let at = at as usize;
+        if at >= data.bytes.len() {
+            return Err(Errno::NXIO);
+        }
+        let next = data.present.range(at / SECTOR..).next().ok_or(Errno::NXIO)?;
+        Ok((next * SECTOR).max(at) as u64)
+    }
+
+    fn seek_hole(&self, at: u64) -> Result<u64> {
+        let inner = self.read()?;
+        let data = inner.data(self.ino)?;
+        let at = at as usize;
+        if at >= data.bytes.len() {
+            return Err(Errno::NXIO);
+        }
+        let mut sector = at / SECTOR;
+        while data.present.contains(&sector) {
+            sector += 1;
+        }
+        Ok((sector * SECTOR).max(at).min(data.bytes.len()) as u64)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let ino = self.ino;
+        self.disk.change(self.life)?.make_durable(|of| of == ino);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        self.sync()
+    }
+
+    fn chmod(&self, mode: u32) -> Result<()> {
+        self.disk.change(self.life)?.set_mode(self.disk.clock(), self.ino, mode)
+    }
+
+    fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.disk.change(self.life)?.set_owner(self.disk.clock(), self.ino, uid, gid)
+    }
+
+    fn utimens(&self, times: &Timestamps) -> Result<()> {
+        self.disk.change(self.life)?.set_times(self.disk.clock(), self.ino, times)
+    }
+
+    fn set_xattr(&self, attribute: &[u8], value: &[u8]) -> Result<()> {
+        self.change_xattr(attribute, Some(value), XattrFlags::empty())
+    }
+
+    fn get_xattr(&self, attribute: &[u8]) -> Result<Vec<u8>> {
+        self.disk.read(self.life)?.xattr(self.ino, attribute)
+    }
+
+    fn list_xattr(&self) -> Result<Vec<u8>> {
+        self.disk.read(self.life)?.xattrs(self.ino)
+    }
+
+    fn change_xattr(&self, attribute: &[u8], value: Option<&[u8]>, flags: XattrFlags) -> Result<()> {
+        self.disk.change(self.life)?.set_xattr(self.disk.clock(), self.ino, attribute, value, flags)
+    }
+
+    fn clone_from(&self, from: &dyn FileAccess) -> Result<()> {
+        let from = (from as &dyn Any).downcast_ref::<SimFile>().ok_or(Errno::XDEV)?.ino;
+        let mut inner = self.write()?;
+        if !inner.shares {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let data = inner.data(from)?.clone();
+        let ino = self.ino;
+        inner.resize(self.disk.clock(), ino, 0);
+        inner.resize(self.disk.clock(), ino, data.bytes.len());
+        for sector in data.present {
+            let (at, end) = (sector * SECTOR, ((sector + 1) * SECTOR).min(data.bytes.len()));
+            inner.push(Op::Write { ino, at, bytes: data.bytes[at..end].to_vec() });
+        }
+        Ok(())
+    }
+
+    fn reopen(&self, flags: OFlags) -> Result<File> {
+        let mut inner = self.disk.read(self.life)?;
+        inner.get(self.ino)?;
+        if flags.intersects(OFlags::WRONLY | OFlags::RDWR) && inner.trouble == Trouble::ReadOnly {
+            return Err(Errno::ROFS);
+        }
+        Ok(self.disk.open_as(&mut inner, self.life, self.ino, flags))
+    }
+
+    fn read_lease(self: Arc<Self>) -> Result<Lease> {
+        let inner = self.read()?;
+        let writing = inner.open.get(&self.ino).is_some_and(|o| o.writing > 0);
+        Ok(if writing { Lease::Writable } else { Lease::Granted(Box::new(())) })
+    }
+
+    fn lock(&self) -> Result<()> {
+        let mut inner = self.disk.read(self.life)?;
+        if !inner.locked.insert(self.ino) {
+            return Err(Errno::WOULDBLOCK);
+        }
+        self.holds_lock.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

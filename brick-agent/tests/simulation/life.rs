@@ -1,0 +1,80 @@
+//! How long an agent lives: after so many more changes of its disk or its index nothing
+//! that it asks for is done any more, as if it had been killed between two of its system calls.
+
+use std::sync::Mutex;
+
+/// The present life of the agent of one machine.
+#[derive(Debug, Default)]
+pub struct Life(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    number: u64,
+    dead: bool,
+    /// Changes that are still carried out.
+    left: Option<u64>,
+    /// Looks at the index since it was last asked whether the agent gets on.
+    looks: u64,
+}
+
+/// Looks at the index that no step of a run takes.
+const ENDLESS: u64 = 1_000_000;
+
+impl Life {
+    /// A new agent is there: what the one before had open is of no use any more.
+    pub fn begin(&self) {
+        let mut state = self.0.lock().unwrap();
+        *state = State { number: state.number + 1, dead: false, left: None, looks: 0 };
+    }
+
+    /// The agent dies now.
+    pub fn end(&self) {
+        self.0.lock().unwrap().dead = true;
+    }
+
+    /// The agent dies after so many more changes.
+    pub fn end_after(&self, changes: u64) {
+        self.0.lock().unwrap().left = Some(changes);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.lock().unwrap().dead
+    }
+
+    pub fn number(&self) -> u64 {
+        self.0.lock().unwrap().number
+    }
+
+    /// Whether something opened in that life can still be used.
+    pub fn lasts(&self, number: u64) -> bool {
+        let state = self.0.lock().unwrap();
+        !state.dead && state.number == number
+    }
+
+    /// Counts a look at the index: an agent that never comes to an end is seen.
+    pub fn look(&self) {
+        let looks = {
+            let mut state = self.0.lock().unwrap();
+            state.looks += 1;
+            state.looks
+        };
+        assert!(looks < ENDLESS, "the agent goes round in circles");
+    }
+
+    /// A step is over.
+    pub fn gets_on(&self) {
+        self.0.lock().unwrap().looks = 0;
+    }
+
+    /// Counts a change; false if it is not carried out any more.
+    pub fn spend(&self) -> bool {
+        let mut state = self.0.lock().unwrap();
+        if state.left == Some(0) {
+            state.dead = true;
+        }
+        if let Some(left) = &mut state.left {
+            *left = left.saturating_sub(1);
+        }
+        !state.dead
+    }
+}

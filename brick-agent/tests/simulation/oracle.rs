@@ -1,0 +1,140 @@
+//! What programs were told, and what follows from it: which bytes must still be somewhere, and which
+//! bytes a reader may be shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use nearbrick_agent::peer::wire::Heads;
+use nearbrick_core::{FileId, Incarnation};
+
+use super::machine::Machine;
+
+/// Stands for the bytes of a file. Each write of a program writes other bytes than any before.
+pub type Content = u64;
+
+pub fn content_of(bytes: &[u8]) -> Content {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A program was told that these bytes of a file are durable.
+#[derive(Debug)]
+struct Promise {
+    member: usize,
+    file: FileId,
+    content: Content,
+    /// What that member had heard then: the version that these bytes got comes after that.
+    before: Heads,
+    what: String,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    /// Bytes that a file had between two calls of a program.
+    whole: BTreeSet<Content>,
+    promises: Vec<Promise>,
+    /// Whose lives those are.
+    lives: BTreeMap<Incarnation, usize>,
+    /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
+    written: BTreeSet<(usize, u64)>,
+    tokens: u64,
+}
+
+impl Oracle {
+    /// Bytes that no other write has.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        self.tokens += 1;
+        let token = format!("{:06x}.", self.tokens).into_bytes();
+        token.iter().copied().cycle().take(len).collect()
+    }
+
+    /// A member goes on under this incarnation.
+    pub fn lives(&mut self, member: usize, life: Incarnation) {
+        self.lives.insert(life, member);
+    }
+
+    /// A program left a file like this.
+    pub fn saw(&mut self, bytes: &[u8]) {
+        self.whole.insert(content_of(bytes));
+    }
+
+    /// Whether a reader may be shown this.
+    pub fn is_whole(&self, bytes: &[u8]) -> bool {
+        bytes.is_empty() || self.whole.contains(&content_of(bytes))
+    }
+
+    /// A program begins to write the inode.
+    pub fn writes(&mut self, member: usize, ino: u64) {
+        self.written.insert((member, ino));
+    }
+
+    /// The inode's bytes were made durable.
+    pub fn is_synced(&mut self, member: usize, ino: u64) {
+        self.written.remove(&(member, ino));
+    }
+
+    /// The agent ended without notice: what programs were writing may be there in part.
+    pub fn crashed(&mut self, member: usize, machine: &Machine) {
+        for found in machine.disk.files_below(&[b"data"]) {
+            if found.mark.is_none() || self.written.contains(&(member, found.ino)) {
+                self.saw(&found.bytes);
+            }
+        }
+        self.written.retain(|(m, _)| *m != member);
+    }
+
+    /// A program was told that these bytes are durable.
+    pub fn promise(&mut self, member: usize, file: FileId, bytes: &[u8], before: Heads, what: String) {
+        if !bytes.is_empty() {
+            let content = content_of(bytes);
+            self.promises.push(Promise { member, file, content, before, what });
+        }
+    }
+
+    /// A program replaces or removes these bytes.
+    pub fn release(&mut self, bytes: &[u8]) {
+        let content = content_of(bytes);
+        self.promises.retain(|p| p.content != content);
+    }
+
+    /// A program empties or removes the file where so much had been heard: all versions that may be known there.
+    pub fn release_known(&mut self, file: FileId, heads: &Heads) {
+        let lives = &self.lives;
+        self.promises.retain(|p| {
+            let later = |(life, seq): (&Incarnation, &u64)| {
+                lives.get(life) == Some(&p.member) && *seq > p.before.get(life).copied().unwrap_or(0)
+            };
+            p.file != file || !heads.iter().any(later)
+        });
+    }
+
+    /// What was promised and is on no brick.
+    pub fn lost(&self, machines: &[Machine]) -> Option<String> {
+        if self.promises.is_empty() {
+            return None;
+        }
+        let folders: [&[&[u8]]; 3] =
+            [&[b"data"], &[b".nearbrick", b"versions"], &[b".nearbrick", b"staging"]];
+        let mut there = BTreeSet::new();
+        for machine in machines {
+            for folder in folders {
+                there.extend(machine.disk.files_below(folder).iter().map(|f| content_of(&f.bytes)));
+            }
+        }
+        let lost = self.promises.iter().find(|p| !there.contains(&p.content))?;
+        Some(format!(
+            "member {} was told that it is durable, and it is on no brick: {}",
+            lost.member, lost.what
+        ))
+    }
+
+    /// What was promised and is not shown, though all is well.
+    pub fn not_shown(&self, shown: &BTreeSet<Content>) -> Option<String> {
+        let lost = self.promises.iter().find(|p| !shown.contains(&p.content))?;
+        Some(format!(
+            "member {} was told that it is durable, and it is not shown: {}",
+            lost.member, lost.what
+        ))
+    }
+}

@@ -1,0 +1,311 @@
+//! What programs do at one workstation, and what the oracle learns from it.
+
+use nearbrick_agent::peer::Served;
+use nearbrick_agent::volume::Volume;
+use nearbrick_agent::volume::types::SetAttr;
+use nearbrick_core::FileId;
+use nearbrick_core::op::Kind;
+use rustix::io::Errno;
+
+use super::machine::{Machine, Slot};
+use super::oracle::Oracle;
+use super::steps::{Action, DIRS, How, PATHS};
+use super::support::fs::{Fs, Name, path, read_all, write_all};
+
+/// A program at a workstation.
+pub struct Program<'a> {
+    pub member: usize,
+    pub machine: &'a mut Machine,
+    pub volume: &'a Volume,
+    pub oracle: &'a mut Oracle,
+}
+
+type Done = Result<String, Errno>;
+
+fn path_of(n: usize) -> Vec<Name> {
+    path(PATHS[n % PATHS.len()])
+}
+
+fn dir_of(n: usize) -> Vec<Name> {
+    path(DIRS[n % DIRS.len()])
+}
+
+/// The file in which editors write first.
+fn beside(at: &[Name]) -> Vec<Name> {
+    let mut at = at.to_vec();
+    if let Some(name) = at.last_mut() {
+        name.extend_from_slice(b"~");
+    }
+    at
+}
+
+impl Program<'_> {
+    /// Does it. Gives what there is to say, or the error; an error of the oracle is a failure of the run.
+    pub fn act(&mut self, action: &Action) -> Result<Done, String> {
+        Ok(match action {
+            Action::Open { path, slot, how } => self.open(&path_of(*path), *slot, *how),
+            Action::Write { slot, at, len } => self.write(*slot, *at, *len),
+            Action::Sync { slot } => self.sync(*slot),
+            Action::Close { slot } => self.close(*slot),
+            Action::Put { path, len, sync } => self.put(&path_of(*path), *len, *sync),
+            Action::Save { path, len, sync } => self.save(&path_of(*path), *len, *sync),
+            Action::Read { path } => return self.read(&path_of(*path)),
+            Action::Unlink { path } => self.unlink(&path_of(*path)),
+            Action::Rename { from, to } => self.rename(&path_of(*from), &path_of(*to)),
+            Action::Exchange { a, b } => self.exchange(&path_of(*a), &path_of(*b)),
+            Action::Link { from, to } => self.link(&path_of(*from), &path_of(*to)),
+            Action::Symlink { path } => self.fs().symlink(&path_of(*path), b"target").map(|()| String::new()),
+            Action::Truncate { path, size } => self.truncate(&path_of(*path), *size),
+            Action::Chmod { path, mode } => self.fs().chmod(&path_of(*path), *mode).map(|()| String::new()),
+            Action::Xattr { path, value } => self.xattr(&path_of(*path), *value),
+            Action::Mkdir { dir } => self.fs().mkdir(&dir_of(*dir)).map(|()| String::new()),
+            Action::Rmdir { dir } => self.fs().rmdir(&dir_of(*dir)).map(|()| String::new()),
+            Action::RenameDir { from, to } => self.rename_dir(&dir_of(*from), &dir_of(*to)),
+        })
+    }
+
+    fn fs(&self) -> Fs<'_> {
+        Fs::new(self.volume)
+    }
+
+    /// What is at this path is about to be emptied or removed.
+    fn gives_up(&mut self, at: &[Name]) {
+        let Some(found) = self.machine.disk.file_at(at) else { return };
+        self.oracle.release(&found.bytes);
+        if let Some(mark) = found.mark {
+            self.oracle.release_known(mark.file, &self.volume.heads());
+        }
+    }
+
+    /// The file's bytes are about to be changed by a program.
+    fn begins(&mut self, file: FileId) {
+        if let Some(found) = self.machine.disk.marked(file) {
+            self.oracle.release(&found.bytes);
+            self.oracle.writes(self.member, found.ino);
+        }
+    }
+
+    /// They were, as far as it went.
+    fn ends(&mut self, file: FileId) {
+        if let Some(found) = self.machine.disk.marked(file) {
+            self.oracle.writes(self.member, found.ino);
+            if !self.machine.life.is_over() {
+                self.oracle.saw(&found.bytes);
+            }
+        }
+    }
+
+    fn opened(&mut self, at: &[Name], how: How) -> Result<Slot, Errno> {
+        let flags = match how {
+            How::Read => libc::O_RDONLY,
+            How::Write => libc::O_RDWR,
+            How::Truncate => libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC,
+            How::Create => libc::O_RDWR | libc::O_CREAT,
+            How::Exclusive => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        };
+        if how == How::Truncate {
+            self.gives_up(at);
+            if let Some(found) = self.machine.disk.file_at(at) {
+                self.oracle.writes(self.member, found.ino);
+            }
+        }
+        let (node, handle) = {
+            let fs = self.fs();
+            let (stat, opened) = fs.open(at, flags, 0o644)?;
+            (stat.node, opened.handle)
+        };
+        let file = self.volume.object_behind(node).unwrap_or(FileId::ROOT);
+        Ok(Slot { handle, file, writes: how != How::Read })
+    }
+
+    fn open(&mut self, at: &[Name], slot: usize, how: How) -> Done {
+        let opened = self.opened(at, how)?;
+        let said = format!("{}", opened.file);
+        if let Some(old) = self.machine.slots[slot].replace(opened) {
+            self.volume.release(old.handle);
+        }
+        Ok(said)
+    }
+
+    fn slot(&self, slot: usize) -> Result<Slot, Errno> {
+        self.machine.slots[slot].ok_or(Errno::BADF)
+    }
+
+    fn write_to(&mut self, slot: &Slot, at: u64, len: usize) -> Result<(), Errno> {
+        if !slot.writes {
+            return Err(Errno::BADF);
+        }
+        let bytes = self.oracle.bytes(len);
+        self.begins(slot.file);
+        let done = write_all(self.volume, slot.handle, at, &bytes);
+        self.ends(slot.file);
+        done
+    }
+
+    fn write(&mut self, slot: usize, at: u64, len: usize) -> Done {
+        let slot = self.slot(slot)?;
+        self.write_to(&slot, at, len)?;
+        Ok(format!("{}", slot.file))
+    }
+
+    fn sync_of(&mut self, slot: &Slot, name: &str) -> Result<(), Errno> {
+        let before = self.volume.heads();
+        self.volume.fsync(slot.handle, false)?;
+        // What has no name any more is no one's.
+        if let Some(found) = self.machine.disk.marked(slot.file)
+            && slot.writes
+        {
+            let mut bytes = Vec::new();
+            self.volume.read(slot.handle, 0, found.bytes.len() + 1, &mut bytes)?;
+            if bytes == found.bytes {
+                self.oracle.is_synced(self.member, found.ino);
+                let what = format!("{name}, file {}, {}", slot.file, shown(&bytes));
+                self.oracle.promise(self.member, slot.file, &bytes, before, what);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, slot: usize) -> Done {
+        let slot = self.slot(slot)?;
+        self.sync_of(&slot, "an open file")?;
+        Ok(format!("{}", slot.file))
+    }
+
+    fn close(&mut self, slot: usize) -> Done {
+        let open = self.machine.slots[slot].take().ok_or(Errno::BADF)?;
+        let flushed = self.volume.flush(open.handle);
+        self.volume.release(open.handle);
+        flushed.map(|()| format!("{}", open.file))
+    }
+
+    fn put(&mut self, at: &[Name], len: usize, sync: bool) -> Done {
+        let open = self.opened(at, How::Truncate)?;
+        let mut done = self.write_to(&open, 0, len);
+        if sync && done.is_ok() {
+            done = self.sync_of(&open, &super::support::tree::shown(at));
+        }
+        self.volume.release(open.handle);
+        done.map(|()| format!("{}", open.file))
+    }
+
+    fn save(&mut self, at: &[Name], len: usize, sync: bool) -> Done {
+        let aside = beside(at);
+        let made = self.put(&aside, len, sync)?;
+        self.rename(&aside, at)?;
+        Ok(made)
+    }
+
+    fn read(&mut self, at: &[Name]) -> Result<Done, String> {
+        let open = match self.opened(at, How::Read) {
+            Ok(open) => open,
+            Err(error) => return Ok(Err(error)),
+        };
+        let bytes = read_all(self.volume, open.handle);
+        self.volume.release(open.handle);
+        match bytes {
+            Ok(bytes) if !self.oracle.is_whole(&bytes) => {
+                let name = super::support::tree::shown(at);
+                Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
+            }
+            Ok(bytes) => Ok(Ok(shown(&bytes))),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn unlink(&mut self, at: &[Name]) -> Done {
+        self.gives_up(at);
+        self.fs().unlink(at)?;
+        Ok(String::new())
+    }
+
+    fn rename(&mut self, from: &[Name], to: &[Name]) -> Done {
+        let (old, new) = {
+            let fs = self.fs();
+            (fs.stat(from)?, fs.stat(to))
+        };
+        if old.kind.is_dir() || new.as_ref().is_ok_and(|s| s.kind.is_dir()) {
+            return Err(Errno::ISDIR);
+        }
+        if new.is_ok_and(|new| new.node == old.node) {
+            return Ok("the same".to_owned());
+        }
+        self.gives_up(to);
+        self.fs().rename(from, to)?;
+        Ok(String::new())
+    }
+
+    fn exchange(&mut self, a: &[Name], b: &[Name]) -> Done {
+        let fs = self.fs();
+        let (one, other) = (fs.stat(a)?, fs.stat(b)?);
+        if one.node == other.node || one.kind.is_dir() || other.kind.is_dir() {
+            return Err(Errno::INVAL);
+        }
+        let ((dir, name), (to_dir, to_name)) = (fs.parent(a)?, fs.parent(b)?);
+        self.volume.rename(dir, name, to_dir, to_name, libc::RENAME_EXCHANGE)?;
+        Ok(String::new())
+    }
+
+    fn link(&mut self, from: &[Name], to: &[Name]) -> Done {
+        let fs = self.fs();
+        let stat = fs.stat(from)?;
+        if stat.kind.is_dir() {
+            return Err(Errno::PERM);
+        }
+        let (dir, name) = fs.parent(to)?;
+        fs.counted(&self.volume.link(stat.node, dir, name)?);
+        Ok(String::new())
+    }
+
+    fn truncate(&mut self, at: &[Name], size: u64) -> Done {
+        let stat = self.fs().stat(at)?;
+        if stat.kind != Kind::File {
+            return Err(Errno::INVAL);
+        }
+        if size == 0 {
+            self.gives_up(at);
+        }
+        let file = self.volume.object_behind(stat.node).ok_or(Errno::STALE)?;
+        // A newer version may be brought here first: it is that one which is cut off then.
+        if size > 0 && self.volume.waits_for_peer(stat.node) {
+            let opened = self.volume.open_file(stat.node, libc::O_RDWR)?;
+            self.volume.release(opened.handle);
+        }
+        self.begins(file);
+        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        let node = self.fs().stat(at)?.node;
+        let done = self.volume.setattr(node, None, &set);
+        self.ends(file);
+        done.map(|_| format!("{file}"))
+    }
+
+    fn xattr(&mut self, at: &[Name], value: Option<u8>) -> Done {
+        let stat = self.fs().stat(at)?;
+        if !matches!(stat.kind, Kind::File | Kind::Dir) {
+            return Err(Errno::PERM);
+        }
+        match value {
+            Some(value) => self.volume.setxattr(stat.node, b"user.note", &[value], 0)?,
+            None => self.volume.removexattr(stat.node, b"user.note")?,
+        }
+        Ok(String::new())
+    }
+
+    fn rename_dir(&mut self, from: &[Name], to: &[Name]) -> Done {
+        let fs = self.fs();
+        if from == to || to.starts_with(from) || from.starts_with(to) {
+            return Err(Errno::INVAL);
+        }
+        if !fs.stat(from)?.kind.is_dir() || fs.stat(to).is_ok_and(|s| !s.kind.is_dir()) {
+            return Err(Errno::NOTDIR);
+        }
+        fs.rename(from, to)?;
+        Ok(String::new())
+    }
+}
+
+/// Bytes, for people.
+pub fn shown(bytes: &[u8]) -> String {
+    let first: Vec<u8> = bytes.iter().copied().take(24).collect();
+    format!("{} bytes {}", bytes.len(), first.escape_ascii())
+}

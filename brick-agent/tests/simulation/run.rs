@@ -1,0 +1,369 @@
+//! One run: the steps, the checks all along, and the rest at the end.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::Duration;
+
+use nearbrick_agent::peer::Served;
+use nearbrick_agent::volume::VolumeStatus;
+
+use super::chance::Chance;
+use super::disk::Trouble;
+use super::oracle::{Content, content_of};
+use super::program::{Program, shown};
+use super::steps::{Faults, Step, Transfer, What, steps};
+use super::support::tree::{self, Tree};
+use super::world::World;
+
+/// Rounds in which all exchange and heal, until all must be at rest.
+const ROUNDS: usize = 40;
+
+/// A run, before it runs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub members: usize,
+    pub faults: Faults,
+    pub steps: Vec<Step>,
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What panics in a run is said with its failure, once.
+fn hush_panics() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                loud(panic);
+            }
+        }));
+    });
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
+}
+
+/// What became of it.
+pub struct Ran {
+    pub trace: Vec<String>,
+    pub failure: Option<String>,
+}
+
+impl Plan {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut chance = Chance::of(seed, &[1]);
+        let members = *chance.pick(&[3, 3, 3, 4, 4, 5, 6, 7]);
+        let steps = steps(&mut chance, members, faults);
+        Plan { seed, members, faults, steps }
+    }
+
+    /// With these steps only.
+    pub fn keeping(&self, keep: &[usize]) -> Self {
+        let steps = keep.iter().filter_map(|n| self.steps.get(*n).cloned()).collect();
+        Plan { steps, ..self.clone() }
+    }
+
+    /// Runs it; `says` prints as it goes.
+    pub fn run(&self, says: bool) -> Ran {
+        let mut world = None;
+        hush_panics();
+        QUIET.set(!says);
+        let result = catch_unwind(AssertUnwindSafe(|| self.go(&mut world, says)));
+        QUIET.set(false);
+        let failure = match result {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(panic) => Some(format!("a panic: {}", words(&*panic))),
+        };
+        let trace = world.as_ref().map(|w: &World| w.trace().to_vec()).unwrap_or_default();
+        Ran { trace, failure }
+    }
+
+    fn go(&self, slot: &mut Option<World>, says: bool) -> Result<(), String> {
+        let mut chance = Chance::of(self.seed, &[2]);
+        let world = slot.insert(World::new(self.members, &mut chance, self.faults.clocks, says)?);
+        for (n, step) in self.steps.iter().enumerate() {
+            let chance = &mut Chance::new(step.salt);
+            one(world, n, step, chance)?;
+            world.look_after(chance)?;
+            for machine in &world.machines {
+                if let Some(name) = machine.disk.escaped() {
+                    return Err(format!("a name that leads out of the brick was used: {name}"));
+                }
+            }
+            if matches!(
+                step.what,
+                What::End { .. } | What::Start { .. } | What::Heal { .. } | What::LoseIndex { .. }
+            ) && let Some(lost) = world.oracle.lost(&world.machines)
+            {
+                return Err(lost);
+            }
+        }
+        rest(world, &mut chance)?;
+        check(world)
+    }
+}
+
+fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<(), String> {
+    world.say(format!("{n}: {:?}", step.what));
+    match step.what.clone() {
+        What::Program { member, action } => {
+            let Some(volume) = world.volume(member) else { return Ok(()) };
+            let mut program = Program {
+                member,
+                machine: &mut world.machines[member],
+                volume: &volume,
+                oracle: &mut world.oracle,
+            };
+            let done = program.act(&action)?;
+            world.say(format!("  {}: {done:?}", World::name(member)));
+        }
+        What::Work { member } => {
+            world.time.pass(Duration::from_millis(10));
+            world.work(member);
+        }
+        What::WriteBack { member } => {
+            world.machines[member].disk.write_back();
+            world.machines[member].stores.write_back();
+        }
+        What::Pass { ms } => world.time.pass(Duration::from_millis(ms)),
+        What::Jump { member, ms } => world.machines[member].clock.jump(ms),
+        What::Ask { to, from } => world.ask(to, from),
+        What::Deliver { letter, again } => world.deliver(letter, again),
+        What::Lose { letter } => world.lose(letter),
+        What::Tell { a, b } => world.tell(a, b),
+        What::Compact { member, alone } => world.compact(member, alone),
+        What::Compare { to, from, answers } => {
+            world.compare(to, from, answers);
+        }
+        What::Pull { to, from } => {
+            world.pull(to, from)?;
+        }
+        What::Heal { member, fault } => {
+            world.heal(member, fault);
+        }
+        What::Part { a, b } => world.net.part(World::brick(a), World::brick(b)),
+        What::Join => world.net.join_pairs(),
+        What::End { member, how, after } => {
+            let machine = &mut world.machines[member];
+            machine.doom = how;
+            match after {
+                Some(changes) if machine.is_up() => machine.life.end_after(changes),
+                Some(changes) => machine.dies_after = Some(changes),
+                None => world.end(member, how, chance),
+            }
+        }
+        What::Close { member } => {
+            world.machines[member].close(&world.net);
+        }
+        What::Start { member } => world.start(member)?,
+        What::LoseIndex { member } => {
+            if !world.machines[member].is_up() {
+                world.machines[member].lose_index();
+            }
+        }
+        What::Disk { member, trouble } => world.machines[member].set_trouble(trouble),
+    }
+    Ok(())
+}
+
+fn at_rest(status: &VolumeStatus) -> bool {
+    status.dirty_files == 0
+        && status.pending.files == 0
+        && status.pending_in.files == 0
+        && status.pending_out.is_empty()
+        && !status.rebuilding
+}
+
+/// Everything is mended, all are up and reach each other, programs have closed their files: until
+/// nothing is to be done any more.
+fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
+    world.say("rest".to_owned());
+    world.net.join_pairs();
+    world.lose_all();
+    for n in 0..world.count() {
+        let machine = &mut world.machines[n];
+        machine.set_trouble(Trouble::None);
+        machine.dies_after = None;
+        if !machine.is_up() {
+            world.start(n)?;
+        }
+        let machine = &mut world.machines[n];
+        machine.life.end_after(u64::MAX);
+        if let Some(volume) = machine.volume().cloned() {
+            for slot in machine.slots.iter_mut().filter_map(Option::take) {
+                volume.release(slot.handle);
+            }
+        }
+    }
+    let mut quiet = 0;
+    for round in 0..ROUNDS {
+        world.say(format!("round {round}"));
+        world.time.pass(Duration::from_secs(31));
+        (0..world.count()).for_each(|n| world.work(n));
+        let mut new = 0;
+        for to in 0..world.count() {
+            for from in (0..world.count()).filter(|from| *from != to) {
+                new += world.pull(to, from)?;
+                world.reconcile(to, from);
+            }
+        }
+        for a in 0..world.count() {
+            (0..world.count()).filter(|b| *b != a).for_each(|b| world.gossip(a, b));
+        }
+        for n in 0..world.count() {
+            world.heal(n, Transfer::Good);
+            world.compact(n, false);
+        }
+        world.look_after(chance)?;
+        if let Some(lost) = world.oracle.lost(&world.machines) {
+            return Err(lost);
+        }
+        let statuses: Vec<_> =
+            (0..world.count()).filter_map(|n| world.volume(n).map(|v| v.status())).collect();
+        let still = new == 0 && statuses.len() == world.count() && statuses.iter().all(at_rest);
+        quiet = if still { quiet + 1 } else { 0 };
+        if quiet == 2 {
+            return Ok(());
+        }
+        if round == ROUNDS - 1 {
+            let mut why = format!("no rest after {ROUNDS} rounds, new entries: {new}");
+            for (n, s) in statuses.iter().enumerate().filter(|(_, s)| !at_rest(s)) {
+                why += &format!(
+                    "\n  {}: dirty {}, lacks {}, others lack {:?}, rebuilding {}, last error {:?}",
+                    World::name(n),
+                    s.dirty_files,
+                    s.pending_in.files,
+                    s.pending_out.keys().collect::<Vec<_>>(),
+                    s.rebuilding,
+                    s.last_error.as_ref().map(|e| &e.1),
+                );
+            }
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+/// What must be true now.
+fn check(world: &mut World) -> Result<(), String> {
+    world.say("check".to_owned());
+    let mut trees: Vec<Tree> = Vec::new();
+    for n in 0..world.count() {
+        let Some(volume) = world.volume(n) else { return Err(format!("{} is down", World::name(n))) };
+        let read = catch_unwind(AssertUnwindSafe(|| tree::of_volume(&volume, 50)));
+        trees.push(read.map_err(|why| format!("{} cannot be read: {}", World::name(n), words(&*why)))?);
+    }
+    for n in 1..trees.len() {
+        tree::assert_same("ws-a", &trees[0], &World::name(n), &trees[n]);
+    }
+    let mut contents: BTreeSet<Content> = BTreeSet::new();
+    for (path, entry) in &trees[0].0 {
+        if let tree::What::File(bytes) = &entry.what {
+            contents.insert(content_of(bytes));
+            if !world.oracle.is_whole(bytes) {
+                let path = tree::shown(path);
+                return Err(format!("in the end {path} has what no program left there: {}", shown(bytes)));
+            }
+        }
+    }
+    for machine in &world.machines {
+        contents.extend(
+            machine.disk.files_below(&[b".nearbrick", b"versions"]).iter().map(|f| content_of(&f.bytes)),
+        );
+    }
+    if let Some(lost) = world.oracle.not_shown(&contents) {
+        return Err(lost);
+    }
+    for n in 0..world.count() {
+        holds_what_it_must(world, n, &trees[0])?;
+    }
+    // Who has read a file has a copy of it now, and says so.
+    for to in 0..world.count() {
+        for from in (0..world.count()).filter(|from| *from != to) {
+            world.pull(to, from)?;
+        }
+    }
+    for n in 0..world.count() {
+        nothing_changes_by_repetition(world, n)?;
+    }
+    Ok(())
+}
+
+/// Each file whose replica set has this brick is on its disk, whole, in its place.
+fn holds_what_it_must(world: &World, n: usize, tree: &Tree) -> Result<(), String> {
+    let (machine, name) = (&world.machines[n], World::name(n));
+    let index = machine.index();
+    for (path, entry) in &tree.0 {
+        let tree::What::File(bytes) = &entry.what else { continue };
+        let shown_path = tree::shown(path);
+        let Some(found) = machine.disk.file_at(path) else {
+            return Err(format!("{shown_path} is not in data/ of {name}"));
+        };
+        let Some(mark) = &found.mark else { return Err(format!("{shown_path} has no mark at {name}")) };
+        let object = index.object(mark.file).map_err(|e| e.to_string())?.unwrap_or_default();
+        let must = object.replica_set().contains(&World::brick(n));
+        let local = index.local(mark.file).map_err(|e| e.to_string())?.unwrap_or_default();
+        if must && local.have.is_none() && object.head().is_some() {
+            return Err(format!("{shown_path} is no replica at {name}, and nothing is pending: {local:?}"));
+        }
+        if local.have.is_some() && found.bytes != *bytes {
+            return Err(format!(
+                "{shown_path} has other bytes at {name}, and nothing is pending: {}, not {}",
+                shown(&found.bytes),
+                shown(bytes)
+            ));
+        }
+        if let Some((_, hash)) = object.hash.as_ref().filter(|(v, _)| local.have.as_ref() == Some(v))
+            && *blake3::hash(&found.bytes).as_bytes() != *hash
+        {
+            return Err(format!("{shown_path} has not the hash at {name} that all know"));
+        }
+    }
+    Ok(())
+}
+
+/// All entries once more: nothing new, and the same sums.
+fn nothing_changes_by_repetition(world: &World, n: usize) -> Result<(), String> {
+    let Some(volume) = world.volume(n) else { return Ok(()) };
+    let sum = || volume.acks(&Default::default()).remove(&World::brick(n)).map(|a| a.sum);
+    let before = sum();
+    for from in (0..world.count()).filter(|from| *from != n) {
+        let Some(other) = world.volume(from) else { continue };
+        let all = other.entries_after(&Default::default(), usize::MAX).map_err(|e| e.to_string())?;
+        for part in [&all[..all.len() / 2], &all[..]] {
+            let took = volume.absorb(World::brick(from), part.to_vec()).map_err(|e| e.to_string())?;
+            if took != 0 || sum() != before {
+                return Err(format!("{} takes {took} entries a second time", World::name(n)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For the tests of the checks: a world after these steps.
+pub fn after(plan: &Plan) -> Result<World, String> {
+    let mut chance = Chance::of(plan.seed, &[2]);
+    let mut world = World::new(plan.members, &mut chance, false, false)?;
+    for (n, step) in plan.steps.iter().enumerate() {
+        one(&mut world, n, step, &mut Chance::new(step.salt))?;
+    }
+    Ok(world)
+}
+
+/// What the checks say of a world that came to rest and was spoiled then.
+pub fn verdict(plan: &Plan, spoil: impl Fn(&mut World)) -> Result<(), String> {
+    let mut world = after(plan)?;
+    rest(&mut world, &mut Chance::new(plan.seed))?;
+    spoil(&mut world);
+    check(&mut world)
+}

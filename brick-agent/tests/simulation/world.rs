@@ -1,0 +1,406 @@
+//! Machines that are members of one volume, and what is under way between them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use nearbrick_agent::config::{Member, PlacementRule, StaleReads, VolumeConfig};
+use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
+use nearbrick_agent::peer::Served;
+use nearbrick_agent::peer::compare::Compare;
+use nearbrick_agent::peer::wire::{Acks, Heads};
+use nearbrick_agent::volume::{Comparison, Volume};
+use nearbrick_core::{BrickId, Entry};
+use uuid::Uuid;
+
+use super::chance::Chance;
+use super::clock::Time;
+use super::machine::{End, Machine};
+use super::oracle::Oracle;
+use super::steps::Transfer;
+use super::support::net::Net;
+
+/// Bytes of entries in one answer: few, so that it takes several.
+const ANSWER: usize = 600;
+/// Letters under way, at most.
+const LETTERS: usize = 24;
+
+/// What is under way from one member to another.
+#[derive(Clone, Debug)]
+pub enum Letter {
+    /// What do you have after these?
+    Question { from: usize, to: usize, cursors: Heads },
+    /// These, and so far I have heard.
+    Answer { from: usize, to: usize, entries: Vec<Entry>, heads: Heads, behind: bool },
+    /// What members have heard.
+    Told { from: usize, to: usize, acks: Acks, answer: bool },
+}
+
+pub struct World {
+    pub time: Time,
+    pub net: Arc<Net>,
+    pub machines: Vec<Machine>,
+    pub oracle: Oracle,
+    letters: Vec<Letter>,
+    trace: Vec<String>,
+    says: bool,
+}
+
+fn brick(n: usize) -> BrickId {
+    BrickId([n as u8 + 1; 16])
+}
+
+fn node(n: usize) -> String {
+    format!("ws-{}", char::from(b'a' + n as u8))
+}
+
+impl World {
+    /// Members with random replica sets and clocks. All are up.
+    pub fn new(members: usize, chance: &mut Chance, clocks: bool, says: bool) -> Result<Self, String> {
+        let time = Time::default();
+        let addresses: Vec<_> = (0..members)
+            .map(|n| Member {
+                brick: brick(n),
+                name: format!("home.{}", node(n)),
+                node: node(n),
+                address: None,
+            })
+            .collect();
+        let placement: Vec<_> = (0..members)
+            .map(|n| {
+                let replicas = chance.between(1, members.min(3));
+                let first = if chance.one_in(3) { 0 } else { n };
+                let bricks = (0..replicas).map(|k| brick((first + k) % members)).collect();
+                PlacementRule { creator: node(n), paths: Vec::new(), bricks }
+            })
+            .collect();
+        let machines = (0..members)
+            .map(|n| {
+                let config = VolumeConfig {
+                    namespace: "default".to_owned(),
+                    name: "home".to_owned(),
+                    volume_uuid: Uuid::from_u128(1),
+                    node: node(n),
+                    brick: brick(n),
+                    path: "/brick".into(),
+                    was_initialised: false,
+                    members: addresses.clone(),
+                    placement: placement.clone(),
+                    stale_reads: StaleReads::Allow,
+                    release_removals: None,
+                    take_back_removals: None,
+                };
+                let wrong =
+                    if clocks && chance.one_in(3) { chance.below(4_000_000_000) as i64 * 100 } else { 0 };
+                Machine::new(config, &time, wrong, chance)
+            })
+            .collect();
+        let oracle = Oracle::default();
+        let mut world = World {
+            time,
+            net: Arc::default(),
+            machines,
+            oracle,
+            letters: Vec::new(),
+            trace: Vec::new(),
+            says,
+        };
+        for n in 0..members {
+            world.start(n)?;
+        }
+        Ok(world)
+    }
+
+    pub fn count(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// One line of the trace.
+    pub fn say(&mut self, line: String) {
+        if self.says {
+            eprintln!("{line}");
+        }
+        self.trace.push(line);
+    }
+
+    pub fn trace(&self) -> &[String] {
+        &self.trace
+    }
+
+    pub fn volume(&self, n: usize) -> Option<Arc<Volume>> {
+        self.machines[n].volume().cloned()
+    }
+
+    /// The agent starts. It may die on the way, or not be able to; without a reason it may not.
+    pub fn start(&mut self, n: usize) -> Result<(), String> {
+        if self.machines[n].is_up() {
+            return Ok(());
+        }
+        let machine = &mut self.machines[n];
+        match machine.start(&self.net) {
+            Ok(()) => {
+                let life = machine.volume().map(|v| v.status().incarnation);
+                if let Some(life) = life {
+                    self.oracle.lives(n, life);
+                    self.say(format!("{} starts as {life}", node(n)));
+                }
+                Ok(())
+            }
+            Err(error) if machine.life.is_over() || machine.disk.trouble() != Default::default() => {
+                self.say(format!("{} does not start: {error}", node(n)));
+                Ok(())
+            }
+            Err(error) => Err(format!("{} does not start, and nothing is wrong: {error}", node(n))),
+        }
+    }
+
+    /// The agent of this machine ends without notice.
+    pub fn end(&mut self, n: usize, how: End, chance: &mut Chance) {
+        let machine = &mut self.machines[n];
+        let left = machine.end(&self.net, how, chance);
+        self.oracle.crashed(n, &self.machines[n]);
+        self.say(format!("{} {how:?}: {left}", node(n)));
+    }
+
+    /// What is due after each step: agents that died in it, and those that must begin anew.
+    pub fn look_after(&mut self, chance: &mut Chance) -> Result<(), String> {
+        for n in 0..self.count() {
+            self.machines[n].life.gets_on();
+            if self.machines[n].life.is_over() && (self.machines[n].is_up() || self.machines[n].doom_is_due) {
+                self.machines[n].doom_is_due = false;
+                let doom = self.machines[n].doom;
+                self.end(n, doom, chance);
+            } else if self.volume(n).is_some_and(|v| v.must_reopen()) {
+                self.say(format!("{} is an old copy of itself and begins anew", node(n)));
+                self.machines[n].close(&self.net);
+                self.start(n)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reach(&self, from: usize, to: usize) -> Option<Arc<Volume>> {
+        self.volume(from)?;
+        self.net.reach(brick(from), brick(to))?;
+        self.volume(to)
+    }
+
+    fn post(&mut self, letter: Letter) {
+        if self.letters.len() < LETTERS {
+            self.letters.push(letter);
+        }
+    }
+
+    /// A member asks another for what it lacks.
+    pub fn ask(&mut self, to: usize, from: usize) {
+        if let Some(volume) = self.volume(to) {
+            let cursors = volume.heads();
+            self.post(Letter::Question { from: to, to: from, cursors });
+        }
+    }
+
+    /// Two members tell each other what members have heard.
+    pub fn tell(&mut self, from: usize, to: usize) {
+        if let Some(volume) = self.volume(from) {
+            let acks = volume.acks(&Acks::new());
+            self.post(Letter::Told { from, to, acks, answer: false });
+        }
+    }
+
+    fn take(&mut self, letter: usize, again: bool) -> Option<Letter> {
+        if self.letters.is_empty() {
+            return None;
+        }
+        let at = letter % self.letters.len();
+        if again { self.letters.get(at).cloned() } else { Some(self.letters.remove(at)) }
+    }
+
+    pub fn lose(&mut self, letter: usize) {
+        self.take(letter, false);
+    }
+
+    pub fn lose_all(&mut self) {
+        self.letters.clear();
+    }
+
+    pub fn deliver(&mut self, letter: usize, again: bool) {
+        let Some(letter) = self.take(letter, again) else { return };
+        let (from, to) = match &letter {
+            Letter::Question { from, to, .. }
+            | Letter::Answer { from, to, .. }
+            | Letter::Told { from, to, .. } => (*from, *to),
+        };
+        let Some(volume) = self.reach(from, to) else { return };
+        match letter {
+            Letter::Question { cursors, .. } => {
+                if volume.is_rebuilding() {
+                    return;
+                }
+                let behind = volume.is_behind(&cursors);
+                let Ok(entries) = volume.entries_after(&cursors, ANSWER) else { return };
+                let heads = volume.heads();
+                self.say(format!("  {} answers {} with {} entries", node(to), node(from), entries.len()));
+                self.post(Letter::Answer { from: to, to: from, entries, heads, behind });
+            }
+            Letter::Answer { entries, heads, behind, .. } => {
+                volume.hinted(brick(from), &heads);
+                if behind || volume.is_rebuilding() {
+                    self.compare(to, from, usize::MAX);
+                } else {
+                    let took = volume.absorb(brick(from), entries);
+                    self.say(format!("  {} takes {took:?} entries of {}", node(to), node(from)));
+                    if let Some(rest) = volume.completion(brick(from)) {
+                        self.drive(from, rest, usize::MAX);
+                    }
+                }
+            }
+            Letter::Told { acks, answer, .. } => {
+                let told = volume.acks(&acks);
+                if !answer {
+                    self.post(Letter::Told { from: to, to: from, acks: told, answer: true });
+                }
+            }
+        }
+    }
+
+    /// Asks and answers, so often at most. Says whether it came to its end.
+    fn drive(&mut self, from: usize, mut comparison: Comparison, answers: usize) -> bool {
+        let mut left = answers;
+        while let Some(request) = comparison.request() {
+            if left == 0 || !self.machines[from].is_up() || self.machines[from].life.is_over() {
+                return false;
+            }
+            left -= 1;
+            let Some(volume) = self.volume(from) else { return false };
+            let Ok(reply) = volume.compared(&request) else { return false };
+            if reply.check(&request).is_err() || comparison.answer(reply).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A member compares its tree with another's.
+    pub fn compare(&mut self, to: usize, from: usize, answers: usize) -> bool {
+        let (Some(volume), Some(other)) = (self.volume(to), self.reach(to, from)) else { return false };
+        if other.is_rebuilding() {
+            return false;
+        }
+        let done = self.drive(from, volume.comparison(brick(from)), answers);
+        self.say(format!("  {} compared with {}: {done}", node(to), node(from)));
+        done
+    }
+
+    /// A member gets all that another has. Says how much was new, or why it stopped.
+    pub fn pull(&mut self, to: usize, from: usize) -> Result<usize, String> {
+        let mut new = 0;
+        for _ in 0..1000 {
+            let (Some(volume), Some(other)) = (self.volume(to), self.reach(to, from)) else { return Ok(new) };
+            if other.is_rebuilding() {
+                return Ok(new);
+            }
+            volume.hinted(brick(from), &other.heads());
+            if volume.is_rebuilding() || other.is_behind(&volume.heads()) {
+                if !self.compare(to, from, usize::MAX) {
+                    return Ok(new);
+                }
+                new += 1;
+                continue;
+            }
+            let Ok(entries) = other.entries_after(&volume.heads(), ANSWER) else { return Ok(new) };
+            if entries.is_empty() {
+                if let Some(rest) = volume.completion(brick(from)) {
+                    self.drive(from, rest, usize::MAX);
+                }
+                return Ok(new);
+            }
+            match volume.absorb(brick(from), entries) {
+                Ok(0) | Err(_) => return Ok(new),
+                Ok(took) => new += took,
+            }
+        }
+        Err(format!("{} never has all that {} has", node(to), node(from)))
+    }
+
+    /// Who has heard the same as another and has not the same compares.
+    pub fn reconcile(&mut self, to: usize, from: usize) {
+        let (Some(volume), Some(other)) = (self.volume(to), self.reach(to, from)) else { return };
+        if volume.is_rebuilding() || other.is_rebuilding() {
+            return;
+        }
+        let ours = volume.acks(&Acks::new()).remove(&brick(to));
+        let theirs = other.acks(&Acks::new()).remove(&brick(from));
+        if let (Some(ours), Some(theirs)) = (ours, theirs)
+            && ours.heads == theirs.heads
+            && ours.sum != theirs.sum
+        {
+            self.compare(to, from, usize::MAX);
+        }
+    }
+
+    /// Two members exchange what members have heard, at once.
+    pub fn gossip(&self, a: usize, b: usize) {
+        if let (Some(one), Some(other)) = (self.volume(a), self.reach(a, b)) {
+            let told = other.acks(&one.acks(&Acks::new()));
+            one.acks(&told);
+        }
+    }
+
+    /// A member brings what it lacks.
+    pub fn heal(&mut self, n: usize, fault: Transfer) -> Option<HealOutcome> {
+        let volume = self.volume(n)?;
+        match fault {
+            Transfer::Good => {}
+            Transfer::Wrong(part) => *self.net.damage.lock().unwrap() = Some(part),
+            Transfer::Cut(part) => {
+                let net = Arc::downgrade(&self.net);
+                let (me, all) = (brick(n), self.count());
+                let cut = move |at: u64| {
+                    if at == part
+                        && let Some(net) = net.upgrade()
+                    {
+                        (0..all).filter(|m| brick(*m) != me).for_each(|m| net.part(me, brick(m)));
+                    }
+                };
+                *self.net.on_chunk.lock().unwrap() = Some(Box::new(cut));
+            }
+        }
+        let outcome = heal::run(&volume, &HealRequest::default(), &|_| {}, &AtomicBool::new(false));
+        *self.net.on_chunk.lock().unwrap() = None;
+        *self.net.damage.lock().unwrap() = None;
+        self.say(format!(
+            "  {} healed {} of {}, failed: {:?}",
+            node(n),
+            outcome.files_done,
+            outcome.files_total,
+            outcome.failures
+        ));
+        Some(outcome)
+    }
+
+    /// The agent does what is due.
+    pub fn work(&mut self, n: usize) {
+        if let Some(volume) = self.volume(n) {
+            for _ in 0..8 {
+                if !volume.work() {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub fn compact(&mut self, n: usize, alone: bool) {
+        if let Some(volume) = self.volume(n) {
+            let done = volume.compact(if alone { Duration::ZERO } else { Duration::MAX });
+            self.say(format!("  {} gives up {done:?}", node(n)));
+        }
+    }
+
+    pub fn name(n: usize) -> String {
+        node(n)
+    }
+
+    pub fn brick(n: usize) -> BrickId {
+        brick(n)
+    }
+}
