@@ -8,11 +8,13 @@
 //! * [`merge`]: the state of one object, merged from states.
 //! * [`conflict`]: which version keeps the name, and who keeps the other.
 //! * [`pending`]: which bricks lack the newest data of an object.
+//! * [`fallen`]: what becomes of versions that no brick holds any more.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
 //! * [`horizon`]: how far a member has heard of each journal.
 //! * [`brake`]: when so much is removed that a person is asked.
 //! * [`forget`]: when a deleted object may be forgotten, and what a returning member makes of that.
 //! * [`heal`]: what a target does about one pending object.
+//! * [`recover`]: what is made of a file's bytes after an end without notice.
 //! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
 //! * [`rate`]: a bound on bytes per second; [`holders`]: which holder is asked first.
 //! * [`ahead`]: what of remote files is fetched before it is asked for; [`evict`]: which cached copies are emptied.
@@ -27,6 +29,7 @@ pub mod ahead;
 pub mod brake;
 pub mod conflict;
 pub mod evict;
+pub mod fallen;
 pub mod forget;
 pub mod heal;
 pub mod holders;
@@ -38,6 +41,7 @@ pub mod object;
 pub mod op;
 pub mod pending;
 pub mod rate;
+pub mod recover;
 pub mod stamp;
 pub mod tree;
 pub mod version;

@@ -190,15 +190,25 @@ impl Object {
         self.prune_losers();
     }
 
-    /// The versions that count: those that lost no conflict. Should members that did
+    /// Whether any brick says that it holds this version or more.
+    pub fn is_held(&self, version: &VersionVector) -> bool {
+        self.holders_of(version).next().is_some()
+    }
+
+    /// The versions that count: those that a brick holds and that lost no conflict. What no brick holds any more counts
+    /// only as long as nothing else is held: then it is waited for. Should members that did
     /// not know of each other have declared all of them losers, the greatest counts.
     pub fn current(&self) -> impl Iterator<Item = &Content> {
-        let all_lost = self.contents.iter().all(|c| self.losers.contains(&c.version));
-        let last = self.contents.len().saturating_sub(1);
+        // One alone counts in any case.
+        let any_held = self.contents.len() > 1 && self.contents.iter().any(|c| self.is_held(&c.version));
+        let counts = move |c: &Content| !any_held || self.is_held(&c.version);
+        let lost = move |c: &Content| self.losers.contains(&c.version);
+        let all_lost = self.contents.iter().filter(|c| counts(c)).all(lost);
+        let last = self.contents.iter().rposition(counts);
         self.contents
             .iter()
             .enumerate()
-            .filter(move |(n, c)| if all_lost { *n == last } else { !self.losers.contains(&c.version) })
+            .filter(move |(n, c)| if all_lost { Some(*n) == last } else { counts(c) && !lost(c) })
             .map(|(_, c)| c)
     }
 

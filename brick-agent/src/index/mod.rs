@@ -127,6 +127,9 @@ pub struct Local {
     pub mtime_at: u64,
     /// The last change of the inode, if it was only ours.
     pub unseen: Option<Unseen>,
+    /// The version from which the bytes on the disk descend for certain, since it was synced; empty for a
+    /// file made here. None for a stub: what is there is nobody's.
+    pub synced: Option<VersionVector>,
 }
 
 impl Local {
@@ -138,6 +141,11 @@ impl Local {
     /// Whether it is a file whose bytes, or some of them, are elsewhere.
     pub fn is_stub(&self) -> bool {
         self.have.is_none() && self.overlay.is_some() && !self.dirty
+    }
+
+    /// The version that its bytes are, or that they are based on.
+    pub fn based_on(&self) -> Option<&VersionVector> {
+        if self.dirty { Some(&self.base) } else { self.have.as_ref() }
     }
 
     /// Whether it is anywhere on the brick's disk.

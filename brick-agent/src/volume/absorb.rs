@@ -1,6 +1,6 @@
 //! Entries from peers.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -52,6 +52,8 @@ impl Volume {
         }
         let mut change = Change::new(self, core);
         let (mut files, mut known) = (Vec::new(), HashSet::new());
+        // What earlier lives of this brick said, and its index did not keep.
+        let (mut ours, mut held) = (BTreeSet::new(), BTreeSet::new());
         let mut new = 0;
         for entry in entries {
             if let Err(why) = entry.check() {
@@ -61,14 +63,30 @@ impl Volume {
             }
             if change.take(entry)? {
                 new += 1;
+                if self.brick.former.contains(&entry.origin) {
+                    ours.insert(entry.file);
+                }
                 if is_seen(&entry.op) && known.insert(entry.file) {
                     change.todo(entry.file, true);
                     files.push(entry.file);
+                }
+                if matches!(entry.op, Op::Have { .. } | Op::Drop { .. }) {
+                    held.insert(entry.file);
                 }
             }
         }
         if new == 0 {
             return Ok(0);
+        }
+        for file in &ours {
+            self.right_former(&mut change, *file)?;
+        }
+        // What no one held any more may be the newest again, or what somebody held no longer be.
+        for file in ours.union(&held) {
+            if !known.contains(file) && change.moves_head(*file)? {
+                change.todo(*file, true);
+                files.push(*file);
+            }
         }
         let done = change.commit()?;
         self.seen_now(core, &done, files)?;
@@ -113,6 +131,19 @@ impl Volume {
             }
         }
         Ok(())
+    }
+
+    /// Tries again what could not be done before, and once more later if that is of no use yet.
+    pub(super) fn try_again(&self) {
+        // What a person is to decide is not pressed.
+        if !self.lock().brakes.is_empty() {
+            return;
+        }
+        let left = self.retry_todo().and_then(|()| self.index.todo().map_err(index_failed));
+        if left.is_ok_and(|left| left.is_empty()) {
+            return;
+        }
+        self.settler.again();
     }
 
     /// Tries again what could not be put in its place before.

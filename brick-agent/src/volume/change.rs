@@ -171,6 +171,13 @@ impl<'a> Change<'a> {
         Ok(new)
     }
 
+    /// Whether another version of the object comes to be the newest.
+    pub fn moves_head(&mut self, file: FileId) -> FsResult<bool> {
+        let touched = self.load_object(file).map_err(index_failed)?;
+        let head = |object: &Option<Object>| object.as_ref()?.head().map(|c| c.version.clone());
+        Ok(touched.changed && head(&touched.before) != head(&touched.now))
+    }
+
     /// Sets what is known of an object.
     pub fn set_object(&mut self, file: FileId, object: Object) -> FsResult<()> {
         let touched = self.load_object(file).map_err(index_failed)?;
@@ -336,7 +343,11 @@ impl<'a> Change<'a> {
             }
             let before = object.before.as_ref().map(|o| (o, local.before.as_ref()));
             if let Some(now) = &object.now {
+                let was_fallen = core.tally.fallen.contains(&file);
                 core.tally.change(file, before, (now, local.now.as_ref()));
+                if !was_fallen && core.tally.fallen.contains(&file) {
+                    volume.settler.soon(file);
+                }
             }
         }
         if own_entries && let Some(remote) = volume.remote() {

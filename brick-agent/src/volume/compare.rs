@@ -234,6 +234,9 @@ impl Comparison {
                     self.gone.push(*file);
                 }
                 if verdict != Verdict::Leave && self.volume.take_state(&mut change, *file, theirs.clone())? {
+                    if change.core.rebuild == Rebuild::No {
+                        self.volume.right_former(&mut change, *file)?;
+                    }
                     files.push(*file);
                 }
             }

@@ -1,6 +1,7 @@
 //! What the volume's lock guards, and the way to objects on the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use nearbrick_core::ahead::Walks;
 use nearbrick_core::brake::Removals;
@@ -77,6 +78,12 @@ pub struct Core {
     pub broken: BTreeSet<FileId>,
     /// What was open through an agent before this one, until it is opened again.
     pub held: Vec<Held>,
+    /// Files whose newest versions here may not be durable yet.
+    pub unsynced: BTreeSet<FileId>,
+    /// Files of which others do not know what is here.
+    pub unsaid: BTreeSet<FileId>,
+    /// Since when files wait for another brick to say an older version again, by the clock's `passed`.
+    pub fallen_since: BTreeMap<FileId, Duration>,
     /// Copies of files that are being written, for those who are fetching them.
     pub moments: BTreeMap<FileId, Moment>,
     /// How programs go through directories of which the files are elsewhere.

@@ -192,10 +192,14 @@ impl Volume {
     /// What the disk says.
     pub fn fsync(&self, handle: HandleId, datasync: bool) -> FsResult<()> {
         self.with_file(handle, |open| {
+            let before = self.to_be_synced([open.file])?;
             if datasync {
                 open.io.sync_data()?
             } else {
                 open.io.sync()?
+            }
+            for (file, version) in before {
+                self.was_synced(file, &version)?;
             }
             self.index.persist().map_err(index_failed)
         })

@@ -178,8 +178,16 @@ impl Volume {
             return Err(Errno::BUSY);
         }
         let mut change = Change::new(self, core);
+        Self::synced_as(&mut change, file, &version)?;
         change.emit(file, Op::Have { brick: self.me, version, hash: *hasher.finalize().as_bytes() })?;
-        change.commit().map(drop)
+        let moves_head = change.moves_head(file)?;
+        change.commit()?;
+        if moves_head {
+            // Nobody was known to have it.
+            self.bring_about(core, vec![file]);
+            self.settler.soon(file);
+        }
+        Ok(())
     }
 
     /// Puts what arrived in its places: durable first, then checked again under the lock
@@ -211,6 +219,7 @@ impl Volume {
             let core = &mut *self.lock();
             let mut change = Change::new(self, core);
             for (file, version, hash) in there {
+                Self::synced_as(&mut change, file, &version)?;
                 change.emit(file, Op::Have { brick: self.me, version, hash })?;
             }
             change.commit().map(drop)
@@ -269,6 +278,8 @@ impl Volume {
         let mut change = Change::new(self, core);
         let now = change.local_mut(a.file)?;
         now.have = Some(a.version.clone());
+        // Until it is synced again the older file may come back.
+        now.synced = now.synced.take().filter(|synced| a.version.includes(synced));
         now.print = Some(print);
         now.filling = None;
         now.filled.clear();

@@ -173,6 +173,7 @@ impl Volume {
                 placed: BTreeMap::from([(link, place.clone())]),
                 dirty: kept.is_file(),
                 dirty_since: entry.stamp().millis(),
+                synced: kept.is_file().then(Default::default),
                 ..Local::default()
             };
             change.show(&place, Some(Shown { file, link, kind: d_type(&kept) }));

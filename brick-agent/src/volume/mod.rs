@@ -12,6 +12,8 @@
 //! * `brakes`: removals that are held back until a person has looked.
 //! * `conflict`: the loser of a conflict is kept beside the winner.
 //! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
+//! * `judge`: what became of bytes after an end without notice; `durable`: what of them is; `statements`: what this
+//!   brick said of itself, made true.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
@@ -30,8 +32,10 @@ mod compact;
 mod compare;
 mod conflict;
 mod core;
+mod durable;
 mod files;
 mod install;
+mod judge;
 mod listing;
 mod making;
 mod moving;
@@ -46,6 +50,7 @@ mod resume;
 mod served;
 mod settle;
 mod staging;
+mod statements;
 mod status;
 mod stub;
 mod sums;

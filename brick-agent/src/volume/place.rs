@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use nearbrick_core::tree::{self, Verdict};
-use nearbrick_core::{FileId, Kind, LinkId, Object, Op, Place, Stamp, acl, name};
+use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, acl, name};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -51,6 +51,11 @@ enum Belongs {
     Unknown,
 }
 
+/// Whether it is the disk that refuses, rather than that something else has to move first.
+fn may_be_the_disk(error: Errno) -> bool {
+    !matches!(error, Errno::INVAL | Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT)
+}
+
 impl Volume {
     /// Puts these objects, and what follows from that, in their places. What
     /// cannot be done now stays in the table `todo`.
@@ -80,6 +85,11 @@ impl Volume {
         }
         for (file, error) in failed {
             tracing::warn!(%file, %error, "cannot be put in its place yet");
+            self.settler.again();
+            if may_be_the_disk(error) {
+                let message = format!("file {file} cannot be put in its place yet: {error}");
+                self.note_error(super::reason_of(error), message);
+            }
             let mut change = Change::new(self, core);
             change.todo(file, true);
             let _ = change.commit();
@@ -463,6 +473,13 @@ impl Volume {
             }
         }
         let mut local = self.local_or_none(file)?;
+        let said = object.holders.contains_key(&self.me) || object.writers.contains_key(&self.me);
+        if said && !local.on_disk() && object.exists(file) {
+            // It was removed here, and someone brought its name back: the bytes went with it.
+            let mut change = Change::new(self, core);
+            self.right(&mut change, file)?;
+            change.commit()?;
+        }
         if wanted.is_empty() {
             if !unknown && !object.exists(file) {
                 return self.remove_other(core, file, &local, ahead);
@@ -473,13 +490,8 @@ impl Volume {
             if local.placed.get(link) != Some(place) {
                 self.vacate(core, place, file, ahead)?;
                 local = self.local_or_none(file)?;
-                let anew = !local.on_disk();
                 let was = self.put_name(core, file, object, kind, &local, *link, place, &wanted)?;
                 let mut change = Change::new(self, core);
-                if anew && object.holders.get(&self.me).is_some_and(|reg| reg.value.is_some()) {
-                    // It was removed here, and someone brought its name back: the bytes went with it.
-                    change.emit(file, Op::Drop { brick: self.me })?;
-                }
                 change.show(place, Some(Shown { file, link: *link, kind: d_type(kind) }));
                 let now = change.local_mut(file)?;
                 if let Some((old_link, old)) = &was {
@@ -680,6 +692,7 @@ impl Volume {
         let now = change.local_mut(file)?;
         now.filling = None;
         now.filled.clear();
+        now.synced = None;
         change.commit()?;
         core.nodes.detach(file);
         self.invalidate_entry(core, &place);

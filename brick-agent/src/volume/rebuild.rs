@@ -16,9 +16,8 @@
 use std::collections::BTreeMap;
 
 use nearbrick_core::object::Link;
-use nearbrick_core::{
-    FileId, Horizon, Incarnation, Kind, LinkId, Object, Op, Place, Reg, Relation, Stamp, VersionVector,
-};
+use nearbrick_core::recover::End;
+use nearbrick_core::{FileId, Horizon, Incarnation, Kind, LinkId, Object, Place, Reg, Stamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -43,11 +42,6 @@ const AT_ONCE: usize = 256;
 
 fn is_unjudged(object: &Object) -> bool {
     object.links.keys().any(|link| link.origin == NOBODY)
-}
-
-/// Whether the bytes were written after the mark was set: that changes the inode without them.
-fn written_after_mark(raw: &RawStat) -> bool {
-    (raw.st_mtime, raw.st_mtime_nsec) >= (raw.st_ctime, raw.st_ctime_nsec)
 }
 
 impl Volume {
@@ -155,7 +149,7 @@ impl Volume {
         }
         change.commit()?;
         self.take_parked(core)?;
-        self.walk_with(core, false)?;
+        self.walk(core, End::Killed)?;
         let mut all = Vec::new();
         for object in self.index.objects() {
             all.push(object.map_err(index_failed)?.0);
@@ -163,7 +157,7 @@ impl Volume {
         for chunk in all.chunks(AT_ONCE) {
             let mut change = Change::new(self, core);
             for file in chunk {
-                self.correct(&mut change, *file)?;
+                self.right(&mut change, *file)?;
             }
             change.commit()?;
         }
@@ -251,12 +245,7 @@ impl Volume {
             let mut change = Change::new(self, core);
             change.local_mut(file)?.parked = true;
             change.commit()?;
-            let raw = access::stat(&self.brick.staging, &name)?;
-            if FileType::from_raw_mode(raw.st_mode) == FileType::RegularFile {
-                let mark = access::get_mark(&self.brick.staging, &name)?;
-                let object = self.object_of(file)?;
-                self.judge_bytes(core, file, &object, mark.and_then(|m| m.version).as_ref(), &raw)?;
-            }
+            self.judge_file(core, file, false, End::IndexLost, &mut Vec::new())?;
         }
         Ok(())
     }
@@ -301,86 +290,9 @@ impl Volume {
         let mut change = Change::new(self, core);
         self.found_at(&mut change, file, *link, place, kind)?;
         change.commit()?;
-        if kind.is_file() {
-            self.judge_bytes(core, file, &object, mark.version.as_ref(), raw)?;
-        }
+        self.judge_file(core, file, false, End::IndexLost, todo)?;
         todo.push(file);
         Ok(Some(kind.is_dir().then_some(file)))
-    }
-
-    fn judge_bytes(
-        &self,
-        core: &mut Core,
-        file: FileId,
-        object: &Object,
-        marked: Option<&VersionVector>,
-        raw: &RawStat,
-    ) -> FsResult<()> {
-        let edited = match marked {
-            // A stub, or a file that its maker has not settled yet.
-            None => object.contents.is_empty(),
-            Some(version) => {
-                let known = object.contents.iter().find(|c| c.version == *version);
-                let size = u64::try_from(raw.st_size).unwrap_or(0);
-                match known {
-                    Some(content) if written_after_mark(raw) || content.size != size => {
-                        !self.has_hash(core, file, object, version)?
-                    }
-                    Some(_) => false,
-                    // Newer than all that is known, or beside it; or older, and written on after that.
-                    None => !object.seen().includes(version) || written_after_mark(raw),
-                }
-            }
-        };
-        let mut change = Change::new(self, core);
-        let since = match edited {
-            true => change.emit(file, Op::Dirty { brick: self.me })?.stamp().millis(),
-            false => 0,
-        };
-        let local = change.local_mut(file)?;
-        if edited {
-            (local.dirty, local.dirty_since) = (true, since);
-            local.base = marked.cloned().unwrap_or_default();
-            self.settler.soon(file);
-        } else {
-            local.have = marked.cloned();
-            local.print = marked.map(|_| print_of(raw));
-        }
-        change.commit().map(drop)
-    }
-
-    /// Whether the bytes in `data/` are those of a version whose hash someone has told.
-    fn has_hash(
-        &self,
-        core: &mut Core,
-        file: FileId,
-        object: &Object,
-        version: &VersionVector,
-    ) -> FsResult<bool> {
-        match &object.hash {
-            Some((of, hash)) if of == version => {
-                let local = self.local_or_none(file)?;
-                Ok(self.hash_of(core, file, &local)? == *hash)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// What peers believe of this brick, made true.
-    fn correct(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
-        let object = change.object(file)?;
-        let local = change.local(file)?.unwrap_or_default();
-        let said = object.holders.get(&self.me).and_then(|reg| reg.value.as_ref());
-        let held = local.have.as_ref().filter(|_| !local.dirty);
-        if let Some(said) = said
-            && !held.is_some_and(|h| matches!(h.relation(said), Relation::Equal | Relation::After))
-        {
-            change.emit(file, Op::Drop { brick: self.me })?;
-        }
-        if !local.dirty && object.writers.get(&self.me).is_some_and(|reg| reg.value) {
-            change.emit(file, Op::Clean { brick: self.me })?;
-        }
-        Ok(())
     }
 
     fn keep_aside(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {

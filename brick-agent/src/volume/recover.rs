@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
+use nearbrick_core::recover::End;
 use nearbrick_core::{
     Attr, FileId, Heard, Incarnation, Kind, LinkId, Object, Op, Place, VersionVector, stamp,
 };
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
@@ -29,7 +30,6 @@ use super::types::FsResult;
 use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
 use crate::brick::Brick;
 use crate::brick::access;
-use crate::brick::disk::Reader;
 use crate::brick::lease::ignore_lease_signals;
 use crate::brick::mark::Mark;
 use crate::config::VolumeConfig;
@@ -177,7 +177,9 @@ impl Volume {
         if rebuild {
             volume.show_unjudged().map_err(failed("cannot be read to make its index anew"))?;
         } else if !clean {
-            volume.walk(power_lost).map_err(failed("cannot be read after an end without notice"))?;
+            let end = if power_lost { End::PowerLost } else { End::Killed };
+            let walked = volume.walk(&mut volume.lock(), end);
+            walked.map_err(failed("cannot be read after an end without notice"))?;
         }
         if power_lost {
             volume.announce(&mut volume.lock()).map_err(failed("cannot be made ready"))?;
@@ -191,6 +193,9 @@ impl Volume {
             })?;
         }
         dirty.into_iter().for_each(|file| volume.settler.soon(file));
+        if !volume.lock().unsynced.is_empty() {
+            volume.settler.unsynced();
+        }
         volume.follow_annotations();
         Ok(volume)
     }
@@ -216,7 +221,7 @@ impl Volume {
             }
         }
         tracing::debug!(settled = all, "closing");
-        let ended = self.brick.sync_all().map_err(|e| IndexError::Disk(e.into())).and_then(|()| {
+        let ended = self.sync_at_end(core).map_err(|e| IndexError::Disk(e.into())).and_then(|()| {
             let mut batch = self.index.batch();
             if self.must_reopen() {
                 batch.meta(STATE, OUTRUN);
@@ -241,11 +246,7 @@ impl Volume {
     }
 
     /// Compares `data/` with the index, and takes over what differs.
-    fn walk(&self, power_lost: bool) -> FsResult<()> {
-        self.walk_with(&mut self.lock(), power_lost)
-    }
-
-    pub(super) fn walk_with(&self, core: &mut Core, power_lost: bool) -> FsResult<()> {
+    pub(super) fn walk(&self, core: &mut Core, end: End) -> FsResult<()> {
         let mut found = Found::default();
         // An object that was parked when the end came, before that was said.
         for (name, _) in self.brick.staging.list()? {
@@ -259,7 +260,7 @@ impl Volume {
         while let Some(dir) = ahead.pop() {
             self.walk_dir(core, dir, &mut ahead, &mut found)?;
         }
-        self.take_over(core, found, power_lost)
+        self.take_over(core, found, end)
     }
 
     fn walk_dir(
@@ -279,7 +280,7 @@ impl Volume {
                     if there.kind == libc::DT_DIR && kind == FileType::Directory {
                         ahead.push(there.file);
                     } else if (there.kind == libc::DT_DIR) == (kind == FileType::Directory) {
-                        found.same.push(there.file);
+                        found.same.insert(there.file);
                     } else {
                         found.gone.push((place.clone(), there));
                         found.new.push((place, None));
@@ -296,23 +297,11 @@ impl Volume {
         Ok(())
     }
 
-    fn take_over(&self, core: &mut Core, found: Found, power_lost: bool) -> FsResult<()> {
+    fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
         let mut todo = Vec::new();
-        for file in found.same {
-            let local = self.local_of(file)?;
-            if self.changed_behind(core, file, &local)? {
-                if self.same_bytes(core, file, &local)? {
-                    let mut change = Change::new(self, core);
-                    change.refresh_print(file)?;
-                    change.commit()?;
-                } else if power_lost && self.is_damaged(core, file, &local)? {
-                    self.set_aside(core, file, &local)?;
-                    todo.push(file);
-                } else {
-                    self.adopt_change(core, file, &local)?;
-                }
-            }
-        }
+        let gone = found.gone.iter().map(|(_, shown)| shown.file);
+        let came = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file));
+        let moved: BTreeSet<_> = gone.chain(came).chain(found.parked.iter().copied()).collect();
         // Names that are gone. What they named may be found under another name.
         let mut lost: BTreeMap<FileId, Vec<(LinkId, Place)>> = BTreeMap::new();
         let mut before = BTreeMap::new();
@@ -374,60 +363,17 @@ impl Volume {
             self.miss(core, file, &links)?;
             todo.push(file);
         }
+        // Once their names are known.
+        for file in found.same.union(&moved) {
+            self.judge_file(core, *file, moved.contains(file), end, &mut todo)?;
+        }
+        if end == End::PowerLost {
+            self.right_all(core)?;
+        }
         // Before anything is put in the place of what programs have open.
         self.resume(core);
         self.bring_about(core, todo);
         Ok(())
-    }
-
-    /// Whether a file that looks other than before the power was lost is taken for a damaged copy: it is
-    /// marked as the version that it was, and another brick holds that. What was written
-    /// and synced after that version is known as written, and never comes here.
-    fn is_damaged(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
-        let Some(have) = &local.have else { return Ok(false) };
-        let at = self.at(core, file, local)?;
-        let marked = access::get_mark(&at.dir, &at.name)?.is_none_or(|m| m.version.as_ref() == Some(have));
-        Ok(marked && self.object_of(file)?.holders_of(have).any(|b| b != self.me))
-    }
-
-    /// Keeps a damaged copy for people, and has a whole one brought.
-    fn set_aside(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
-        let at = self.at(core, file, local)?;
-        let name = format!("damaged-{file}-{}", self.clock.now_ms());
-        access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
-        tracing::warn!(
-            %file,
-            "is not as it was before the power was lost: kept as {}, and brought again from another brick",
-            self.brick.own("versions").join(&name).display()
-        );
-        let mut change = Change::new(self, core);
-        change.emit(file, Op::Drop { brick: self.me })?;
-        let now = change.local_mut(file)?;
-        now.have = None;
-        now.print = None;
-        now.mtime_at = 0;
-        change.commit()?;
-        let (object, local) = (self.object_of(file)?, self.local_of(file)?);
-        self.renew_stub(core, file, &object, &local)
-    }
-
-    /// Whether the file has the bytes of the version that it had, though its inode changed.
-    fn same_bytes(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
-        let object = self.object_of(file)?;
-        let Some((version, hash)) = &object.hash else { return Ok(false) };
-        if local.have.as_ref() != Some(version) {
-            return Ok(false);
-        }
-        Ok(self.hash_of(core, file, local)? == *hash)
-    }
-
-    /// BLAKE3 of a file's bytes here.
-    pub(super) fn hash_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<[u8; 32]> {
-        let at = self.at(core, file, local)?;
-        let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(Reader::new(&*open, 0)).map_err(|e| super::change::errno(&e))?;
-        Ok(*hasher.finalize().as_bytes())
     }
 
     /// Takes over a name that the index does not know. Gives the directory that it names, if it is one.
@@ -527,6 +473,7 @@ impl Volume {
             let local = change.local_mut(fresh)?;
             local.dirty = true;
             local.dirty_since = entry.stamp().millis();
+            local.synced = Some(VersionVector::new());
             if judging {
                 // Peers may have heard of that version: what comes is newer.
                 local.base = marked.unwrap_or_default();
@@ -547,7 +494,7 @@ impl Volume {
     ) -> FsResult<()> {
         change.local_mut(file)?.placed.insert(link, place.clone());
         change.show(place, Some(Shown { file, link, kind: d_type(kind) }));
-        change.refresh_print(file)
+        Ok(())
     }
 
     /// A name that the index knows is not on the disk, and what it named is nowhere.
@@ -587,7 +534,7 @@ impl Volume {
 
 #[derive(Default)]
 struct Found {
-    same: Vec<FileId>,
+    same: BTreeSet<FileId>,
     gone: Vec<(Place, Shown)>,
     new: Vec<(Place, Option<Mark>)>,
     parked: BTreeSet<FileId>,
@@ -622,10 +569,17 @@ fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError
             }
         }
         core.tally.change(file, None, (&object, here.as_ref()));
+        if let Some(local) = &here
+            && local.based_on().is_some()
+            && local.based_on() != local.synced.as_ref()
+        {
+            core.unsynced.insert(file);
+        }
         core.object_changed(file, None, Some(&object));
         latest = object.stamps().map(|stamp| stamp.time).fold(latest, u64::max);
         parents.extend(object.live_links().map(|(_, place)| place.value.parent));
-        if core.tally.in_conflict.contains(&file) && !here.is_some_and(|l| l.dirty) {
+        let is_open = core.tally.in_conflict.contains(&file) || core.tally.fallen.contains(&file);
+        if is_open && !here.is_some_and(|l| l.dirty) {
             look_again.push(file);
         }
     }

@@ -61,6 +61,7 @@ impl Volume {
         now.snapshot = Some(print);
         now.mtime_at = entry.time;
         change.commit()?;
+        self.is_unsynced(core, file);
         Ok(version)
     }
 

@@ -1,6 +1,7 @@
 //! When a file is settled: nothing holds it open for writing, and a read lease on
 //! it is granted, which the kernel does only when no mapping can change it either.
-//! Until then it stays dirty. A settled file in conflict is then seen to.
+//! Until then it stays dirty. A settled file in conflict is then seen to. The same thread makes durable what was settled, and
+//! tries again what could not be done.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,10 @@ const SOON: Duration = Duration::from_millis(10);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Between two versions of a file that is written for long.
 const SNAPSHOT: Duration = Duration::from_secs(30);
+/// From a settling to when what was settled is durable at the latest.
+const SYNC: Duration = Duration::from_secs(30);
+/// Between two tries of what could not be done.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Files that are settled before others may have the lock.
 const AT_ONCE: usize = 16;
 
@@ -36,30 +41,41 @@ pub struct Settler {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What is to be done some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// A file is looked at: whether it is settled, and what follows.
+    File(FileId),
+    /// What was settled is made durable.
+    Sync,
+    /// What could not be done before is tried again.
+    Again,
+}
+
 struct Shared {
     clock: Arc<dyn WallClock>,
-    due: Mutex<BTreeMap<FileId, Duration>>,
+    due: Mutex<BTreeMap<Due, Duration>>,
     more: Condvar,
     stop: AtomicBool,
 }
 
-/// Takes out files that are due.
-fn take_ready(due: &mut BTreeMap<FileId, Duration>, now: Duration) -> Vec<FileId> {
+/// Takes out what is due.
+fn take_ready(due: &mut BTreeMap<Due, Duration>, now: Duration) -> Vec<Due> {
     let ready: Vec<_> =
-        due.iter().filter(|(_, at)| **at <= now).map(|(file, _)| *file).take(AT_ONCE).collect();
-    for file in &ready {
-        due.remove(file);
+        due.iter().filter(|(_, at)| **at <= now).map(|(what, _)| *what).take(AT_ONCE).collect();
+    for what in &ready {
+        due.remove(what);
     }
     ready
 }
 
 impl Shared {
-    fn due(&self) -> MutexGuard<'_, BTreeMap<FileId, Duration>> {
+    fn due(&self) -> MutexGuard<'_, BTreeMap<Due, Duration>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Files that are due now; waits until there are some. None when it is to end.
-    fn next(&self) -> Option<Vec<FileId>> {
+    /// What is due now; waits until there is something. None when it is to end.
+    fn next(&self) -> Option<Vec<Due>> {
         let mut due = self.due();
         loop {
             if self.stop.load(Ordering::Acquire) {
@@ -91,18 +107,33 @@ impl Settler {
 
     /// The file is to be looked at soon.
     pub fn soon(&self, file: FileId) {
-        self.within(file, SOON);
+        self.within(Due::File(file), SOON);
+    }
+
+    /// The file is to be looked at again later.
+    pub fn later(&self, file: FileId, wait: Duration) {
+        self.within(Due::File(file), wait);
+    }
+
+    /// Something was settled: it is made durable before long.
+    pub fn unsynced(&self) {
+        self.within(Due::Sync, SYNC);
+    }
+
+    /// Something could not be done: it is tried again before long.
+    pub fn again(&self) {
+        self.within(Due::Again, TRY_AGAIN);
     }
 
     /// A program begins to write the file: it is looked at from time to time.
     pub fn written(&self, file: FileId) {
-        self.within(file, SNAPSHOT);
+        self.within(Due::File(file), SNAPSHOT);
     }
 
-    fn within(&self, file: FileId, wait: Duration) {
+    fn within(&self, what: Due, wait: Duration) {
         let at = self.shared.clock.passed() + wait;
         let mut due = self.shared.due();
-        let set = due.entry(file).or_insert(at);
+        let set = due.entry(what).or_insert(at);
         if at <= *set {
             *set = at;
             self.shared.more.notify_one();
@@ -138,9 +169,9 @@ impl Settler {
 }
 
 fn work(shared: &Shared, volume: &Weak<Volume>) {
-    while let Some(files) = shared.next() {
+    while let Some(ready) = shared.next() {
         let Some(volume) = volume.upgrade() else { return };
-        volume.look_at(files);
+        volume.see_to(ready);
     }
 }
 
@@ -151,7 +182,7 @@ impl Volume {
         let ready = take_ready(&mut shared.due(), shared.clock.passed());
         let any = !ready.is_empty();
         if any {
-            self.look_at(ready);
+            self.see_to(ready);
         }
         any
     }
@@ -161,13 +192,31 @@ impl Volume {
         self.settler.shared.due().values().min().copied()
     }
 
+    fn see_to(&self, ready: Vec<Due>) {
+        let mut files = Vec::new();
+        for what in ready {
+            match what {
+                Due::File(file) => files.push(file),
+                Due::Sync => self.make_synced(),
+                Due::Again => self.try_again(),
+            }
+        }
+        self.look_at(files);
+    }
+
     fn look_at(&self, files: Vec<FileId>) {
-        let (mut again, mut in_conflict) = (Vec::new(), Vec::new());
+        let (mut again, mut in_conflict, mut unsaid) = (Vec::new(), Vec::new(), Vec::new());
         {
             let core = &mut *self.lock();
             for file in files {
                 match self.settle(core, file) {
                     Ok(Settled::Done) if core.tally.in_conflict.contains(&file) => in_conflict.push(file),
+                    Ok(Settled::Done) if core.tally.fallen.contains(&file) => {
+                        if let Err(error) = self.see_to_fallen(core, file) {
+                            tracing::warn!(%file, %error, "an older version cannot be said again yet");
+                            again.push((file, SNAPSHOT));
+                        }
+                    }
                     Ok(Settled::Done) => {}
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
@@ -176,6 +225,15 @@ impl Volume {
                         again.push((file, AGAIN));
                     }
                 }
+                if core.unsaid.remove(&file) {
+                    unsaid.push(file);
+                }
+            }
+        }
+        for file in unsaid {
+            // Should it be written meanwhile, that says what it is.
+            if let Err(error) = self.acknowledge(file) {
+                tracing::debug!(%file, %error, "what is held of a file is not said yet");
             }
         }
         for file in in_conflict {
@@ -188,7 +246,7 @@ impl Volume {
         let shared = &self.settler.shared;
         let mut due = shared.due();
         for (file, wait) in again {
-            due.entry(file).or_insert_with(|| shared.clock.passed() + wait);
+            due.entry(Due::File(file)).or_insert_with(|| shared.clock.passed() + wait);
         }
     }
 }
@@ -268,6 +326,7 @@ impl Volume {
         local.filled.clear();
         let exists = change.object(file)?.exists(file);
         change.commit()?;
+        self.is_unsynced(core, file);
         core.moments.remove(&file);
         // What the kernel knew while a program wrote past us may be old.
         self.invalidate_node(core, file, false);

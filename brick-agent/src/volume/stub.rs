@@ -322,6 +322,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         let local = change.local_mut(file)?;
         local.have = Some(stub.version.clone());
+        local.synced = Some(stub.version.clone());
         local.print = Some(print);
         local.unseen = local.unseen.map(|u| Unseen { ctime: print.ctime, ..u });
         local.filling = None;

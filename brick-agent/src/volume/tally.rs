@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_core::pending::{Pending, pending};
-use nearbrick_core::{BrickId, FileId, Object};
+use nearbrick_core::{BrickId, FileId, Object, fallen};
 
 use crate::index::Local;
 
@@ -36,6 +36,8 @@ pub struct Tally {
     pub cached: BTreeSet<FileId>,
     /// This brick.
     pub me: Option<BrickId>,
+    /// Files of which a newer version than the one here was, and no brick holds it any more.
+    pub fallen: BTreeSet<FileId>,
     /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
     pub kept: BTreeSet<FileId>,
 }
@@ -82,6 +84,9 @@ impl Tally {
         set(&mut self.cached, file, new.bytes > 0 && has_bytes && !in_set);
         set(&mut self.in_conflict, file, new.files > 0 && object.in_conflict());
         set(&mut self.kept, file, new.files > 0 && object.kept_loser_of().is_some());
+        let have = local.filter(|l| !l.dirty).and_then(|l| l.have.as_ref());
+        let step = self.me.zip(have).and_then(|(me, have)| fallen::step(object, me, have));
+        set(&mut self.fallen, file, step.is_some());
         match local.filter(|l| l.dirty) {
             Some(local) => {
                 self.dirty.insert(file, local.dirty_since);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nearbrick_agent::config::{Member as Address, PlacementRule, StaleReads, VolumeConfig};
 use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
+use nearbrick_agent::index::Index;
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{self, Acks};
@@ -113,12 +114,47 @@ impl Lab {
         Volume::open(config, VolumeOptions::default()).map_err(|e| e.to_string())
     }
 
+    /// The index of a closed brick.
+    pub fn index(&self, n: usize) -> Index {
+        assert!(self.members[n].volume.is_none(), "close it first");
+        Index::open(&self.brick_dir(n).join(".nearbrick/index")).unwrap()
+    }
+
+    /// Keeps the index as it is now, for [`Lab::cut_power`].
+    pub fn keep_index(&self, n: usize) {
+        let kept = self.brick_dir(n).join(".nearbrick/kept-index");
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept).unwrap();
+        }
+        let index = self.brick_dir(n).join(".nearbrick/index");
+        let done = std::process::Command::new("cp").arg("-a").arg(index).arg(kept).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// The machine loses its power: of the index that is left which was kept. `data/` is what it is; the test makes
+    /// of it what the cut left.
+    pub fn cut_power(&mut self, n: usize) {
+        self.close(n);
+        let index = self.brick_dir(n).join(".nearbrick/index");
+        std::fs::remove_dir_all(&index).unwrap();
+        std::fs::rename(self.brick_dir(n).join(".nearbrick/kept-index"), &index).unwrap();
+        self.lose_power(n);
+    }
+
     /// What is left of a closed brick is as if the machine had lost its power.
     pub fn lose_power(&self, n: usize) {
-        assert!(self.members[n].volume.is_none(), "close it first");
-        let index = nearbrick_agent::index::Index::open(&self.brick_dir(n).join(".nearbrick/index")).unwrap();
+        self.set_state(n, b"the machine's last boot");
+    }
+
+    /// The same as if only the agent had been killed.
+    pub fn only_killed(&self, n: usize) {
+        self.set_state(n, &VolumeOptions::default().boot);
+    }
+
+    fn set_state(&self, n: usize, state: &[u8]) {
+        let index = self.index(n);
         let mut batch = index.batch();
-        batch.meta("state", b"the machine's last boot");
+        batch.meta("state", state);
         batch.commit().unwrap();
         index.persist().unwrap();
     }

@@ -1,0 +1,441 @@
+//! What is made of a file's bytes after an end without notice.
+//!
+//! The index says which version the bytes were, the file's mark which version it was given, and the inode how it looks.
+//! After a power cut any of them may be older than the others, and none says what became of bytes that were not
+//! synced. So two things count as proof: that a version had been synced, as the index noted after that, and
+//! that the hash is the one that was told of it.
+//!
+//! Invariants: no edit is based on a version of which it is not proven that its bytes were here, so that a wrong
+//! guess makes a conflict, where both are kept, and never replaces good bytes elsewhere. What no other brick holds
+//! is never set aside. While the machine went on, no write of a program is.
+
+use crate::id::BrickId;
+use crate::object::Object;
+use crate::version::{Relation, VersionVector};
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The agent died; what it and programs had written is there.
+    Killed,
+    /// The machine went down: of what was not synced anything may be lost, here and in the index.
+    PowerLost,
+    /// The index was lost; nothing is known of the rest.
+    IndexLost,
+}
+
+/// What is found of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// By the index: the complete version here; none for a stub.
+    pub have: Option<&'a VersionVector>,
+    /// By the index: programs were changing it.
+    pub dirty: bool,
+    /// By the index: what the bytes were based on while they were dirty.
+    pub base: &'a VersionVector,
+    /// By the index: the version from which the bytes on the disk descend for certain, since it was
+    /// synced; empty for a file made here, none for a stub.
+    pub synced: Option<&'a VersionVector>,
+    /// By the index: some bytes of a stub are here.
+    pub filled: bool,
+    /// By its mark: the version of the bytes.
+    pub marked: Option<&'a VersionVector>,
+    /// The inode is as the index has it.
+    pub looks_same: bool,
+    /// The inode was changed later than its bytes, as when it was marked.
+    pub marked_last: bool,
+    /// Bytes.
+    pub size: u64,
+    /// The disk has no bytes of it: all of it, if anything, is a hole.
+    pub hollow: bool,
+    /// Whether the bytes have the hash that is known; none if nobody has looked yet.
+    pub hash_fits: Option<bool>,
+}
+
+/// What is done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Look whether the bytes have the hash that is known, and ask again.
+    Hash,
+    /// It is as the index says.
+    Keep,
+    /// The bytes are what the index says, and only the inode changed.
+    RefreshPrint,
+    /// The bytes are this version, though the index does not know that they are here.
+    Holds(VersionVector),
+    /// An edit, based on this version.
+    Edit(VersionVector),
+    /// A damaged copy: it is kept for people, and a whole one brought.
+    SetAside,
+    /// A stub of which nothing is here.
+    Lacking,
+}
+
+impl Found<'_> {
+    fn mentions(&self, version: &VersionVector) -> bool {
+        self.have == Some(version) || self.marked == Some(version) || self.dirty && self.base == version
+    }
+}
+
+/// The version that the bytes are by their hash, if that can be told.
+enum Proof<'a> {
+    NotLooked,
+    Is(&'a VersionVector),
+    None,
+}
+
+fn proof<'a>(object: &'a Object, found: &Found<'_>) -> Proof<'a> {
+    match (&object.hash, found.hash_fits) {
+        (Some((version, _)), _) if !found.mentions(version) => Proof::None,
+        (Some(_), None) => Proof::NotLooked,
+        (Some((version, _)), Some(true)) => Proof::Is(version),
+        _ => Proof::None,
+    }
+}
+
+/// What `me` makes of the bytes of a regular file.
+pub fn judge(object: &Object, me: BrickId, end: End, found: &Found<'_>) -> Verdict {
+    match end {
+        End::Killed => after_kill(object, found),
+        End::PowerLost => after_power_cut(object, me, found),
+        End::IndexLost => without_index(object, found),
+    }
+}
+
+/// All that was written is there, and the index has all that was said. Only what it was about to say may
+/// be missing: that a file was settled, or that a heal put another one in its place.
+fn after_kill(object: &Object, found: &Found<'_>) -> Verdict {
+    if found.dirty || found.looks_same {
+        return Verdict::Keep;
+    }
+    let Some(have) = found.have else {
+        // Of a stub: whether a heal had put the whole file in its place.
+        return match (found.marked, proof(object, found)) {
+            (Some(_), Proof::NotLooked) => Verdict::Hash,
+            (Some(_), Proof::Is(version)) => Verdict::Holds(version.clone()),
+            _ => Verdict::Keep,
+        };
+    };
+    match proof(object, found) {
+        Proof::NotLooked => Verdict::Hash,
+        Proof::Is(version) if version == have => Verdict::RefreshPrint,
+        Proof::Is(version) => Verdict::Holds(version.clone()),
+        Proof::None => {
+            let newer = found.marked.filter(|m| m.relation(have) == Relation::After);
+            Verdict::Edit(newer.unwrap_or(have).clone())
+        }
+    }
+}
+
+fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
+    let elsewhere = |version: &VersionVector| object.holders_of(version).any(|b| b != me);
+    let edit = || Verdict::Edit(found.synced.cloned().unwrap_or_default());
+    // Nothing of a stub is an edit; what was to come in its place did not.
+    let was_stub = found.hollow && found.synced.is_none();
+    if found.dirty {
+        // Never set aside: a program may have synced what it wrote.
+        if found.base.is_empty() || found.synced == Some(found.base) {
+            return Verdict::Keep;
+        }
+        return match proof(object, found) {
+            Proof::NotLooked => Verdict::Hash,
+            Proof::Is(version) if version == found.base => Verdict::Keep,
+            Proof::Is(version) => Verdict::Holds(version.clone()),
+            Proof::None if was_stub => Verdict::Lacking,
+            Proof::None => edit(),
+        };
+    }
+    let Some(have) = found.have else {
+        return match (found.marked, proof(object, found)) {
+            (Some(_), Proof::NotLooked) => Verdict::Hash,
+            (Some(_), Proof::Is(version)) => Verdict::Holds(version.clone()),
+            (Some(marked), Proof::None) if !found.hollow => match elsewhere(marked) {
+                true => Verdict::SetAside,
+                false => edit(),
+            },
+            // Which ranges of it reached the disk is not known.
+            _ if found.filled || found.marked.is_some() => Verdict::Lacking,
+            _ => Verdict::Keep,
+        };
+    };
+    if found.looks_same && found.synced == Some(have) {
+        return Verdict::Keep;
+    }
+    match proof(object, found) {
+        Proof::NotLooked => Verdict::Hash,
+        Proof::Is(version) if version == have => Verdict::RefreshPrint,
+        Proof::Is(version) => Verdict::Holds(version.clone()),
+        Proof::None if found.hollow && (elsewhere(have) || was_stub) => Verdict::Lacking,
+        Proof::None if elsewhere(have) => Verdict::SetAside,
+        Proof::None => edit(),
+    }
+}
+
+/// The mark alone says which version it is, and the object, as peers have it, which versions there are.
+fn without_index(object: &Object, found: &Found<'_>) -> Verdict {
+    let Some(marked) = found.marked else {
+        // A stub, or a file that its maker has not settled yet.
+        return match object.contents.is_empty() {
+            true => Verdict::Edit(VersionVector::new()),
+            false => Verdict::Keep,
+        };
+    };
+    let holds = || Verdict::Holds(marked.clone());
+    match object.contents.iter().find(|c| c.version == *marked) {
+        Some(content) if found.marked_last && content.size == found.size => holds(),
+        Some(_) => match proof(object, found) {
+            Proof::NotLooked => Verdict::Hash,
+            Proof::Is(version) if version == marked => holds(),
+            _ => Verdict::Edit(marked.clone()),
+        },
+        // Newer than all that is known, or beside it; or older, and written on after that.
+        None if !object.seen().includes(marked) || !found.marked_last => Verdict::Edit(marked.clone()),
+        None => holds(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{FileId, Incarnation};
+    use crate::object::tests::brick;
+    use crate::op::{Entry, Op};
+    use proptest::prelude::*;
+
+    const ME: u8 = 1;
+    const PEER: u8 = 2;
+
+    /// Version `n` of a line of versions; 0 is none.
+    fn v(n: u64) -> VersionVector {
+        VersionVector::from_iter([(Incarnation(1), n)])
+    }
+
+    /// The object after these operations.
+    fn object(ops: Vec<Op>) -> Object {
+        let mut object = Object::default();
+        for (seq, op) in (1..).zip(ops) {
+            object.apply(&Entry { origin: Incarnation(1), seq, time: seq << 20, file: FileId([9; 16]), op });
+        }
+        object
+    }
+
+    fn content(n: u64) -> Op {
+        Op::Content {
+            brick: brick(ME),
+            version: v(n),
+            size: 10,
+            mtime_sec: 0,
+            mtime_nsec: 0,
+            still_dirty: false,
+        }
+    }
+
+    fn have(who: u8, n: u64) -> Op {
+        Op::Have { brick: brick(who), version: v(n), hash: [n as u8; 32] }
+    }
+
+    /// A row of the tables below.
+    #[derive(Clone, Copy, Debug)]
+    struct Row {
+        have: u64,
+        dirty: Option<u64>,
+        /// None: a stub.
+        synced: Option<u64>,
+        marked: u64,
+        same: bool,
+        hollow: bool,
+        fits: Option<bool>,
+    }
+
+    const CLEAN: Row =
+        Row { have: 2, dirty: None, synced: Some(2), marked: 2, same: true, hollow: false, fits: None };
+
+    fn verdict(end: End, object: &Object, row: Row) -> Verdict {
+        let [have, marked] = [row.have, row.marked].map(v);
+        let (base, synced) = (row.dirty.map(v).unwrap_or_default(), row.synced.map(v));
+        judge(
+            object,
+            brick(ME),
+            end,
+            &Found {
+                have: Some(&have).filter(|v| !v.is_empty()),
+                dirty: row.dirty.is_some(),
+                base: &base,
+                synced: synced.as_ref(),
+                filled: false,
+                marked: Some(&marked).filter(|v| !v.is_empty()),
+                looks_same: row.same,
+                marked_last: true,
+                size: 10,
+                hollow: row.hollow,
+                hash_fits: row.fits,
+            },
+        )
+    }
+
+    #[test]
+    fn t01_what_a_power_cut_leaves() {
+        use Verdict::{Edit, Hash, Holds, Keep, Lacking, RefreshPrint, SetAside};
+        let alone = object(vec![content(2)]);
+        let shared = object(vec![content(2), have(PEER, 2)]);
+        let cut = |object: &Object, row| verdict(End::PowerLost, object, row);
+        // Synced, and as it was.
+        assert_eq!(cut(&alone, CLEAN), Keep);
+        // Settled and not synced: the inode proves nothing, as its bytes may not have come.
+        let young = Row { synced: Some(1), ..CLEAN };
+        assert_eq!(cut(&alone, young), Edit(v(1)));
+        assert_eq!(cut(&shared, young), Hash);
+        assert_eq!(cut(&shared, Row { fits: Some(true), ..young }), RefreshPrint);
+        assert_eq!(cut(&shared, Row { fits: Some(false), ..young }), SetAside);
+        // The index has version 2, the disk the bytes of version 1.
+        let behind = Row { marked: 1, same: false, fits: Some(false), ..young };
+        assert_eq!(cut(&shared, behind), SetAside);
+        assert_eq!(cut(&alone, behind), Edit(v(1)));
+        // The index has version 2, the disk a stub.
+        let stub = Row { synced: None, marked: 0, same: false, hollow: true, fits: Some(false), ..CLEAN };
+        assert_eq!(cut(&shared, stub), Lacking);
+        assert_eq!(cut(&alone, stub), Lacking);
+        // Made here, and the bytes lost: what no one else has stays, whatever it is.
+        assert_eq!(cut(&alone, Row { synced: Some(0), ..stub }), Edit(v(0)));
+        assert_eq!(cut(&shared, Row { synced: Some(0), ..stub }), Lacking);
+        // The disk has version 2, the index version 1, or a stub.
+        let ahead = Row { have: 1, synced: Some(1), same: false, ..CLEAN };
+        assert_eq!(cut(&shared, Row { fits: Some(true), ..ahead }), Holds(v(2)));
+        assert_eq!(cut(&shared, Row { fits: Some(false), ..ahead }), SetAside);
+        let came = Row { have: 0, synced: None, same: false, ..CLEAN };
+        assert_eq!(cut(&shared, Row { fits: Some(true), ..came }), Holds(v(2)));
+        assert_eq!(cut(&shared, Row { fits: Some(false), ..came }), SetAside);
+        // Being written: never set aside, and based on what was synced.
+        let open = Row { dirty: Some(2), same: false, fits: Some(false), ..CLEAN };
+        assert_eq!(cut(&shared, open), Keep);
+        assert_eq!(cut(&shared, Row { synced: Some(1), ..open }), Edit(v(1)));
+        assert_eq!(cut(&shared, Row { synced: Some(1), fits: Some(true), ..open }), Keep);
+        // Made here, synced by its program, and not settled.
+        let made = Row { have: 0, dirty: Some(0), synced: Some(0), marked: 0, ..open };
+        assert_eq!(cut(&object(vec![]), made), Keep);
+    }
+
+    #[test]
+    fn t28_what_a_kill_leaves() {
+        use Verdict::{Edit, Holds, Keep, RefreshPrint};
+        let alone = object(vec![content(2)]);
+        let shared = object(vec![content(2), have(PEER, 2)]);
+        let kill = |object: &Object, row| verdict(End::Killed, object, row);
+        assert_eq!(kill(&alone, Row { synced: None, ..CLEAN }), Keep);
+        let other = Row { same: false, fits: Some(false), ..CLEAN };
+        assert_eq!(kill(&shared, other), Edit(v(2)));
+        assert_eq!(kill(&shared, Row { fits: Some(true), ..other }), RefreshPrint);
+        assert_eq!(kill(&shared, Row { dirty: Some(1), ..other }), Keep);
+        // A heal had put the whole file in its place, and had not said so.
+        assert_eq!(kill(&shared, Row { have: 1, fits: Some(true), ..other }), Holds(v(2)));
+        assert_eq!(kill(&shared, Row { have: 0, fits: Some(true), ..other }), Holds(v(2)));
+    }
+
+    #[test]
+    fn t03_what_a_lost_index_leaves() {
+        use Verdict::{Edit, Hash, Holds, Keep};
+        let known = object(vec![content(2), have(PEER, 2)]);
+        let lost = |row| verdict(End::IndexLost, &known, Row { have: 0, synced: None, ..row });
+        assert_eq!(lost(CLEAN), Holds(v(2)));
+        assert_eq!(lost(Row { marked: 1, ..CLEAN }), Holds(v(1)));
+        assert_eq!(lost(Row { marked: 3, ..CLEAN }), Edit(v(3)));
+        assert_eq!(lost(Row { marked: 0, ..CLEAN }), Keep);
+        let written = |fits| {
+            let (marked, none) = (v(2), VersionVector::new());
+            let found = Found {
+                have: None,
+                dirty: false,
+                base: &none,
+                synced: None,
+                filled: false,
+                marked: Some(&marked),
+                looks_same: false,
+                marked_last: false,
+                size: 10,
+                hollow: false,
+                hash_fits: fits,
+            };
+            judge(&known, brick(ME), End::IndexLost, &found)
+        };
+        assert_eq!(written(None), Hash);
+        assert_eq!(written(Some(true)), Holds(v(2)));
+        assert_eq!(written(Some(false)), Edit(v(2)));
+    }
+
+    fn rows() -> impl Strategy<Value = Row> {
+        let fits = prop_oneof![Just(None), Just(Some(false)), Just(Some(true))];
+        let dirty = prop::option::of(0u64..4);
+        (0u64..4, dirty, prop::option::of(0u64..4), 0u64..4, any::<bool>(), any::<bool>(), fits).prop_map(
+            |(have, dirty, synced, marked, same, hollow, fits)| Row {
+                have,
+                dirty,
+                synced,
+                marked,
+                same,
+                hollow,
+                fits,
+            },
+        )
+    }
+
+    fn objects() -> impl Strategy<Value = Object> {
+        let holders = prop::collection::vec((1u8..4, 1u64..4), 0..4);
+        (0u64..4, holders).prop_map(|(last, holders)| {
+            let contents = (1..=last).map(content);
+            object(contents.chain(holders.into_iter().map(|(who, n)| have(who, n))).collect())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn t01_no_edit_includes_a_version_whose_bytes_were_not_here(object in objects(), row in rows()) {
+            if let Verdict::Edit(base) = verdict(End::PowerLost, &object, row) {
+                prop_assert!(base.is_empty() || row.synced == Some(base.get(Incarnation(1))));
+            }
+            // And nothing passes for a version without its hash, or having been synced.
+            let verdict = verdict(End::PowerLost, &object, row);
+            match verdict {
+                Verdict::Holds(_) | Verdict::RefreshPrint => prop_assert_eq!(row.fits, Some(true)),
+                Verdict::Keep if row.have > 0 && row.dirty.is_none() => {
+                    prop_assert!(row.same && row.synced == Some(row.have));
+                }
+                _ => {}
+            }
+        }
+
+        #[test]
+        fn t01_the_only_copy_stays(object in objects(), row in rows()) {
+            let gone = [Verdict::SetAside, Verdict::Lacking].contains(&verdict(End::PowerLost, &object, row));
+            let held = object.holders.iter().any(|(who, reg)| *who != brick(ME) && reg.value.is_some());
+            prop_assert!(!gone || held || row.hollow);
+        }
+
+        #[test]
+        fn what_programs_were_writing_is_never_set_aside(object in objects(), row in rows()) {
+            if row.dirty.is_some() {
+                prop_assert_ne!(verdict(End::PowerLost, &object, row), Verdict::SetAside);
+            }
+            // What it had synced is its edit.
+            if row.dirty.is_some() && row.synced == row.dirty {
+                prop_assert_eq!(verdict(End::PowerLost, &object, row), Verdict::Keep);
+            }
+        }
+
+        #[test]
+        fn t28_a_kill_sets_nothing_aside(object in objects(), row in rows()) {
+            let verdict = verdict(End::Killed, &object, row);
+            prop_assert!(![Verdict::SetAside, Verdict::Lacking].contains(&verdict));
+            if row.dirty.is_some() {
+                prop_assert_eq!(verdict, Verdict::Keep);
+            }
+        }
+
+        #[test]
+        fn the_hash_is_looked_at_once(object in objects(), row in rows()) {
+            for end in [End::Killed, End::PowerLost, End::IndexLost] {
+                let asked = verdict(end, &object, row) == Verdict::Hash;
+                prop_assert!(!asked || row.fits.is_none() && object.hash.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What of the bytes here is durable. After a power cut nothing else is proof of what they are (core/recover).
+//!
+//! Nothing is synced while somebody waits, save for `fsync`: some time after a file was settled one `syncfs` makes all of them
+//! durable, and only then does the index say so.
+
+use nearbrick_core::{FileId, VersionVector};
+
+use super::change::Change;
+use super::core::Core;
+use super::types::FsResult;
+use super::{Volume, index_failed, reason_of};
+
+/// Files of which it is noted before programs may have the lock.
+const AT_ONCE: usize = 256;
+
+impl Volume {
+    /// The file has a version, or is based on one, that may not be durable yet.
+    pub(super) fn is_unsynced(&self, core: &mut Core, file: FileId) {
+        core.unsynced.insert(file);
+        self.settler.unsynced();
+    }
+
+    /// Notes that the bytes of this version, or what has since become of them, are on the disk for good.
+    pub(super) fn synced_as(change: &mut Change<'_>, file: FileId, version: &VersionVector) -> FsResult<()> {
+        let Some(local) = change.local(file)? else { return Ok(()) };
+        let goes_on = local.based_on().is_some_and(|now| now.includes(version));
+        if goes_on && !local.synced.as_ref().is_some_and(|synced| synced.includes(version)) {
+            change.local_mut(file)?.synced = Some(version.clone());
+        }
+        Ok(())
+    }
+
+    /// The versions of files that are about to be made durable.
+    pub(super) fn to_be_synced(
+        &self,
+        files: impl IntoIterator<Item = FileId>,
+    ) -> FsResult<Vec<(FileId, VersionVector)>> {
+        let mut versions = Vec::new();
+        for file in files {
+            let local = self.index.local(file).map_err(index_failed)?;
+            versions.extend(local.and_then(|l| Some((file, l.based_on()?.clone()))));
+        }
+        Ok(versions)
+    }
+
+    /// Makes all that was settled durable, and notes it.
+    pub(super) fn make_synced(&self) {
+        let files = std::mem::take(&mut self.lock().unsynced);
+        if files.is_empty() {
+            return;
+        }
+        if let Err(error) = self.sync_noted(files.iter().copied()) {
+            self.note_error(reason_of(error), format!("what was written is not durable yet: {error}"));
+            self.lock().unsynced.extend(files);
+            self.settler.unsynced();
+        }
+    }
+
+    fn sync_noted(&self, files: impl Iterator<Item = FileId>) -> FsResult<()> {
+        let versions = {
+            let _core = self.lock();
+            self.to_be_synced(files)?
+        };
+        self.brick.sync_all()?;
+        for chunk in versions.chunks(AT_ONCE) {
+            let core = &mut *self.lock();
+            let mut change = Change::new(self, core);
+            for (file, version) in chunk {
+                Self::synced_as(&mut change, *file, version)?;
+            }
+            change.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable, and notes it: nothing else is written any more.
+    pub(super) fn sync_at_end(&self, core: &mut Core) -> FsResult<()> {
+        let files = std::mem::take(&mut core.unsynced);
+        let versions = self.to_be_synced(files)?;
+        self.brick.sync_all()?;
+        let mut change = Change::new(self, core);
+        for (file, version) in &versions {
+            Self::synced_as(&mut change, *file, version)?;
+        }
+        change.commit().map(drop)
+    }
+
+    /// A program had a file synced whose bytes were of this version then, or based on it.
+    pub(super) fn was_synced(&self, file: FileId, version: &VersionVector) -> FsResult<()> {
+        let known = self.index.local(file).map_err(index_failed)?.and_then(|l| l.synced);
+        if known.is_some_and(|synced| synced.includes(version)) {
+            return Ok(());
+        }
+        let core = &mut *self.lock();
+        let mut change = Change::new(self, core);
+        Self::synced_as(&mut change, file, version)?;
+        change.commit().map(drop)
+    }
+}

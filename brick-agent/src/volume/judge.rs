@@ -1,0 +1,227 @@
+//! What became of a file's bytes: what `core/recover` makes of them, done.
+
+use nearbrick_core::recover::{End, Found, Verdict, judge};
+use nearbrick_core::{FileId, Kind, Object, Op, VersionVector};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::change::{Change, errno, print_of};
+use super::core::{At, Core};
+use super::types::FsResult;
+use crate::brick::access;
+use crate::brick::disk::{Reader, Stat as RawStat};
+use crate::index::{Local, Print};
+
+/// Whether the disk has no bytes of a file.
+fn is_hollow(at: &At) -> FsResult<bool> {
+    let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
+    match open.seek_data(0) {
+        Ok(_) => Ok(false),
+        Err(Errno::NXIO) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the inode is as it was. What was moved, or lost or got a name, has another ctime.
+fn looks_same(now: &Print, then: Option<&Print>, moved: bool) -> bool {
+    then.is_some_and(|then| then == now || moved && Print { ctime: now.ctime, ..*then } == *now)
+}
+
+fn marked_last(raw: &RawStat) -> bool {
+    (raw.st_mtime, raw.st_mtime_nsec) < (raw.st_ctime, raw.st_ctime_nsec)
+}
+
+impl Volume {
+    /// Finds out what the bytes of a file are, and takes that over. `moved`: its names are not as they were. What is to be
+    /// brought about then goes to `todo`.
+    pub(super) fn judge_file(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        moved: bool,
+        end: End,
+        todo: &mut Vec<FileId>,
+    ) -> FsResult<()> {
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        if !object.kind.as_ref().is_some_and(Kind::is_file) || !local.on_disk() {
+            return Ok(());
+        }
+        let at = self.at(core, file, &local)?;
+        let raw = access::stat(&at.dir, &at.name)?;
+        if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        let now = print_of(&raw);
+        let same = looks_same(&now, local.print.as_ref(), moved);
+        let synced = local.have.is_some() && local.synced == local.have;
+        if local.print == Some(now) && !local.dirty && (end == End::Killed || synced) {
+            return Ok(());
+        }
+        let marked = access::get_mark(&at.dir, &at.name)?.and_then(|mark| mark.version);
+        let mut found = Found {
+            have: local.have.as_ref(),
+            dirty: local.dirty,
+            base: &local.base,
+            synced: local.synced.as_ref(),
+            filled: !local.filled.is_empty(),
+            marked: marked.as_ref(),
+            looks_same: same,
+            marked_last: marked_last(&raw),
+            size: now.size,
+            hollow: end == End::PowerLost && is_hollow(&at)?,
+            hash_fits: None,
+        };
+        let mut verdict = judge(&object, self.me, end, &found);
+        if verdict == Verdict::Hash {
+            let known = object.hash.as_ref().map(|(_, hash)| *hash);
+            found.hash_fits = Some(Some(self.hash_of(core, file, &local)?) == known);
+            verdict = judge(&object, self.me, end, &found);
+        }
+        match verdict {
+            Verdict::Hash | Verdict::Keep => self.is_as_known(core, file, &local, &now),
+            Verdict::RefreshPrint => {
+                let have = local.have.clone().unwrap_or_default();
+                self.is_version(core, file, have, now, end)
+            }
+            Verdict::Holds(version) => {
+                todo.push(file);
+                self.is_version(core, file, version, now, end)
+            }
+            Verdict::Edit(base) => self.is_edit(core, file, base, end),
+            Verdict::SetAside | Verdict::Lacking => {
+                todo.push(file);
+                self.give_up_bytes(core, file, &local, &object, verdict == Verdict::SetAside)
+            }
+        }
+    }
+
+    /// Only its names changed, or nothing.
+    fn is_as_known(&self, core: &mut Core, file: FileId, local: &Local, now: &Print) -> FsResult<()> {
+        if local.dirty || local.print.is_none() || local.print.as_ref() == Some(now) {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        change.refresh_print(file)?;
+        change.commit().map(drop)
+    }
+
+    /// The bytes are this version.
+    fn is_version(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        version: VersionVector,
+        now: Print,
+        end: End,
+    ) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        let local = change.local_mut(file)?;
+        let was_dirty = std::mem::take(&mut local.dirty);
+        local.base = VersionVector::new();
+        local.snapshot = None;
+        local.print = Some(now);
+        local.filling = None;
+        local.filled.clear();
+        local.synced = match end {
+            // What is read from a disk that was off is on it.
+            End::PowerLost => Some(version.clone()),
+            End::Killed => local.synced.take().filter(|synced| version.includes(synced)),
+            End::IndexLost => None,
+        };
+        local.have = Some(version);
+        if was_dirty {
+            change.emit(file, Op::Clean { brick: self.me })?;
+        }
+        change.commit()?;
+        self.is_unsynced(core, file);
+        Ok(())
+    }
+
+    /// The bytes are an edit, based on this version.
+    fn is_edit(&self, core: &mut Core, file: FileId, base: VersionVector, end: End) -> FsResult<()> {
+        if end != End::IndexLost {
+            tracing::warn!(%file, "is not as it was before the end: taken as an edit");
+        }
+        let mut change = Change::new(self, core);
+        let mut since = change.local(file)?.unwrap_or_default().dirty_since;
+        if !change.local(file)?.is_some_and(|l| l.dirty) {
+            since = change.emit(file, Op::Dirty { brick: self.me })?.stamp().millis();
+        }
+        let local = change.local_mut(file)?;
+        (local.dirty, local.dirty_since) = (true, since);
+        if local.have.as_ref() != Some(&base) {
+            local.have = None;
+        }
+        // Whatever it is, it is no stub.
+        local.synced.get_or_insert_default();
+        local.base = base;
+        local.print = None;
+        local.snapshot = None;
+        local.overlay = None;
+        local.filling = None;
+        local.filled.clear();
+        change.commit()?;
+        self.settler.soon(file);
+        Ok(())
+    }
+
+    /// What is here is not what it is to be: a stub again, so that a whole one is brought.
+    fn give_up_bytes(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        object: &Object,
+        keep: bool,
+    ) -> FsResult<()> {
+        if keep {
+            let at = self.at(core, file, local)?;
+            let name = format!("damaged-{file}-{}", self.clock.now_ms());
+            access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
+            tracing::warn!(
+                %file,
+                "is not as it was before the power was lost: kept as {}, and brought again from another brick",
+                self.brick.own("versions").join(&name).display()
+            );
+        }
+        let mut change = Change::new(self, core);
+        if object.holders.get(&self.me).is_some_and(|reg| reg.value.is_some()) {
+            change.emit(file, Op::Drop { brick: self.me })?;
+        }
+        if object.writers.get(&self.me).is_some_and(|reg| reg.value) {
+            change.emit(file, Op::Clean { brick: self.me })?;
+        }
+        let now = change.local_mut(file)?;
+        now.have = None;
+        now.dirty = false;
+        now.base = VersionVector::new();
+        now.snapshot = None;
+        now.print = None;
+        now.mtime_at = 0;
+        change.commit()?;
+        if local.parked {
+            return self.remove_parked(core, file);
+        }
+        let (object, local) = (self.object_of(file)?, self.local_of(file)?);
+        self.renew_stub(core, file, &object, &local)
+    }
+
+    /// What waited for its place is not wanted: it is made anew there.
+    fn remove_parked(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        change.local_mut(file)?.parked = false;
+        change.commit()?;
+        self.unstage(&crate::index::parked_name(file));
+        Ok(())
+    }
+
+    /// BLAKE3 of a file's bytes here.
+    pub(super) fn hash_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<[u8; 32]> {
+        let at = self.at(core, file, local)?;
+        let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(Reader::new(&*open, 0)).map_err(|e| errno(&e))?;
+        Ok(*hasher.finalize().as_bytes())
+    }
+}

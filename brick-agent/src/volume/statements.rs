@@ -1,0 +1,141 @@
+//! What this brick has said of itself, made true: which version it holds, and whether it is writing. A former life of the brick may have said
+//! what a power cut undid, and others may have heard of that when its own index did not keep it.
+
+use std::time::Duration;
+
+use nearbrick_core::fallen::{Step, step};
+use nearbrick_core::{BrickId, FileId, Incarnation, LinkId, Object, Op, Relation, VersionVector};
+
+use super::Volume;
+use super::change::Change;
+use super::core::Core;
+use super::types::FsResult;
+use crate::index::Local;
+
+/// For each brick that is to say an older version again before this one does.
+const FOR_EACH_BEFORE: Duration = Duration::from_secs(60);
+
+/// Whether what members believe of this brick is other than what is here.
+fn is_wrong(me: BrickId, object: &Object, local: &Local) -> bool {
+    let said = object.holders.get(&me).and_then(|reg| reg.value.as_ref());
+    let writes = object.writers.get(&me).is_some_and(|reg| reg.value);
+    said.is_some_and(|said| !holds(local, said)) || writes && !local.dirty
+}
+
+fn holds(local: &Local, said: &VersionVector) -> bool {
+    let held = local.have.as_ref().filter(|_| !local.dirty);
+    held.is_some_and(|held| matches!(held.relation(said), Relation::Equal | Relation::After))
+}
+
+impl Volume {
+    /// The same for what a former life said.
+    pub(super) fn right_former(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
+        let object = change.object(file)?;
+        let is_former = |origin: &Incarnation| self.brick.former.contains(origin);
+        let held = object.holders.get(&self.me).map(|reg| reg.stamp.origin);
+        let writes = object.writers.get(&self.me).map(|reg| reg.stamp.origin);
+        let links = object.links.keys().map(|link| link.origin);
+        match held.into_iter().chain(writes).chain(links).any(|origin| is_former(&origin)) {
+            true => self.right(change, file),
+            false => Ok(()),
+        }
+    }
+
+    /// What members believe of this brick, made true.
+    pub(super) fn right(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
+        let object = change.object(file)?;
+        let local = change.local(file)?.unwrap_or_default();
+        if is_wrong(self.me, &object, &local) {
+            let said = object.holders.get(&self.me).and_then(|reg| reg.value.as_ref());
+            if said.is_some_and(|said| !holds(&local, said)) {
+                change.emit(file, Op::Drop { brick: self.me })?;
+                if local.have.is_some() && !local.dirty {
+                    change.core.unsaid.insert(file);
+                    self.settler.soon(file);
+                }
+            }
+            if !local.dirty && object.writers.get(&self.me).is_some_and(|reg| reg.value) {
+                change.emit(file, Op::Clean { brick: self.me })?;
+            }
+        }
+        self.give_up_second_names(change, file, &object)
+    }
+
+    /// A file that a former life made, and that this one took for new since its index had not kept that, has
+    /// the name that it was given first.
+    fn give_up_second_names(&self, change: &mut Change<'_>, file: FileId, object: &Object) -> FsResult<()> {
+        let is_former = |link: &LinkId| self.brick.former.contains(&link.origin);
+        if !object.live_links().any(|(link, _)| is_former(&link)) {
+            return Ok(());
+        }
+        let ours: Vec<_> = object
+            .live_links()
+            .map(|(link, _)| link)
+            .filter(|link| link.origin == self.incarnation)
+            .collect();
+        for link in ours {
+            let made = self.index.entry(link.origin, link.seq).map_err(super::index_failed)?;
+            if made.is_some_and(|entry| matches!(entry.op, Op::Create { .. })) {
+                change.emit(file, Op::Unlink { link, seen: VersionVector::new() })?;
+                change.todo(file, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes true what a former life said of any object.
+    pub(super) fn right_all(&self, core: &mut Core) -> FsResult<()> {
+        const AT_ONCE: usize = 256;
+        let mut wrong = Vec::new();
+        for object in self.index.objects() {
+            let (file, object) = object.map_err(super::index_failed)?;
+            if object.holders.contains_key(&self.me) || object.writers.contains_key(&self.me) {
+                let local = self.local_or_none(file)?;
+                if is_wrong(self.me, &object, &local) {
+                    wrong.push(file);
+                }
+            }
+        }
+        for chunk in wrong.chunks(AT_ONCE) {
+            let mut change = Change::new(self, core);
+            for file in chunk {
+                self.right(&mut change, *file)?;
+            }
+            change.commit()?;
+        }
+        Ok(())
+    }
+
+    /// No brick holds a newer version any more: the one that is here becomes the newest again.
+    pub(super) fn see_to_fallen(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        let Some(have) = local.have.as_ref().filter(|_| !local.dirty) else { return Ok(()) };
+        let rank = match step(&object, self.me, have) {
+            None => return Ok(()),
+            Some(Step::SayHave) => {
+                core.unsaid.insert(file);
+                return Ok(());
+            }
+            Some(Step::SayAgain { rank }) => rank,
+        };
+        let now = self.clock.passed();
+        let wait = FOR_EACH_BEFORE.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
+        let due = core.fallen_since.entry(file).or_insert(now).saturating_add(wait);
+        if now < due {
+            self.settler.later(file, due - now);
+            return Ok(());
+        }
+        core.fallen_since.remove(&file);
+        let message = format!(
+            "the newest version of file {file} is lost, no brick holds it any more: the older one that is here is the newest again"
+        );
+        tracing::warn!("{message}");
+        self.note_error(nearbrick_core::heal::Reason::Unreachable, message);
+        self.mark_dirty(core, file, &object, &local, false)?;
+        let mut change = Change::new(self, core);
+        change.local_mut(file)?.print = None;
+        change.commit()?;
+        self.settler.soon(file);
+        Ok(())
+    }
+}
