@@ -73,6 +73,17 @@ pub struct VolumeConfig {
     /// And that these are wrong: what they removed is to be there again.
     #[serde(default)]
     pub take_back_removals: Option<String>,
+    /// How the brick is looked after.
+    #[serde(default)]
+    pub upkeep: Upkeep,
+}
+
+/// How a brick is looked after.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upkeep {
+    /// A person's word that the brick with this incarnation is to say all that it has again.
+    pub say_again: Option<String>,
 }
 
 impl VolumeConfig {

@@ -52,6 +52,7 @@ async fn world() -> World {
             stale_reads: StaleReads::Allow,
             release_removals: None,
             take_back_removals: None,
+            upkeep: Default::default(),
         };
         Volume::open(config, VolumeOptions::default()).unwrap()
     };

@@ -11,28 +11,14 @@ mod support;
 
 use nearbrick_agent::volume::Volume;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use support::drive::{self, Slots, time};
 use support::fs::{Fs, path};
 use support::members::Lab;
 use support::ops::{Op, op};
+use support::random::{caught, runner};
 use support::reference::Reference;
 use support::tree;
-
-fn runner(cases: u32) -> TestRunner {
-    let env = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = env("NEARBRICK_SEED").unwrap_or_else(rand::random);
-    let cases = env("NEARBRICK_CASES").map_or(cases, |n: u64| n as u32);
-    println!("seed: NEARBRICK_SEED={seed}");
-    TestRunner::new(Config {
-        cases,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: None,
-        max_shrink_iters: 2000,
-        ..Config::default()
-    })
-}
 
 /// Compares everything that can be seen.
 fn compare(volume: &Volume, reference: &Reference, page: usize) {
@@ -75,17 +61,6 @@ fn run(ops: &[Op]) {
     compare(lab.volume(0), &reference, 2);
     let status = lab.volume(0).status();
     assert_eq!((status.dirty_files, status.pending.files, status.conflicts), (0, 0, 0));
-}
-
-/// As an error with its message, so that the runner shrinks it.
-fn caught(work: impl FnOnce()) -> Result<(), TestCaseError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        TestCaseError::fail(text.unwrap_or_else(|| "a panic".to_owned()))
-    })
 }
 
 #[test]

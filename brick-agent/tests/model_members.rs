@@ -6,13 +6,13 @@
 mod support;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use nearbrick_core::Entry;
 use support::drive::{self, Slots};
 use support::fs::{Fs, ROOT, path};
 use support::members::Lab;
 use support::ops::{Op, member_op};
+use support::random::{caught, runner};
 use support::tree::{self, Tree, What};
 
 /// A step of a run.
@@ -49,20 +49,6 @@ fn steps(members: usize, len: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => m.prop_map(Step::CompactAlone),
     ];
     prop::collection::vec(step, 1..len)
-}
-
-fn runner(cases: u32) -> TestRunner {
-    let env = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = env("NEARBRICK_SEED").unwrap_or_else(rand::random);
-    let cases = env("NEARBRICK_CASES").map_or(cases, |n: u64| n as u32);
-    println!("seed: NEARBRICK_SEED={seed}");
-    TestRunner::new(Config {
-        cases,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: None,
-        max_shrink_iters: 1000,
-        ..Config::default()
-    })
 }
 
 /// A fixed shuffle.
@@ -134,17 +120,6 @@ fn assert_copies(lab: &Lab, shown: &Tree, copies: usize) {
         let whole = disks.iter().filter(|d| d.0.get(path).is_some_and(|e| e.what == entry.what)).count();
         assert!(whole >= copies, "{} is whole on {whole} disks only", tree::shown(path));
     }
-}
-
-/// As an error with its message, so that the runner shrinks it.
-fn caught(work: impl FnOnce()) -> Result<(), TestCaseError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        TestCaseError::fail(text.unwrap_or_else(|| "a panic".to_owned()))
-    })
 }
 
 /// Members that hear of each change before the next one is made: no conflicts.

@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, body::Incoming};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode};
 use nearbrick_agent::peer::Remote;
 use nearbrick_agent::peer::frame::{put_begin, put_data_with, put_end};
 use nearbrick_agent::peer::server::Limits;
@@ -22,8 +20,8 @@ use nearbrick_core::heal::Reason;
 use peer_common::*;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 async fn served(ca: &Ca, limits: Limits) -> (Arc<Memory>, Running) {
     let volume = Memory::new(brick(1), &[("ws-a", brick(1)), ("ws-b", brick(2))]);
@@ -147,33 +145,6 @@ async fn t27_another_bricks_uuid_is_refused() {
     assert!(error.contains("421") && error.contains("this is brick 01010101"), "{error}");
 }
 
-/// Sends raw requests as `ws-b`.
-struct Raw {
-    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
-}
-
-impl Raw {
-    async fn connect(ca: &Ca, server: &Running) -> Self {
-        let tls = ca.tls("ws-b");
-        let stream = TcpStream::connect(server.address).await.unwrap();
-        let name = ServerName::try_from("ws-a").unwrap();
-        let stream = TlsConnector::from(tls.current().client.clone()).connect(name, stream).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Raw { sender }
-    }
-
-    async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
-        self.sender.ready().await.unwrap();
-        let request = Request::post(path).header("host", "ws-a").body(Full::new(body.into())).unwrap();
-        self.sender.send_request(request).await.unwrap()
-    }
-}
-
-fn path(verb: &str) -> String {
-    format!("/v1/volumes/{VOLUME}/bricks/{}/{verb}", brick(1))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rubbish_is_counted_and_the_server_lives() {
     let ca = Ca::new();
@@ -275,26 +246,6 @@ async fn connections_are_bounded_per_node_and_quiet_ones_are_cut() {
     tokio::time::timeout(Duration::from_secs(10), let_in).await.unwrap();
 }
 
-/// A peer that is a member but answers every request with these bytes and then hangs up.
-async fn liar(ca: &Ca, body: Vec<u8>, announced: usize) -> String {
-    let tls = ca.tls("ws-a");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = TlsAcceptor::from(tls.current().server.clone());
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut request = vec![0; 64 << 10];
-            let _ = stream.read(&mut request).await;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {announced}\r\n\r\n");
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&body).await;
-            let _ = stream.shutdown().await;
-        }
-    });
-    address
-}
-
 async fn fetch_from(ca: &Ca, address: &str, files: &[u8]) -> (Result<(), Reason>, Vec<Told>, Vec<String>) {
     let (client, log) = client(ca.tls("ws-b"), brick(2), &[(brick(1), "ws-a", address)]);
     let items: Vec<_> = files.iter().map(|n| FetchItem { file: file(*n), version: version(1) }).collect();
@@ -330,7 +281,7 @@ async fn t22_a_stream_that_is_cut_fails_the_open_file() {
     for at in 0..whole.len() {
         // Cut by the connection, and cut although the reply claims to be whole.
         for announced in [whole.len(), at] {
-            let address = liar(&ca, whole[..at].to_vec(), announced).await;
+            let address = Liar::new(&ca, whole[..at].to_vec(), announced).await.address;
             let (result, told, log) = fetch_from(&ca, &address, &[1, 2]).await;
             assert_eq!(result, Err(Reason::Unreachable), "cut at {at}");
             assert!(!told.iter().any(|t| matches!(t, Told::End(..))));
@@ -360,7 +311,7 @@ async fn streams_that_make_no_sense_are_refused_and_counted() {
     ];
     for (bytes, why) in cases {
         let len = bytes.len();
-        let address = liar(&ca, bytes, len).await;
+        let address = Liar::new(&ca, bytes, len).await.address;
         let (result, _, log) = fetch_from(&ca, &address, &[1]).await;
         assert_eq!((result, log), (Err(Reason::Corrupt), vec![why.to_owned()]));
     }
@@ -369,13 +320,13 @@ async fn streams_that_make_no_sense_are_refused_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_make_no_sense_are_refused_and_counted() {
     let ca = Ca::new();
-    let address = liar(&ca, vec![0xff; 50], 50).await;
+    let address = Liar::new(&ca, vec![0xff; 50], 50).await.address;
     let (client, log) = client(ca.tls("ws-b"), brick(2), &[(brick(1), "ws-a", &address)]);
     assert!(client.journal(brick(1), Heads::new()).await.is_err());
     let mut out = begun(1, 1, 4, b"data");
     put_end(&mut out, &[0; 32]);
     let len = out.len();
-    client.set_members(&members(&[(brick(1), "ws-a", &liar(&ca, out.to_vec(), len).await)]));
+    client.set_members(&members(&[(brick(1), "ws-a", &Liar::new(&ca, out.to_vec(), len).await.address)]));
     let reader = client.clone();
     let read = tokio::task::spawn_blocking(move || reader.read(file(1), &version(1), 0, 4, &[brick(1)]));
     assert_eq!(read.await.unwrap(), Err(Reason::Corrupt));

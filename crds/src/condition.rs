@@ -24,6 +24,8 @@ pub const SAFE_TO_LEAVE: &str = "SafeToLeave";
 
 /// Brick: what other members removed is removed here too; `False` while a person is asked whether so much is right.
 pub const REMOVALS_FOLLOWED: &str = "RemovalsFollowed";
+/// Brick: what every other member said is taken over; `False` while an entry of one makes no sense here.
+pub const JOURNALS_FOLLOWED: &str = "JournalsFollowed";
 
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

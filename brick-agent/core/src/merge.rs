@@ -8,7 +8,8 @@ use crate::id::FileId;
 use crate::name;
 use crate::object::{Link, Object, put, set};
 use crate::op::{
-    BadEntry, MAX_MEMBERS, MAX_TIME, check_attr, check_kind, check_replicas, check_version, check_xattr,
+    BadEntry, MAX_MEMBERS, MAX_SIZE, MAX_TIME, check_attr, check_kind, check_link, check_replicas,
+    check_xattr,
 };
 use crate::stamp::{Reg, Stamp};
 
@@ -108,20 +109,13 @@ impl Object {
         }
         self.xattrs.iter().try_for_each(|(name, reg)| check_xattr(name, reg.value.as_deref()))?;
         for (id, link) in &self.links {
-            if id.seq == 0 {
-                return Err(BadEntry::Nonsense("sequence"));
-            }
+            check_link(*id)?;
             link.place.iter().try_for_each(|reg| name::check(&reg.value.name))?;
-            link.removed.iter().try_for_each(|reg| check_version(&reg.value))?;
         }
         self.kept.iter().try_for_each(|reg| name::check(&reg.value.1))?;
-        if self.contents.iter().any(|c| c.version.is_empty()) {
+        if self.contents.iter().any(|c| c.version.is_empty() || c.size > MAX_SIZE) {
             return Err(BadEntry::Nonsense("version"));
         }
-        self.contents.iter().try_for_each(|c| check_version(&c.version))?;
-        self.losers.iter().try_for_each(check_version)?;
-        self.holders.values().filter_map(|reg| reg.value.as_ref()).try_for_each(check_version)?;
-        self.hash.iter().try_for_each(|(version, _)| check_version(version))?;
         self.replicas.iter().try_for_each(|reg| check_replicas(&reg.value))
     }
 }

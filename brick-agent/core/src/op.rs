@@ -179,9 +179,12 @@ pub struct Entry {
     pub op: Op,
 }
 
-/// The most bricks in one replica set, and the most counters in one vector,
-/// that are taken from the wire.
+/// The most bricks in one replica set that are taken from the wire.
 pub const MAX_MEMBERS: usize = 4096;
+/// The greatest sequence number. One at the end of the numbers would leave no room for any that follow it.
+pub const MAX_SEQ: u64 = 1 << 56;
+/// The most bytes of a file: no file system has larger ones.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// The longest symlink target, in bytes.
 pub const MAX_TARGET: usize = 4095;
 /// The longest value of an extended attribute, in bytes.
@@ -196,9 +199,8 @@ pub fn is_exchanged(xattr: &[u8]) -> bool {
     xattr.starts_with(USER_XATTR) || acl::is_acl(xattr)
 }
 
-/// The latest hybrid time, about the year 2500. One entry beyond all clocks would
-/// leave no room for any that follow it.
-pub const MAX_TIME: u64 = 1 << 60;
+/// The latest hybrid time, about the year 3000; see also [`latest_taken`](crate::stamp::latest_taken).
+pub const MAX_TIME: u64 = 1 << 61;
 
 /// Why an entry from a peer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -228,30 +230,34 @@ impl Entry {
 
     /// Checks what a peer sent: names, bounds, and values that make sense.
     pub fn check(&self) -> Result<(), BadEntry> {
-        if self.seq == 0 {
-            return Err(BadEntry::Nonsense("sequence"));
-        }
+        check_link(LinkId { origin: self.origin, seq: self.seq })?;
         if self.time > MAX_TIME {
             return Err(BadEntry::Nonsense("time"));
+        }
+        // The root has no maker, no name and no content.
+        let of_root = matches!(
+            self.op,
+            Op::SetAttr(_) | Op::SetXattr { .. } | Op::Dirty { .. } | Op::Clean { .. } | Op::Drop { .. }
+        );
+        if self.file == FileId::ROOT && !of_root {
+            return Err(BadEntry::Nonsense("file id"));
         }
         match &self.op {
             Op::Create { kind, attr, place, replicas, brick: _ } => {
                 name::check(&place.name)?;
                 check_attr(attr)?;
                 check_replicas(replicas)?;
-                if self.file == FileId::ROOT {
-                    return Err(BadEntry::Nonsense("file id"));
-                }
                 check_kind(kind)
             }
-            Op::Link(place) | Op::Move { place, .. } => Ok(name::check(&place.name)?),
-            Op::Kept { name, .. } => Ok(name::check(name)?),
-            Op::Unlink { seen: v, .. } | Op::Have { version: v, .. } | Op::Resolve { loser: v, .. } => {
-                check_version(v)
+            Op::Link(place) => Ok(name::check(&place.name)?),
+            Op::Move { link, place } => {
+                check_link(*link)?;
+                Ok(name::check(&place.name)?)
             }
-            Op::Content { version, mtime_nsec, .. } => {
-                check_version(version)?;
-                if version.is_empty() || *mtime_nsec >= 1_000_000_000 {
+            Op::Kept { name, .. } => Ok(name::check(name)?),
+            Op::Unlink { link, .. } => check_link(*link),
+            Op::Content { version, size, mtime_nsec, .. } => {
+                if version.is_empty() || *size > MAX_SIZE || *mtime_nsec >= 1_000_000_000 {
                     return Err(BadEntry::Nonsense("version"));
                 }
                 Ok(())
@@ -259,7 +265,9 @@ impl Entry {
             Op::SetAttr(attr) => check_attr(attr),
             Op::SetXattr { name, value } => check_xattr(name, value.as_deref()),
             Op::Replicas(replicas) => check_replicas(replicas),
-            Op::Dirty { .. } | Op::Clean { .. } | Op::Drop { .. } => Ok(()),
+            Op::Dirty { .. } | Op::Clean { .. } | Op::Drop { .. } | Op::Have { .. } | Op::Resolve { .. } => {
+                Ok(())
+            }
         }
     }
 }
@@ -292,8 +300,18 @@ pub(crate) fn check_xattr(name: &[u8], value: Option<&[u8]>) -> Result<(), BadEn
     }
 }
 
+/// An origin and a place in its journal: no life of an index has the number 0, and no entry.
+pub(crate) fn check_link(link: LinkId) -> Result<(), BadEntry> {
+    if link.origin.0 == 0 || !(1..=MAX_SEQ).contains(&link.seq) {
+        return Err(BadEntry::Nonsense("sequence"));
+    }
+    Ok(())
+}
+
 pub(crate) fn check_attr(attr: &Attr) -> Result<(), BadEntry> {
-    if attr.mode & !0o7777 != 0 || attr.mtime_nsec >= 1_000_000_000 {
+    // The greatest number is no owner: the kernel takes it for "leave it as it is".
+    let no_one = attr.uid == u32::MAX || attr.gid == u32::MAX;
+    if attr.mode & !0o7777 != 0 || attr.mtime_nsec >= 1_000_000_000 || no_one {
         return Err(BadEntry::Nonsense("attributes"));
     }
     Ok(())
@@ -302,13 +320,6 @@ pub(crate) fn check_attr(attr: &Attr) -> Result<(), BadEntry> {
 pub(crate) fn check_replicas(replicas: &[BrickId]) -> Result<(), BadEntry> {
     if replicas.len() > MAX_MEMBERS {
         return Err(BadEntry::TooBig("replica set"));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_version(version: &VersionVector) -> Result<(), BadEntry> {
-    if version.len() > MAX_MEMBERS {
-        return Err(BadEntry::TooBig("version vector"));
     }
     Ok(())
 }

@@ -10,6 +10,18 @@ use serde::{Deserialize, Serialize};
 use crate::id::Incarnation;
 
 const LOGICAL_BITS: u32 = 16;
+const YEAR_MS: u64 = 31_557_600_000;
+/// A wall clock that is later than about the year 2250 counts as that.
+const LATEST_WALL: u64 = 280 * YEAR_MS;
+/// How far ahead of a member's wall clock a time may be that another says. More than any wall clock that
+/// counts can be ahead of one in 1970, so that no member is refused for a clock that is wrong.
+const AHEAD: u64 = 300 * YEAR_MS;
+
+/// The latest time that a member with this wall clock takes from another. Without a bound one entry at the end of
+/// time would leave no room for all those that its readers make after it.
+pub fn latest_taken(wall_millis: u64) -> u64 {
+    (wall_millis.min(LATEST_WALL) + AHEAD) << LOGICAL_BITS
+}
 
 /// When, by a hybrid logical clock, and by whom.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
@@ -49,7 +61,8 @@ impl Clock {
 
     /// A time later than all given and seen, at the wall clock if that is later.
     pub fn tick(&mut self, wall_millis: u64) -> u64 {
-        self.last = (wall_millis << LOGICAL_BITS).max(self.last.saturating_add(1));
+        let wall = wall_millis.min(LATEST_WALL) << LOGICAL_BITS;
+        self.last = wall.max(self.last.saturating_add(1));
         self.last
     }
 
@@ -96,5 +109,15 @@ mod tests {
         assert!(a < b && b < c);
         clock.saw(5_000 << LOGICAL_BITS);
         assert!(clock.tick(1) > 5_000 << LOGICAL_BITS);
+    }
+
+    #[test]
+    fn t14_no_clock_is_so_wrong_that_others_refuse_it_and_none_can_push_others_to_the_end() {
+        use crate::op::MAX_TIME;
+        let mut wrong = Clock::default();
+        assert!(wrong.tick(u64::MAX) < latest_taken(0), "the latest clock, read by one in 1970");
+        let mut pushed = Clock::default();
+        pushed.saw(latest_taken(u64::MAX));
+        assert!(pushed.tick(0) + (1 << 50) < MAX_TIME);
     }
 }

@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Incarnation;
 
+/// The most counters in one vector: a brick has one for each life of its index.
+pub const MAX_COUNTERS: usize = 4096;
+/// The largest counter. One at the end of the numbers would leave no room for the next version.
+pub const MAX_COUNTER: u64 = 1 << 48;
+
 /// How one version stands to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Relation {
@@ -25,9 +30,26 @@ pub enum Relation {
     Concurrent,
 }
 
-/// What a version of a file's content includes. Counters are never 0.
+/// What a version of a file's content includes. Counters are never 0: two vectors that include each other are
+/// equal. Bytes that say otherwise, from a peer or a disk, are not read as one.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<Incarnation, u64>")]
 pub struct VersionVector(BTreeMap<Incarnation, u64>);
+
+/// Counters that are no version vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a version vector over its bounds")]
+pub struct BadVersion;
+
+impl TryFrom<BTreeMap<Incarnation, u64>> for VersionVector {
+    type Error = BadVersion;
+
+    fn try_from(counters: BTreeMap<Incarnation, u64>) -> Result<Self, BadVersion> {
+        let all_fit =
+            counters.len() <= MAX_COUNTERS && counters.values().all(|n| (1..=MAX_COUNTER).contains(n));
+        all_fit.then_some(VersionVector(counters)).ok_or(BadVersion)
+    }
+}
 
 impl VersionVector {
     /// The empty vector: before every version.
@@ -130,6 +152,20 @@ mod tests {
         let mut m = a.clone();
         m.merge(b);
         m
+    }
+
+    #[test]
+    fn s01_counters_that_no_member_has_are_no_vector() {
+        let read = |counters: &[(u64, u64)]| {
+            let bytes = postcard::to_stdvec(&BTreeMap::from_iter(counters.iter().copied())).unwrap();
+            postcard::from_bytes::<VersionVector>(&bytes).ok()
+        };
+        assert_eq!(read(&[(1, 1), (2, MAX_COUNTER)]).unwrap().len(), 2);
+        // It would be equal to one without it and yet another; and nothing could come after it.
+        assert_eq!(read(&[(1, 0)]), None);
+        assert_eq!(read(&[(1, u64::MAX)]), None);
+        let many: Vec<_> = (1..=MAX_COUNTERS as u64 + 1).map(|who| (who, 1)).collect();
+        assert_eq!(read(&many), None);
     }
 
     proptest! {

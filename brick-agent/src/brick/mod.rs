@@ -15,7 +15,7 @@ pub mod machine;
 pub mod mark;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use nearbrick_core::{BrickId, Incarnation};
@@ -30,6 +30,8 @@ use self::disk::{Dir, Disk, File};
 pub const OWN: &str = ".nearbrick";
 const IDENTITY: &str = "identity";
 const FORMAT: u32 = 1;
+/// Bytes of an identity, at most; one has some hundred, and 20 more for each earlier life.
+const MAX_IDENTITY: u64 = 64 << 10;
 
 /// Who a brick is, in `.nearbrick/identity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,9 +149,12 @@ fn replace_durably(dir: &Dir, name: &str, bytes: &[u8]) -> DiskResult<()> {
 }
 
 fn read_all(dir: &Dir, name: &str) -> DiskResult<Vec<u8>> {
-    let file = dir.open(name.as_bytes(), OFlags::RDONLY, 0)?;
+    // Not held up by a FIFO, and no more memory than for what an agent writes there.
+    let file = dir.open(name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut disk::Reader::new(&*file, 0), &mut bytes)
+    disk::Reader::new(&*file, 0)
+        .take(MAX_IDENTITY)
+        .read_to_end(&mut bytes)
         .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     Ok(bytes)
 }

@@ -4,7 +4,7 @@
 //! the agent's folder of bricks, where it is found again.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::brick::{OWN, write_durably};
@@ -13,6 +13,8 @@ use crate::config::VolumeConfig;
 use super::convert::VolumeKey;
 
 const FILE: &str = "config.json";
+/// Bytes of one, at most: thousands of members and of rules are less.
+const MAX_BYTES: u64 = 64 << 20;
 /// In the folder of bricks. No namespace has such a name.
 const ELSEWHERE: &str = ".elsewhere";
 
@@ -79,9 +81,23 @@ pub fn load_all(bricks_dir: &Path, node: &str) -> Vec<VolumeConfig> {
     found
 }
 
+/// Reads a plain file that is no larger than one that was written here.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A FIFO in its place would hold up all volumes.
+    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > MAX_BYTES {
+        return Err(io::Error::other(format!("it is no file of at most {MAX_BYTES} bytes")));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 fn load(path: &Path, node: &str) -> Option<VolumeConfig> {
     let skip = |why: String| tracing::warn!("{} is left out: {why}", path.display());
-    let text = match fs::read(path) {
+    let text = match read(path) {
         Ok(text) => text,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return None,
         Err(e) => {
@@ -134,6 +150,7 @@ mod tests {
             stale_reads: Default::default(),
             release_removals: None,
             take_back_removals: None,
+            upkeep: Default::default(),
         }
     }
 

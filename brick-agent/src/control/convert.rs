@@ -8,7 +8,7 @@ use nearbrick_crds as crds;
 use nearbrick_crds::{Brick, WorkstationVolume};
 use uuid::Uuid;
 
-use crate::config::{Member, PlacementRule, StaleReads, VolumeConfig};
+use crate::config::{Member, PlacementRule, StaleReads, Upkeep, VolumeConfig};
 
 /// Why there is no configuration from these objects. For the brick's status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,9 @@ fn cut(value: &str) -> String {
 pub const RELEASE_REMOVALS: &str = "nearbrick.io/release-removals";
 /// And that they are wrong.
 pub const TAKE_BACK_REMOVALS: &str = "nearbrick.io/take-back-removals";
+
+/// A person's word that the brick with this incarnation is to say all that it has again.
+pub const SAY_AGAIN: &str = "nearbrick.io/say-again";
 
 fn annotation(volume: &WorkstationVolume, name: &str) -> Option<String> {
     volume.metadata.annotations.as_ref()?.get(name).map(|value| cut(value))
@@ -171,6 +174,7 @@ pub fn volume_config(
         },
         release_removals: annotation(volume, RELEASE_REMOVALS),
         take_back_removals: annotation(volume, TAKE_BACK_REMOVALS),
+        upkeep: Upkeep { say_again: annotation(volume, SAY_AGAIN) },
     })
 }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
+use nearbrick_core::Incarnation;
 use nearbrick_core::brake::HeldId;
 
 use super::api::one_line;
 use super::convert::VolumeKey;
 use super::facts::{Phase, VolumeFacts};
-use super::status::held_removals;
+use super::status::{held_removals, refused_entry};
 use super::watch::Seen;
 use crate::config::StaleReads;
 
@@ -27,6 +28,7 @@ struct Said {
     fault: Option<String>,
     stale_reads: u64,
     held: Vec<HeldId>,
+    refused: Vec<Incarnation>,
 }
 
 /// Finds what is new, and publishes it.
@@ -65,7 +67,12 @@ impl Notices {
 
 /// What counts as said when the volume is first seen: a fault is news even then, old stale reads are not.
 fn first(facts: &VolumeFacts) -> Said {
-    Said { fault: None, held: Vec::new(), stale_reads: facts.status.as_ref().map_or(0, |s| s.stale_reads) }
+    Said {
+        fault: None,
+        held: Vec::new(),
+        refused: Vec::new(),
+        stale_reads: facts.status.as_ref().map_or(0, |s| s.stale_reads),
+    }
 }
 
 fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
@@ -98,6 +105,12 @@ fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
             events.push(warn("RemovalsHeld", note));
         }
         said.held = status.held.iter().map(|held| held.id).collect();
+        if status.refused.iter().any(|entry| !said.refused.contains(&entry.origin))
+            && let Some(note) = refused_entry(facts, status)
+        {
+            events.push(warn("EntryRefused", note));
+        }
+        said.refused = status.refused.iter().map(|entry| entry.origin).collect();
     }
     if let (Some(status), Some(config)) = (&facts.status, &facts.config) {
         let new = status.stale_reads.saturating_sub(said.stale_reads);

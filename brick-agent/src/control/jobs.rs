@@ -376,6 +376,7 @@ mod tests {
             stale_reads: Default::default(),
             release_removals: None,
             take_back_removals: None,
+            upkeep: Default::default(),
         };
         let mut job = job("j", 1);
         let request = request_of(&job, &config).unwrap();

@@ -3,7 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nearbrick_core::BrickId;
-use nearbrick_crds::condition::{Finding, READY, REMOVALS_FOLLOWED, SAFE_TO_LEAVE, Status, conditions};
+use nearbrick_crds::condition::{
+    Finding, JOURNALS_FOLLOWED, READY, REMOVALS_FOLLOWED, SAFE_TO_LEAVE, Status, conditions,
+};
 use nearbrick_crds::meta::time_from_unix;
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{
@@ -13,7 +15,7 @@ use nearbrick_crds::{
 use crate::config::VolumeConfig;
 use crate::volume::{Count, VolumeStatus};
 
-use super::convert::{RELEASE_REMOVALS, TAKE_BACK_REMOVALS};
+use super::convert::{RELEASE_REMOVALS, SAY_AGAIN, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
 
 /// The longest message that goes into a status.
@@ -81,6 +83,37 @@ fn removals_followed(facts: &VolumeFacts, status: &VolumeStatus) -> Finding {
     }
 }
 
+/// What a person reads about a journal that cannot be followed any more, and what to do.
+pub fn refused_entry(facts: &VolumeFacts, status: &VolumeStatus) -> Option<String> {
+    let first = status.refused.first()?;
+    let config = facts.config.as_ref();
+    let brick = first.brick.and_then(|id| config?.member(id)).map(|m| format!(" of brick {}", m.name));
+    let (key, origin) = (&facts.key, first.origin);
+    let more = match status.refused.len() - 1 {
+        0 => String::new(),
+        n => format!("; and {n} more such"),
+    };
+    Some(format!(
+        "entry {} of the journal {origin}{} makes no sense here ({}); what it says after that is not taken over, all else \
+         is. If its agent is a newer one, upgrade this one; if not, have that brick say all it has again: kubectl annotate \
+         wsv -n {} {} {SAY_AGAIN}={origin} --overwrite{more}",
+        first.seq,
+        brick.unwrap_or_default(),
+        first.why,
+        key.namespace,
+        key.volume,
+    ))
+}
+
+fn journals_followed(facts: &VolumeFacts, status: &VolumeStatus) -> Finding {
+    match refused_entry(facts, status) {
+        None => {
+            Finding::new(JOURNALS_FOLLOWED, Status::True, "NoneRefused", "no entry of a peer was refused")
+        }
+        Some(message) => Finding::new(JOURNALS_FOLLOWED, Status::False, "EntryRefused", line(&message)),
+    }
+}
+
 /// What is common to the reports of one agent.
 #[derive(Clone, Debug)]
 pub struct Reporting {
@@ -115,8 +148,10 @@ pub fn brick_status(
         }
         Phase::Refused(why) => (BrickState::Refused, line(why), Status::False, "Refused"),
     };
-    let finding = Finding::new(READY, ready, reason, message.clone());
-    let removals = facts.status.as_ref().map(|status| removals_followed(facts, status));
+    let mut findings = vec![Finding::new(READY, ready, reason, message.clone())];
+    if let Some(status) = &facts.status {
+        findings.extend([removals_followed(facts, status), journals_followed(facts, status)]);
+    }
     let base = BrickStatus {
         state: Some(state),
         message: Some(message),
@@ -124,12 +159,7 @@ pub fn brick_status(
         address: Some(reporting.address.clone()),
         heartbeat: Some(now.clone()),
         observed_generation: generation,
-        conditions: conditions(
-            previous,
-            &[finding].into_iter().chain(removals).collect::<Vec<_>>(),
-            generation,
-            now,
-        ),
+        conditions: conditions(previous, &findings, generation, now),
         ..BrickStatus::default()
     };
     // Without an open brick nothing is known: the last good counts are not repeated.
@@ -183,7 +213,7 @@ fn to_send(all: &[VolumeFacts]) -> Count {
     let mut sum = Count::default();
     for count in all.iter().filter_map(|f| f.status.as_ref()).map(|s| &s.pending) {
         sum.files += count.files;
-        sum.bytes += count.bytes;
+        sum.bytes = sum.bytes.saturating_add(count.bytes);
         sum.oldest_ms = [sum.oldest_ms, count.oldest_ms].into_iter().flatten().min();
     }
     sum
@@ -279,6 +309,7 @@ mod tests {
             rejected: 3,
             stale_reads: 0,
             held: Vec::new(),
+            refused: Vec::new(),
             rebuilding: false,
             last_error: None,
         }
@@ -305,6 +336,7 @@ mod tests {
             stale_reads: Default::default(),
             release_removals: None,
             take_back_removals: None,
+            upkeep: Default::default(),
         };
         VolumeFacts { key, config: Some(Arc::new(config)), phase, status }
     }
@@ -334,6 +366,20 @@ mod tests {
         let command =
             "kubectl annotate wsv -n lab home nearbrick.io/release-removals=000000000000000a-70 --overwrite";
         assert!(condition.message.contains(command), "{}", condition.message);
+    }
+
+    #[test]
+    fn an_entry_that_is_refused_says_whose_it_is_and_what_to_do() {
+        let (why, origin) = ("an entry's time makes no sense".to_owned(), Incarnation(0xa));
+        let entry = crate::volume::RefusedEntry { origin, brick: Some(BrickId([2; 16])), seq: 7, why };
+        let facts = facts(Phase::Ready, Some(VolumeStatus { refused: vec![entry], ..status() }));
+        let report = brick_status(&facts, &reporting(), None, &[], Some(1), &time(0));
+        let condition = find(&report.conditions, JOURNALS_FOLLOWED).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "EntryRefused"));
+        let command = "kubectl annotate wsv -n lab home nearbrick.io/say-again=000000000000000a --overwrite";
+        for part in ["entry 7", "of brick home.ws-b", "an entry's time makes no sense", command] {
+            assert!(condition.message.contains(part), "{}", condition.message);
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::volume::types::NodeId;
 
 const MAGIC: u32 = 0x6e62_6c31;
 const SLOT: u64 = 64;
+/// Open files, at most: more than the kernel lets a machine have by default for all of its programs.
+const MAX_SLOTS: u64 = 16 << 20;
 /// The slot of an open that could not be written.
 const NOWHERE: u64 = u64::MAX;
 
@@ -138,6 +140,12 @@ impl Ledger {
         let mut count = [0; 4];
         count.copy_from_slice(life);
         let mut slots = Slots { end: file.metadata()?.len() / SLOT, ..Slots::default() };
+        if slots.end > MAX_SLOTS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a ledger of more than {MAX_SLOTS} open files"),
+            ));
+        }
         let mut entries = Vec::new();
         for slot in 1..slots.end {
             let mut bytes = [0; SLOT as usize];

@@ -116,7 +116,7 @@ impl<'a> Count<'a> {
 
     fn done(&mut self, bytes: u64) {
         self.progress.files_done += 1;
-        self.progress.bytes_done += bytes;
+        self.progress.bytes_done = self.progress.bytes_done.saturating_add(bytes);
         (self.say)(&self.progress);
     }
 
@@ -190,11 +190,11 @@ pub fn run(
     {
         let mut count = get(&count);
         count.progress.files_total = plans.len() as u64;
-        count.progress.bytes_total = plans.iter().map(|p| p.size).sum();
+        count.progress.bytes_total = bytes_of(&plans);
         progress(&count.progress);
     }
     // What is only cached makes way for what must be here.
-    volume.make_space(plans.iter().map(|p| p.size).sum());
+    volume.make_space(bytes_of(&plans));
     let timer: Arc<dyn Timer> = Arc::new(MachineTimer::default());
     let own = request.bandwidth.map(|rate| Limiter::new(rate, timer.clone()));
     let throttle = Throttle::new(own.into_iter().chain(request.shared.clone()));
@@ -225,6 +225,10 @@ pub fn run(
         volume.note_error(*reason, format!("{n} files could not be healed, among them {path}"));
     }
     outcome
+}
+
+fn bytes_of(plans: &[Planned]) -> u64 {
+    plans.iter().fold(0, |sum, plan| plan.size.saturating_add(sum))
 }
 
 /// What to do about each of these, in the order in which they are to come.

@@ -378,7 +378,11 @@ impl Index {
         while let Some(pair) =
             self.store.range(Table::Journal, (Bound::Unbounded, Bound::Excluded(&upper))).next_back()
         {
-            let entry: Entry = decode(&pair?.1, "journal")?;
+            let (key, value) = pair?;
+            let entry: Entry = decode(&value, "journal")?;
+            if key.as_ref() != journal_key(entry.origin, entry.seq) {
+                return Err(IndexError::Damaged("journal"));
+            }
             horizon.raise(entry.origin, Heard { seq: entry.seq, time: entry.time });
             upper = journal_key(entry.origin, 0).to_vec();
         }

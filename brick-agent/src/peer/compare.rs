@@ -4,7 +4,7 @@
 
 use std::io;
 
-use nearbrick_core::op::MAX_MEMBERS;
+use nearbrick_core::op::{MAX_MEMBERS, MAX_SEQ, MAX_TIME};
 use nearbrick_core::{FileId, Horizon, Object};
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +90,8 @@ impl CompareReply {
             (CompareReply::Top { horizon, sums }, CompareRequest::Top)
                 if sums.len() == FAN && horizon.len() <= MAX_HEADS =>
             {
-                if horizon.iter().any(|(_, heard)| heard.time > nearbrick_core::op::MAX_TIME) {
-                    return Err("a comparison with a time that makes no sense");
+                if horizon.iter().any(|(_, heard)| heard.time > MAX_TIME || heard.seq > MAX_SEQ) {
+                    return Err("a comparison with a horizon that makes no sense");
                 }
                 Ok(())
             }

@@ -47,6 +47,9 @@ pub trait Journal: Served {
         None
     }
 
+    /// An entry of an origin's journal, the next one, makes no sense here.
+    fn refused(&self, _origin: Incarnation, _seq: u64, _why: String) {}
+
     /// Gives up what all members have. May block on the disk.
     fn compact(&self) {}
 }
@@ -172,8 +175,9 @@ impl Exchange {
                 return Pulled::All;
             }
             let (good, bad) = sane(reply.entries);
-            for why in bad {
+            for (origin, seq, why) in bad {
                 self.rubbish.note(&*self.journal, Some(from), &why);
+                self.blocking(move |journal| journal.refused(origin, seq, why)).await;
             }
             match self.blocking(move |journal| journal.absorb(from, good)).await {
                 Some(Ok(0)) | None => return Pulled::All,
@@ -256,8 +260,8 @@ fn jittered(wait: Duration) -> Duration {
 }
 
 /// Splits off entries that make no sense, and with each those that follow it in
-/// its origin's journal, which can no longer be taken. Says the kinds.
-fn sane(entries: Vec<Entry>) -> (Vec<Entry>, Vec<String>) {
+/// its origin's journal, which can no longer be taken. Says of each where it is, and the kind.
+fn sane(entries: Vec<Entry>) -> (Vec<Entry>, Vec<(Incarnation, u64, String)>) {
     let mut broken: HashSet<Incarnation> = HashSet::new();
     let mut bad = Vec::new();
     let good = entries
@@ -270,7 +274,7 @@ fn sane(entries: Vec<Entry>) -> (Vec<Entry>, Vec<String>) {
                 Ok(()) => true,
                 Err(why) => {
                     broken.insert(entry.origin);
-                    bad.push(why.to_string());
+                    bad.push((entry.origin, entry.seq, why.to_string()));
                     false
                 }
             }
@@ -365,6 +369,7 @@ mod tests {
         let (good, bad) = sane(entries);
         let kept: Vec<_> = good.iter().map(|e| (e.origin.0, e.seq)).collect();
         assert_eq!(kept, [(1, 1), (2, 1), (2, 2)]);
-        assert_eq!(bad.len(), 1);
+        let bad: Vec<_> = bad.iter().map(|(origin, seq, _)| (origin.0, *seq)).collect();
+        assert_eq!(bad, [(1, 2)]);
     }
 }

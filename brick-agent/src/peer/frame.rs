@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nearbrick_core::heal::Reason;
-use nearbrick_core::op::MAX_MEMBERS;
+use nearbrick_core::op::MAX_SIZE;
 use nearbrick_core::{FileId, VersionVector};
 use serde::{Deserialize, Serialize};
 
@@ -199,7 +199,7 @@ impl Decoder {
             BEGIN => {
                 let (begin, rest) = postcard::take_from_bytes::<Begin>(&body)
                     .map_err(|_| BadFrame("the begin of a file that cannot be read"))?;
-                if !rest.is_empty() || begin.version.len() > MAX_MEMBERS {
+                if !rest.is_empty() || begin.size > MAX_SIZE {
                     return Err(BadFrame("the begin of a file over its bound"));
                 }
                 Frame::Begin { file: begin.file, version: begin.version, size: begin.size }

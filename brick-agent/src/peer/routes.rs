@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use nearbrick_core::BrickId;
-use nearbrick_core::op::MAX_MEMBERS;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -276,9 +275,7 @@ impl Caller<'_> {
 
     async fn fetch(&self, body: &[u8]) -> Result<Response, Refusal> {
         let request: FetchRequest = self.decode(body, "a fetch request that cannot be read")?;
-        if request.items.len() > wire::MAX_FETCH
-            || request.items.iter().any(|item| item.version.len() > MAX_MEMBERS)
-        {
+        if request.items.len() > wire::MAX_FETCH {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a fetch request over its bound"));
         }
         self.stream(move |outlet, served| outlet.fetch(served, &request.items)).await
@@ -286,7 +283,7 @@ impl Caller<'_> {
 
     async fn read(&self, body: &[u8]) -> Result<Response, Refusal> {
         let request: ReadRequest = self.decode(body, "a read request that cannot be read")?;
-        if request.len as usize > wire::MAX_READ || request.version.len() > MAX_MEMBERS {
+        if request.len as usize > wire::MAX_READ {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a read request over its bound"));
         }
         self.stream(move |outlet, served| outlet.read(served, &request)).await
@@ -294,15 +291,12 @@ impl Caller<'_> {
 
     async fn chunks(&self, body: &[u8]) -> Result<Response, Refusal> {
         let request: ChunksRequest = self.decode(body, "a request for chunks that cannot be read")?;
-        if request.version.len() > MAX_MEMBERS {
-            return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request for chunks over its bound"));
-        }
         self.stream(move |outlet, served| outlet.chunks(served, &request)).await
     }
 
     async fn ranges(&self, body: &[u8]) -> Result<Response, Refusal> {
         let request: RangesRequest = self.decode(body, "a request for ranges that cannot be read")?;
-        if request.total().is_none() || request.version.len() > MAX_MEMBERS {
+        if request.total().is_none() {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request for ranges over its bound"));
         }
         self.stream(move |outlet, served| outlet.ranges(served, &request)).await

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use nearbrick_core::op::MAX_MEMBERS;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,8 @@ pub type Acks = BTreeMap<BrickId, Ack>;
 
 /// Whether a table of acknowledgements keeps to the bounds.
 pub fn acks_are_bounded(acks: &Acks) -> bool {
-    acks.len() <= nearbrick_core::op::MAX_MEMBERS && acks.values().all(|ack| ack.heads.len() <= MAX_HEADS)
+    acks.len() <= MAX_MEMBERS
+        && acks.values().all(|ack| ack.heads.len() <= MAX_HEADS && ack.at <= nearbrick_core::op::MAX_TIME)
 }
 
 /// Says that there are new entries.

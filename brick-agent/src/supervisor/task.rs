@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use nearbrick_core::{BrickId, Entry};
+use nearbrick_core::{BrickId, Entry, Incarnation};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -334,6 +334,10 @@ impl Journal for Volume {
 
     fn must_compare(&self) -> bool {
         self.is_rebuilding()
+    }
+
+    fn refused(&self, origin: Incarnation, seq: u64, why: String) {
+        self.refuse(origin, seq, why);
     }
 
     fn compact(&self) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use nearbrick_core::{BrickId, Entry, FileId, Op, Stamp};
+use nearbrick_core::{BrickId, Entry, FileId, Op, Stamp, stamp};
 use rustix::io::Errno;
 
 use super::change::{Change, Done};
@@ -50,15 +50,21 @@ impl Volume {
         if core.rebuild != Rebuild::No {
             return Ok(0);
         }
+        let latest = stamp::latest_taken(self.clock.now_ms());
         let mut change = Change::new(self, core);
         let (mut files, mut known) = (Vec::new(), HashSet::new());
         // What earlier lives of this brick said, and its index did not keep.
         let (mut ours, mut held) = (BTreeSet::new(), BTreeSet::new());
         let mut new = 0;
+        let mut refused = Vec::new();
         for entry in entries {
-            if let Err(why) = entry.check() {
-                tracing::debug!(%why, "an entry from a peer is refused");
+            let why = match entry.check() {
+                Ok(()) if entry.time > latest => Some("an entry's time is far beyond all clocks".to_owned()),
+                checked => checked.err().map(|why| why.to_string()),
+            };
+            if let Some(why) = why {
                 self.rejected.fetch_add(1, Ordering::Relaxed);
+                refused.push((entry.origin, entry.seq, why));
                 continue;
             }
             if change.take(entry)? {
@@ -75,20 +81,26 @@ impl Volume {
                 }
             }
         }
+        let mut done = Done::default();
+        if new > 0 {
+            for file in &ours {
+                self.right_former(&mut change, *file)?;
+            }
+            // What no one held any more may be the newest again, or what somebody held no longer be.
+            for file in ours.union(&held) {
+                if !known.contains(file) && change.moves_head(*file)? {
+                    change.todo(*file, true);
+                    files.push(*file);
+                }
+            }
+            done = change.commit()?;
+        }
+        for (origin, seq, why) in refused {
+            self.refuse_entry(core, origin, seq, why);
+        }
         if new == 0 {
             return Ok(0);
         }
-        for file in &ours {
-            self.right_former(&mut change, *file)?;
-        }
-        // What no one held any more may be the newest again, or what somebody held no longer be.
-        for file in ours.union(&held) {
-            if !known.contains(file) && change.moves_head(*file)? {
-                change.todo(*file, true);
-                files.push(*file);
-            }
-        }
-        let done = change.commit()?;
         self.seen_now(core, &done, files)?;
         self.set_dir_times(core, entries)?;
         Ok(new)

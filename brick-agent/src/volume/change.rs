@@ -186,9 +186,10 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// All entries of an origin up to there are merged into the objects, though they are not here.
+    /// All entries of an origin up to there are merged into the objects, though they are not here. What others say
+    /// of our own journal changes nothing in it.
     pub fn jump(&mut self, origin: Incarnation, heard: Heard) {
-        if heard.seq > self.head_of(origin) {
+        if origin != self.volume.incarnation && heard.seq > self.head_of(origin) {
             self.clock.saw(heard.time);
             self.heads.insert(origin, heard);
             self.floor(origin, heard);

@@ -105,7 +105,7 @@ impl Volume {
 
     /// Whether it is to be closed and opened anew.
     pub fn must_reopen(&self) -> bool {
-        self.outrun.load(Ordering::Acquire)
+        self.outrun.load(Ordering::Acquire) || self.again.load(Ordering::Acquire)
     }
 
     /// Takes note of what members have heard, and says what is known of that here.

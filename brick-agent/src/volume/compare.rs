@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 
 use nearbrick_core::forget::{self, Verdict};
-use nearbrick_core::{BrickId, FileId, Horizon, Object, Op};
+use nearbrick_core::{BrickId, FileId, Horizon, Object, Op, stamp};
 
 use super::change::Change;
 use super::core::Rebuild;
@@ -299,9 +299,16 @@ impl Comparison {
         self.volume.note_removals(core, origin, files, last)
     }
 
+    fn latest(&self) -> u64 {
+        stamp::latest_taken(self.volume.clock.now_ms())
+    }
+
     fn answered(&mut self, reply: CompareReply) -> FsResult<()> {
         match (std::mem::replace(&mut self.stage, Stage::Done), reply) {
             (Stage::Top, CompareReply::Top { horizon, sums }) => {
+                if horizon.iter().any(|(_, heard)| heard.time > self.latest()) {
+                    return Err(rustix::io::Errno::PROTO);
+                }
                 let core = self.volume.lock();
                 (self.here, self.there) = (core.horizon(), horizon);
                 let ours = core.sums.top();
@@ -323,6 +330,10 @@ impl Comparison {
             }
             (Stage::Leaves, CompareReply::Leaves { objects, more }) => self.listed(objects, more)?,
             (Stage::Objects(asked), CompareReply::Objects { objects, answered }) => {
+                let latest = self.latest();
+                if objects.iter().any(|(_, object)| object.stamps().any(|stamp| stamp.time > latest)) {
+                    return Err(rustix::io::Errno::PROTO);
+                }
                 self.take(&asked, usize::try_from(answered).unwrap_or(usize::MAX), objects)?;
             }
             _ => return Err(rustix::io::Errno::PROTO),

@@ -18,6 +18,7 @@ use crate::peer::wire::Heads;
 use super::brakes::Brake;
 use super::compact::Known;
 use super::nodes::Nodes;
+use super::refused::RefusedEntry;
 use super::resume::Held;
 use super::served::Moment;
 use super::sums::Sums;
@@ -64,6 +65,8 @@ pub struct Core {
     pub brakes: BTreeMap<Incarnation, Brake>,
     /// What the origins removed lately.
     pub removals: Removals,
+    /// Where the journals of these origins cannot be followed any more, and why.
+    pub refused: BTreeMap<Incarnation, RefusedEntry>,
     /// How far our own journal was when it was opened.
     pub began_at: (Incarnation, Heard),
     /// What other members are known to have heard.

@@ -16,6 +16,7 @@
 //!   brick said of itself, made true.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
+//! * `refused`: entries of peers that make no sense.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
@@ -46,6 +47,7 @@ mod opening;
 mod place;
 mod rebuild;
 mod recover;
+mod refused;
 mod resume;
 mod served;
 mod settle;
@@ -87,6 +89,7 @@ pub(crate) use change::errno as errno_of;
 pub use compact::Compacted;
 pub use compare::Comparison;
 pub(crate) use install::{Arrived, Older, Planned, reason_of};
+pub use refused::RefusedEntry;
 pub use resume::{Held, Keeper, Resumed};
 pub(crate) use staging::Staged;
 pub use status::{Count, VolumeStatus};
@@ -174,6 +177,8 @@ pub struct Volume {
     closed: AtomicBool,
     /// Others know more of this brick than it does itself.
     outrun: AtomicBool,
+    /// It is to say all that it has again.
+    again: AtomicBool,
     /// Counts what was staged since the start.
     staged: AtomicU64,
 }
@@ -214,6 +219,7 @@ impl Volume {
         *write(&self.configured) = Arc::new(Configured::new(config));
         self.judge_alone();
         self.follow_annotations();
+        self.follow_say_again();
     }
 
     /// The configuration.

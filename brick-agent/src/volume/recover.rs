@@ -167,6 +167,7 @@ impl Volume {
             last_error: Mutex::new(None),
             closed: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
+            again: AtomicBool::new(false),
             staged: AtomicU64::new(0),
         });
         let failed = |what: &str| {
@@ -197,6 +198,7 @@ impl Volume {
             volume.settler.unsynced();
         }
         volume.follow_annotations();
+        volume.follow_say_again();
         Ok(volume)
     }
 

@@ -11,6 +11,7 @@ use nearbrick_core::{BrickId, Incarnation};
 use super::Volume;
 use super::brakes::HeldRemovals;
 use super::core::Rebuild;
+use super::refused::RefusedEntry;
 
 /// So many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Count {
 impl Count {
     fn add(&mut self, bytes: u64, since: u64) {
         self.files += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
         self.oldest_ms = Some(self.oldest_ms.map_or(since, |o| o.min(since)));
     }
 }
@@ -64,6 +65,8 @@ pub struct VolumeStatus {
     pub stale_reads: u64,
     /// Removals that wait for a person.
     pub held: Vec<HeldRemovals>,
+    /// Entries of peers at which their journals cannot be followed any more.
+    pub refused: Vec<RefusedEntry>,
     /// The index is being made anew: nothing can be changed.
     pub rebuilding: bool,
     /// What last went wrong.
@@ -96,7 +99,7 @@ impl Volume {
         VolumeStatus {
             incarnation: self.incarnation,
             files: tally.files,
-            bytes: tally.bytes,
+            bytes: u64::try_from(tally.bytes).unwrap_or(u64::MAX),
             stubs: tally.stubs,
             dirty_files: tally.dirty.len() as u64,
             oldest_dirty_ms: tally.dirty.values().min().copied(),
@@ -109,6 +112,7 @@ impl Volume {
             rejected: self.rejected.load(Ordering::Relaxed),
             stale_reads: self.stale_reads.load(Ordering::Relaxed),
             held: Self::held(&core),
+            refused: Self::refused_entries(&core),
             rebuilding: core.rebuild != Rebuild::No,
             last_error,
         }

@@ -26,8 +26,8 @@ pub struct Tally {
     pub dirty: BTreeMap<FileId, u64>,
     /// Regular files that exist.
     pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    /// Their bytes. Sizes are what members say: the sum of some of them may be no 64-bit number.
+    pub bytes: u128,
     /// Those without all of their data here.
     pub stubs: u64,
     /// Those with versions of which neither includes the other.
@@ -45,7 +45,7 @@ pub struct Tally {
 #[derive(Default)]
 struct Share {
     files: u64,
-    bytes: u64,
+    bytes: u128,
     stubs: u64,
 }
 
@@ -54,7 +54,7 @@ fn share(file: FileId, object: &Object, local: Option<&Local>) -> Share {
         return Share::default();
     }
     let whole = local.is_some_and(|l| l.dirty || l.have.is_some()) || object.contents.is_empty();
-    Share { files: 1, bytes: object.size(), stubs: u64::from(!whole) }
+    Share { files: 1, bytes: object.size().into(), stubs: u64::from(!whole) }
 }
 
 fn set(files: &mut BTreeSet<FileId>, file: FileId, in_it: bool) {

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
 use nearbrick_agent::config::Member;
 use nearbrick_agent::heal::chunk::Cache;
 use nearbrick_agent::peer::client::{Client, Patience};
@@ -22,10 +26,13 @@ use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Op, VersionVector};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls_pki_types::ServerName;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -357,4 +364,63 @@ impl FetchSink for Sink {
 pub fn append(path: &Path, text: &str) {
     use std::io::Write;
     std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+/// Sends raw requests as `ws-b`.
+pub struct Raw {
+    pub sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl Raw {
+    pub async fn connect(ca: &Ca, server: &Running) -> Self {
+        let tls = ca.tls("ws-b");
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let name = ServerName::try_from("ws-a").unwrap();
+        let stream = TlsConnector::from(tls.current().client.clone()).connect(name, stream).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Raw { sender }
+    }
+
+    pub async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+        self.sender.ready().await.unwrap();
+        let request = Request::post(path).header("host", "ws-a").body(Full::new(body.into())).unwrap();
+        self.sender.send_request(request).await.unwrap()
+    }
+}
+
+/// Where a request of this kind goes.
+pub fn path(verb: &str) -> String {
+    format!("/v1/volumes/{VOLUME}/bricks/{}/{verb}", brick(1))
+}
+
+/// A peer that is a member, answers every request with these bytes, and then hangs up.
+pub struct Liar {
+    pub address: String,
+    /// The bytes, and how many it announces.
+    pub says: Arc<Mutex<(Vec<u8>, usize)>>,
+}
+
+impl Liar {
+    pub async fn new(ca: &Ca, body: Vec<u8>, announced: usize) -> Self {
+        let tls = ca.tls("ws-a");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let says = Arc::new(Mutex::new((body, announced)));
+        let said = says.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = TlsAcceptor::from(tls.current().server.clone());
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = vec![0; 64 << 10];
+                let _ = stream.read(&mut request).await;
+                let (body, announced) = said.lock().unwrap().clone();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {announced}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&body).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        Liar { address, says }
+    }
 }

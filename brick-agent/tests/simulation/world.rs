@@ -89,6 +89,7 @@ impl World {
                     stale_reads: StaleReads::Allow,
                     release_removals: None,
                     take_back_removals: None,
+                    upkeep: Default::default(),
                 };
                 let wrong =
                     if clocks && chance.one_in(3) { chance.below(4_000_000_000) as i64 * 100 } else { 0 };

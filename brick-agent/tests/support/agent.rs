@@ -54,6 +54,7 @@ impl Machine {
             stale_reads: StaleReads::Allow,
             release_removals: None,
             take_back_removals: None,
+            upkeep: Default::default(),
         };
         let kept = dir.dir("bricks/.elsewhere/lab").join("home.json");
         fs::write(kept, serde_json::to_vec(&config).unwrap()).unwrap();

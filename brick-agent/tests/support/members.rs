@@ -77,6 +77,7 @@ impl Lab {
                     stale_reads: StaleReads::Allow,
                     release_removals: None,
                     take_back_removals: None,
+                    upkeep: Default::default(),
                 };
                 Some(Member { config, volume: None })
             })
@@ -164,6 +165,13 @@ impl Lab {
         let config = &mut self.members[n].config;
         config.release_removals = release.map(str::to_owned);
         config.take_back_removals = take_back.map(str::to_owned);
+        self.members[n].volume.as_ref().expect("open").set_config(self.members[n].config.clone());
+    }
+
+    /// A person's word, as the volume's annotation brings it, that the brick with this incarnation says all again.
+    pub fn say_again(&mut self, n: usize, origin: &str) {
+        let config = &mut self.members[n].config;
+        config.upkeep.say_again = Some(origin.to_owned());
         self.members[n].volume.as_ref().expect("open").set_config(self.members[n].config.clone());
     }
 

@@ -6,6 +6,7 @@
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
 //! * [`fs`]: paths and whole files over the calls of a volume.
 //! * [`ops`]: random operations; [`drive`] does them to a volume, [`reference`] to a plain model.
+//! * [`random`]: random cases with their seed, and bytes that are spoiled.
 //! * [`tree`]: whole trees, to be compared.
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -20,6 +21,7 @@ pub mod members;
 pub mod mounts;
 pub mod net;
 pub mod ops;
+pub mod random;
 pub mod reference;
 pub mod tree;
 
