@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use nearbrick_core::BrickId;
+use nearbrick_core::conflict::Policy;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,6 +30,15 @@ pub struct PlacementRule {
     pub paths: Vec<String>,
     /// The bricks that must hold it.
     pub bricks: Vec<BrickId>,
+}
+
+/// What happens to concurrent versions of some files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRule {
+    /// Globs on the path from the volume's root, without a leading slash; empty: all.
+    pub paths: Vec<String>,
+    /// What happens.
+    pub policy: Policy,
 }
 
 /// What the agent does when it cannot reach a newer version.
@@ -67,6 +77,12 @@ pub struct VolumeConfig {
     pub placement: Vec<PlacementRule>,
     /// See there.
     pub stale_reads: StaleReads,
+    /// First match decides; without a match both versions are kept.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictRule>,
+    /// How long deleted files and losers of conflicts are kept, in milliseconds.
+    #[serde(default = "default_retention")]
+    pub retention_ms: u64,
     /// A person's word that these removals, which are held back, are right.
     #[serde(default)]
     pub release_removals: Option<String>,
@@ -84,6 +100,13 @@ pub struct VolumeConfig {
 pub struct Upkeep {
     /// A person's word that the brick with this incarnation is to say all that it has again.
     pub say_again: Option<String>,
+}
+
+/// A week, in milliseconds: how long versions are kept, unless the volume says otherwise.
+pub const RETENTION_MS: u64 = 168 * 3600 * 1000;
+
+fn default_retention() -> u64 {
+    RETENTION_MS
 }
 
 impl VolumeConfig {

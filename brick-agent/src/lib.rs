@@ -11,9 +11,11 @@
 //! * [`peer`]: talking to other agents.
 //! * [`control`]: the Kubernetes API: what to mount, when to heal, reports.
 //! * [`supervisor`]: the volumes of this workstation, each by a task of its own.
+//! * [`commands`]: what a person asks the running agent.
 //! * [`metrics`]: counts for Prometheus, without names of files.
 
 pub mod brick;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod fuse;

@@ -1,6 +1,6 @@
 //! The command line of the brick agent.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nearbrick_agent::commands::{self, Answer, Ask, client};
 use nearbrick_agent::control::api::ApiServer;
 use nearbrick_agent::control::report::Reporter;
 use nearbrick_agent::control::status::Reporting;
@@ -48,6 +49,42 @@ enum Command {
     Run(Run),
     /// Keeps mounts while their agent is away. An agent starts one by itself, unless it is told to join one.
     Hold(Hold),
+    /// Deleted files and losers of conflicts that are kept on this workstation's bricks.
+    #[command(subcommand)]
+    Versions(Versions),
+}
+
+#[derive(Subcommand)]
+enum Versions {
+    /// Lists them, the oldest first.
+    List {
+        /// A file or directory of a volume, as it is or was in the mount.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        path: Option<PathBuf>,
+        /// Those of all volumes.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Brings one back, as a new edit or a new file; the others hear of it as of any other.
+    Restore {
+        /// The version, as `list` shows it.
+        version: String,
+        /// Where to put it, in the same volume, if not where it was. What is there is kept first.
+        #[arg(long, value_name = "PATH")]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        agent: Agent,
+    },
+}
+
+/// The agent that is asked.
+#[derive(Args)]
+struct Agent {
+    /// The folder that it was given with the same flag.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -103,7 +140,7 @@ struct Run {
     /// Who keeps mounts while the agent is away.
     #[arg(long, value_enum, default_value_t = Holder::Start)]
     holder: Holder,
-    /// The holder's folder. One for each agent of a machine.
+    /// The holder's folder, and that of the socket for commands. One for each agent of a machine.
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
     /// What a holder that the agent starts is told: for how long calls wait for the next agent.
@@ -150,6 +187,12 @@ fn main() -> ExitCode {
         .init();
     let args = match command {
         Command::Run(args) => args,
+        Command::Versions(versions) => {
+            return match ask_versions(versions) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(line) => failed(&line),
+            };
+        }
         Command::Hold(Hold { run_dir, wait_seconds, until_empty }) => {
             raise_descriptors();
             let wait = Duration::from_secs(wait_seconds);
@@ -169,6 +212,41 @@ fn main() -> ExitCode {
     }
 }
 
+fn ask_versions(versions: Versions) -> Result<(), String> {
+    let (agent, ask) = match versions {
+        Versions::List { path, agent, all: _ } => {
+            (agent, Ask::Versions { path: path.as_deref().map(client::absolute).transpose()? })
+        }
+        Versions::Restore { version, to, agent } => {
+            (agent, Ask::Restore { id: version, to: to.as_deref().map(client::absolute).transpose()? })
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let mut any = false;
+    client::ask(&agent.run_dir, &ask, |answer| {
+        // A pipe that is closed wants no more.
+        let _ = match answer {
+            Answer::Version(version) => {
+                let heads = if std::mem::replace(&mut any, true) {
+                    Ok(())
+                } else {
+                    writeln!(out, "{}", client::HEADS)
+                };
+                heads.and_then(|()| writeln!(out, "{}", client::line(&version)))
+            }
+            Answer::Restored(path) => {
+                any = true;
+                writeln!(out, "restored {}", String::from_utf8_lossy(&path).escape_debug())
+            }
+            Answer::End | Answer::Failed(_) => Ok(()),
+        };
+    })?;
+    if !any {
+        let _ = writeln!(out, "nothing is kept of that on this workstation's bricks");
+    }
+    Ok(())
+}
+
 fn failed(line: &str) -> ExitCode {
     eprintln!("brick-agent: {line}");
     ExitCode::FAILURE
@@ -180,6 +258,9 @@ async fn run(args: Run) -> Result<(), String> {
     let tls = Tls::load(&args.tls_dir, &args.node).map_err(|e| e.to_string())?;
     let peers = listener("--listen", args.listen).await?;
     let scrapes = listener("--metrics", args.metrics).await?;
+    let asked = commands::server::listen(&args.run_dir).map_err(|e| {
+        format!("--run-dir {}: {e}: give a folder in which this agent may listen", args.run_dir.display())
+    })?;
     let api = ApiServer::connect(args.kubeconfig.as_deref(), &args.node).await.map_err(|e| e.to_string())?;
     let ends = Ends::new().map_err(|e| format!("cannot wait for signals: {e}"))?;
     tracing::info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "the brick agent starts");
@@ -208,7 +289,7 @@ async fn run(args: Run) -> Result<(), String> {
         gate: Mutex::new(()),
     };
     let reporting = Reporting { address: args.listen.to_string(), mounts_dir: args.mounts_dir };
-    let reporter = Reporter::new(api, &args.node, reporting, facts, seen);
+    let reporter = Reporter::new(api, &args.node, reporting, facts.clone(), seen);
 
     // In this order at the end: no new work, volumes closed, the last report, then what serves.
     let (no_work, no_reports, no_service) =
@@ -216,6 +297,7 @@ async fn run(args: Run) -> Result<(), String> {
     let serving = [
         tokio::spawn(server::serve(peers, tls, registry, stats, Limits::default(), no_service.clone())),
         tokio::spawn(metrics::serve(scrapes, metrics::routes(sources), no_service.clone())),
+        tokio::spawn(commands::server::serve(asked, facts, no_work.clone())),
     ];
     supervisor.resume();
     let following = tokio::spawn(follower.run(no_work.clone()));

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::server::OpenVolumes;
 use crate::config::VolumeConfig;
 use crate::control::api::ApiServer;
 use crate::control::cache;
@@ -277,6 +278,20 @@ impl Facts for Supervisor {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
+    }
+}
+
+impl OpenVolumes for Supervisor {
+    fn open_volumes(&self) -> Vec<(VolumeKey, PathBuf, Arc<Volume>)> {
+        let slots: Vec<_> =
+            self.inner.slots().iter().map(|(key, slot)| (key.clone(), slot.shared.clone())).collect();
+        slots
+            .into_iter()
+            .filter_map(|(key, shared)| {
+                let volume = shared.now().volume.clone()?;
+                Some((key.clone(), key.below(&self.inner.options.mounts_dir), volume))
+            })
+            .collect()
     }
 }
 

@@ -50,6 +50,8 @@ async fn world() -> World {
                 bricks: vec![brick(1), brick(2)],
             }],
             stale_reads: StaleReads::Allow,
+            conflicts: Vec::new(),
+            retention_ms: nearbrick_agent::config::RETENTION_MS,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

@@ -7,7 +7,9 @@ mod support;
 
 use proptest::prelude::*;
 
-use nearbrick_core::Entry;
+use nearbrick_agent::config::ConflictRule;
+use nearbrick_core::conflict::Policy;
+use nearbrick_core::{BrickId, Entry};
 use support::drive::{self, Slots};
 use support::fs::{Fs, ROOT, path};
 use support::members::Lab;
@@ -149,8 +151,9 @@ fn run_in_touch(members: usize, replicas: usize, steps: &[Step]) {
 }
 
 /// Members that do not hear of each other while they work.
-fn run_apart(members: usize, replicas: usize, steps: &[Step]) {
+fn run_apart(members: usize, replicas: usize, policy: Policy, steps: &[Step]) {
     let mut world = World::new(members, replicas);
+    world.lab.configure(|config| config.conflicts = vec![ConflictRule { paths: Vec::new(), policy }]);
     steps.iter().for_each(|step| world.step(step));
     world.close_all();
     world.lab.converge();
@@ -179,7 +182,9 @@ fn three_members_in_touch_with_two_copies_each_become_equal() {
 #[test]
 fn two_members_apart_show_one_tree_in_the_end() {
     needs!(Root);
-    if let Err(error) = runner(32).run(&steps(2, 40), |steps| caught(|| run_apart(2, 2, &steps))) {
+    if let Err(error) =
+        runner(32).run(&steps(2, 40), |steps| caught(|| run_apart(2, 2, Policy::KeepBoth, &steps)))
+    {
         panic!("{error}");
     }
 }
@@ -187,8 +192,21 @@ fn two_members_apart_show_one_tree_in_the_end() {
 #[test]
 fn three_members_apart_show_one_tree_in_the_end() {
     needs!(Root);
-    if let Err(error) = runner(24).run(&steps(3, 50), |steps| caught(|| run_apart(3, 2, &steps))) {
+    if let Err(error) =
+        runner(24).run(&steps(3, 50), |steps| caught(|| run_apart(3, 2, Policy::KeepBoth, &steps)))
+    {
         panic!("{error}");
+    }
+}
+
+#[test]
+fn t15_members_apart_show_one_tree_in_the_end_whatever_the_policy() {
+    needs!(Root);
+    for policy in [Policy::Newest, Policy::Largest, Policy::Brick(BrickId([2; 16]))] {
+        let run = |steps: Vec<Step>| caught(|| run_apart(3, 2, policy, &steps));
+        if let Err(error) = runner(10).run(&steps(3, 40), run) {
+            panic!("{policy:?}: {error}");
+        }
     }
 }
 

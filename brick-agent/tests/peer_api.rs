@@ -11,7 +11,7 @@ use nearbrick_agent::peer::client::Client;
 use nearbrick_agent::peer::server::Limits;
 use nearbrick_agent::peer::wire::{ChunkList, FetchItem, Heads, MAX_FETCH, Piece, RangesRequest};
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Incarnation};
+use nearbrick_core::{BrickId, Entry, Incarnation, Op};
 use peer_common::*;
 
 const NODES: [(&str, u8); 2] = [("ws-a", 1), ("ws-b", 2)];
@@ -220,6 +220,29 @@ async fn a_volume_that_is_no_longer_served_is_not_found() {
     w.server.registry.remove(VOLUME);
     let error = w.client.journal(brick(1), Heads::new()).await.unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_says_what_its_file_is_now() {
+    let w = world().await;
+    w.volume.write(7, 1..=1);
+    let newest = |n: u8, from: u8| {
+        let client = w.client.clone();
+        tokio::task::spawn_blocking(move || client.newest(brick(from), file(n)))
+    };
+    let object = newest(1, 1).await.unwrap().unwrap().expect("it is known");
+    assert_eq!(object.writing().collect::<Vec<_>>(), [brick(1)]);
+    assert_eq!(newest(2, 1).await.unwrap(), Ok(None));
+    assert_eq!(newest(1, 9).await.unwrap(), Err(Reason::Unreachable));
+    // What no member has is not taken.
+    let root = Op::Link(nearbrick_core::Place { parent: file(3), name: b"..".to_vec() });
+    w.volume.insert(Entry { file: file(4), ..entry(7, 2, root) });
+    assert!(newest(4, 1).await.unwrap().is_err());
+    assert_eq!(w.volume.state.lock().unwrap().asked, [file(1), file(2), file(4)]);
+    assert_eq!(w.rubbish.lock().unwrap().len(), 1);
+    // One that failed just now is not asked again at once.
+    assert_eq!(newest(1, 1).await.unwrap(), Err(Reason::Unreachable));
+    assert_eq!(w.volume.state.lock().unwrap().asked.len(), 3);
 }
 
 async fn ranges(

@@ -157,7 +157,7 @@ async fn rubbish_is_counted_and_the_server_lives() {
         status
     };
     let bad = StatusCode::BAD_REQUEST;
-    for verb in ["journal", "hint", "acks", "compare", "fetch", "read"] {
+    for verb in ["journal", "hint", "acks", "compare", "newest", "fetch", "read"] {
         assert_eq!(status(&path(verb), vec![0xff; 100]).await, bad, "{verb}");
     }
     assert_eq!(status(&path("hint"), Vec::new()).await, bad);
@@ -171,14 +171,14 @@ async fn rubbish_is_counted_and_the_server_lives() {
     let mut trailing = wire::encode(&ReadRequest { len: 1, ..wide });
     trailing.push(1);
     assert_eq!(status(&path("read"), trailing).await, bad);
-    assert_eq!(volume.rejected_kinds().len(), 11);
+    assert_eq!(volume.rejected_kinds().len(), 12);
     assert!(volume.state.lock().unwrap().rejected.iter().all(|(from, _)| *from == Some(brick(2))));
 
     // What is no request at all is not counted with the volume.
     for odd in ["/", "/v1/volumes/x/bricks/y/journal", &path("format"), &path("../../journal")] {
         assert_eq!(status(odd, Vec::new()).await, StatusCode::NOT_FOUND, "{odd}");
     }
-    assert_eq!(volume.rejected_kinds().len(), 11);
+    assert_eq!(volume.rejected_kinds().len(), 12);
     ask(ca.tls("ws-b"), &server, brick(1), "ws-a").await.unwrap();
 }
 

@@ -2,12 +2,53 @@
 //!
 //! Not acted on yet: the operator says so in the condition `SpecActedOn` of each object.
 
+use std::str::FromStr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::LocalRef;
+
+/// What happens to versions of a file neither of which includes the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// One keeps the name, the others become files beside it.
+    #[default]
+    KeepBoth,
+    /// The one with the latest modification time wins.
+    Newest,
+    /// The longest one wins.
+    Largest,
+    /// The one that was written at this brick, or on this workstation, wins.
+    Brick(String),
+    /// A person decides.
+    Manual,
+}
+
+impl FromStr for ConflictPolicy {
+    /// One line for a person.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "KeepBoth" => Ok(Self::KeepBoth),
+            "Newest" => Ok(Self::Newest),
+            "Largest" => Ok(Self::Largest),
+            "Manual" => Ok(Self::Manual),
+            _ => match text.strip_prefix("Brick/").filter(|name| !name.is_empty()) {
+                Some(name) => Ok(Self::Brick(name.to_owned())),
+                None => {
+                    let text: String = text.chars().take(80).collect();
+                    Err(format!(
+                        "{text:?} is no policy: write KeepBoth, Newest, Largest, Manual or Brick/NAME"
+                    ))
+                }
+            },
+        }
+    }
+}
 
 /// Two versions of a file neither of which includes the other. Not acted on yet.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

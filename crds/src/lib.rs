@@ -29,7 +29,7 @@ pub mod volume;
 pub mod workstation;
 
 pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut};
-pub use conflict::{FileConflict, FileConflictSpec, FileConflictStatus, FileVersion};
+pub use conflict::{ConflictPolicy, FileConflict, FileConflictSpec, FileConflictStatus, FileVersion};
 pub use job::{
     FailureReason, HealJob, HealJobSpec, HealJobStatus, JobBytes, JobFiles, JobPhase, JobReason, Transfer,
     TransferFailure, TransferPhase,
@@ -42,7 +42,7 @@ pub use pending::Pending;
 pub use policy::{HealOrder, HealPolicy, HealPolicySpec, HealPolicyStatus, HistoryLimits, Retry};
 pub use schedule::{CronSchedule, TimeWindow};
 pub use volume::{
-    ConflictPolicy, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,
+    ConflictRule, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,
     VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec, WorkstationVolumeStatus,
 };
 pub use workstation::{Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

@@ -7,7 +7,7 @@ use crate::conflict::FileConflictSpec;
 use crate::job::HealJobSpec;
 use crate::migration::ReplicaMigrationSpec;
 use crate::policy::HealPolicySpec;
-use crate::volume::{ConflictPolicy, DeletionPolicy, MigrationMode, WorkstationVolumeSpec};
+use crate::volume::{DeletionPolicy, MigrationMode, WorkstationVolumeSpec};
 use crate::workstation::WorkstationSpec;
 
 /// A spec that knows which of its fields that are set are not acted on.
@@ -29,7 +29,9 @@ impl Unacted for WorkstationVolumeSpec {
             heal_policy_ref: _,
             trigger: _,
             stale_reads: _,
-            conflicts,
+            conflicts: _,
+            conflict_rules: _,
+            version_retention: _,
             migration,
             ignore,
             min_sync_copies,
@@ -37,7 +39,6 @@ impl Unacted for WorkstationVolumeSpec {
             deletion_policy,
         } = self;
         listed(&[
-            ("conflicts", conflicts.unwrap_or_default() != ConflictPolicy::KeepBoth),
             ("migration", migration.unwrap_or_default() != MigrationMode::Off),
             ("ignore", !ignore.is_empty()),
             ("minSyncCopies", min_sync_copies.is_some_and(|n| n > 1)),

@@ -82,9 +82,26 @@ pub struct WorkstationVolumeSpec {
     /// What a read does where the newest version is known but cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_reads: Option<StaleReads>,
-    /// What happens to concurrent versions of a file.
+    /// What happens to concurrent versions of a file: `KeepBoth` (one keeps the name, the other becomes a file beside
+    /// it; this is the default), `Newest`, `Largest`, `Brick/NAME` (the version written there wins), or `Manual` (a
+    /// person decides).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conflicts: Option<ConflictPolicy>,
+    #[schemars(length(min = 1, max = 260), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^(KeepBoth|Newest|Largest|Manual|Brick/.+)$')",
+        "message": "conflicts is KeepBoth, Newest, Largest, Manual or Brick/NAME"
+    }]))]
+    pub conflicts: Option<String>,
+    /// Other policies for some paths: the first entry that matches decides; otherwise it is `conflicts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub conflict_rules: Vec<ConflictRule>,
+    /// How long losers of conflicts and deleted files are kept on the bricks, for example `168h`, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 168h"
+    }]))]
+    pub version_retention: Option<String>,
     /// Whether copies move towards the workstation that uses them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationMode>,
@@ -165,18 +182,19 @@ pub enum StaleReads {
     Fail,
 }
 
-/// What happens to concurrent versions of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ConflictPolicy {
-    /// One version keeps the name, the other becomes a sibling.
-    #[default]
-    KeepBoth,
-    /// The newest by its time wins.
-    Newest,
-    /// The largest wins.
-    Largest,
-    /// A person decides.
-    Manual,
+/// What happens to concurrent versions of files on some paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConflictRule {
+    /// Globs on the path from the volume's root, without a leading slash.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
+    pub paths: Vec<String>,
+    /// As `conflicts` of the volume.
+    #[schemars(length(min = 1, max = 260), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^(KeepBoth|Newest|Largest|Manual|Brick/.+)$')",
+        "message": "policy is KeepBoth, Newest, Largest, Manual or Brick/NAME"
+    }]))]
+    pub policy: String,
 }
 
 /// Whether copies move towards the workstation that uses them.

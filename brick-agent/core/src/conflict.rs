@@ -1,22 +1,102 @@
-//! Which version of a file in conflict keeps the name, and who sees to the other.
+//! Which version of a file in conflict keeps the name, what becomes of the others, and who sees to that.
 //!
-//! Both versions live on: one keeps the file's name, the other becomes a file
-//! beside it. The winner is the greatest by a fixed order of the vectors, never by a
-//! clock, so that all members choose alike whatever they heard first. The
-//! loser's writer makes the other file; where it no longer holds that version, the
-//! holder with the smallest id does.
+//! A [`Policy`] chooses the winner from the object's state alone, so all members that follow the same policy choose
+//! alike, whatever they heard first; times have a say only where the policy asks for them. What a member has decided is said in the
+//! journal ([`Op::Resolve`](crate::Op::Resolve)), so members also agree while they do not follow the same policy
+//! yet. A loser's bytes are kept by its writer, or, where that one no longer holds the version, by the holder with
+//! the smallest id: as a file beside the winner, or aside, out of the tree.
+
+use serde::{Deserialize, Serialize};
 
 use crate::id::{BrickId, FileId};
 use crate::object::{Content, Object};
 use crate::tree::tag;
+use crate::version::VersionVector;
 
-/// A version that lost at this brick's own hands: to be kept under another name.
-pub fn to_keep(object: &Object, me: BrickId) -> Option<&Content> {
+/// What happens to versions of which neither includes the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// The greatest by a fixed order of the vectors keeps the name, the others become files beside it.
+    #[default]
+    KeepBoth,
+    /// The one with the latest modification time wins.
+    Newest,
+    /// The longest one wins.
+    Largest,
+    /// The one that was written at this brick wins; where none was, as with `KeepBoth`.
+    Brick(BrickId),
+    /// A person decides. Until then each brick shows the version that it has.
+    Manual,
+}
+
+/// What becomes of a loser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A file of its own beside the winner.
+    Beside,
+    /// It is kept out of the tree, for as long as losers are kept.
+    Aside,
+}
+
+/// A version that lost, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost<'a> {
+    /// The loser.
+    pub loser: &'a Content,
+    /// What won.
+    pub winner: &'a Content,
+    /// What becomes of the loser.
+    pub fate: Fate,
+}
+
+impl Policy {
+    /// The version that keeps the name. None if the file has no version, or a person is to decide.
+    pub fn winner<'a>(&self, object: &'a Object) -> Option<&'a Content> {
+        match self {
+            Policy::Manual if object.in_conflict() => None,
+            _ => self.ranked(object).pop(),
+        }
+    }
+
+    /// The versions that count, the winner last. One that stands before another defers to it if their bytes are
+    /// equal.
+    fn ranked<'a>(&self, object: &'a Object) -> Vec<&'a Content> {
+        // By the vectors: what is left to decide a tie, after the brick.
+        let mut list: Vec<_> = object.current().collect();
+        match *self {
+            Policy::KeepBoth | Policy::Manual => {}
+            Policy::Newest => list.sort_by_key(|c| (c.mtime, c.writer)),
+            Policy::Largest => list.sort_by_key(|c| (c.size, c.writer)),
+            Policy::Brick(brick) => list.sort_by_key(|c| c.writer == brick),
+        }
+        list
+    }
+
+    fn fate(&self, winner: &Content) -> Fate {
+        match self {
+            Policy::Newest | Policy::Largest => Fate::Aside,
+            Policy::Brick(brick) if winner.writer == *brick => Fate::Aside,
+            Policy::KeepBoth | Policy::Brick(_) | Policy::Manual => Fate::Beside,
+        }
+    }
+}
+
+/// A version that lost, and that it falls to this brick to keep.
+pub fn to_keep<'a>(object: &'a Object, me: BrickId, policy: &Policy) -> Option<Lost<'a>> {
     if !object.in_conflict() {
         return None;
     }
-    let winner = object.head()?;
-    object.current().filter(|c| c.version != winner.version).find(|c| keeper(object, c) == Some(me))
+    let winner = policy.winner(object)?;
+    let loser = object.current().filter(|c| c.version != winner.version);
+    let loser = loser.filter(|c| keeper(object, c) == Some(me)).last()?;
+    Some(Lost { loser, winner, fate: policy.fate(winner) })
+}
+
+/// The versions to which this loser defers if the bytes are the same, the winner first: of equal losers one is kept.
+pub fn defers_to<'a>(object: &'a Object, loser: &Content, policy: &Policy) -> Vec<&'a Content> {
+    let ranked = policy.ranked(object);
+    let better = ranked.into_iter().rev().take_while(|c| c.version != loser.version);
+    better.filter(|c| c.size == loser.size).collect()
 }
 
 /// The brick that keeps a loser.
@@ -28,10 +108,10 @@ fn keeper(object: &Object, loser: &Content) -> Option<BrickId> {
 }
 
 /// The file that a loser becomes: the same whoever makes it, so that it is made once.
-pub fn kept_as(file: FileId, loser: &Content) -> FileId {
+pub fn kept_as(file: FileId, loser: &VersionVector) -> FileId {
     let mut hasher = blake3::Hasher::new_derive_key("nearbrick.io 2026 kept loser of a conflict");
     hasher.update(&file.0);
-    for (writer, count) in loser.version.iter() {
+    for (writer, count) in loser.iter() {
         hasher.update(&writer.0.to_be_bytes());
         hasher.update(&count.to_be_bytes());
     }
@@ -48,9 +128,9 @@ pub fn tag_of(writer: &str, loser: &Content) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Incarnation;
     use crate::object::tests::{brick, entries};
     use crate::op::{Entry, Op};
-    use crate::{Incarnation, VersionVector};
     use proptest::prelude::*;
 
     fn content(origin: u64, seq: u64, who: u8, version: VersionVector) -> Entry {
@@ -80,9 +160,11 @@ mod tests {
         assert!(object.in_conflict());
         let winner = object.head().unwrap().clone();
         let (w, l) = if winner.version == a { (1, 2) } else { (2, 1) };
-        assert_eq!(to_keep(&object, brick(w)), None);
-        let loser = to_keep(&object, brick(l)).unwrap().clone();
-        assert_ne!(kept_as(FileId([9; 16]), &loser), FileId([9; 16]));
+        assert_eq!(to_keep(&object, brick(w), &Policy::KeepBoth), None);
+        let lost = to_keep(&object, brick(l), &Policy::KeepBoth).unwrap();
+        assert_eq!((lost.winner, lost.fate), (&winner, Fate::Beside));
+        let loser = lost.loser.clone();
+        assert_ne!(kept_as(FileId([9; 16]), &loser.version), FileId([9; 16]));
         object.apply(&resolve(3, 1, &loser.version));
         assert!(!object.in_conflict());
         assert_eq!(object.head(), Some(&winner));
@@ -91,6 +173,81 @@ mod tests {
         object.apply(&resolve(4, 1, &winner.version));
         assert_eq!(object.head(), Some(&winner));
         assert!(!object.in_conflict());
+    }
+
+    /// Written at bricks 1, 2 and 3, apart: (size, modification time) of each.
+    fn apart(written: [(u64, i64); 3]) -> Object {
+        let mut object = Object::default();
+        for (n, (size, mtime_sec)) in (1..).zip(written) {
+            let op = Op::Content {
+                brick: brick(n),
+                version: VersionVector::from_iter([(Incarnation(u64::from(n)), 1)]),
+                size,
+                mtime_sec,
+                mtime_nsec: 0,
+                still_dirty: false,
+            };
+            // The clock of the first is far ahead: it has no say.
+            let time = (10 - u64::from(n)) << 40;
+            object.apply(&Entry { origin: Incarnation(n.into()), seq: 1, time, file: FileId([9; 16]), op });
+        }
+        object
+    }
+
+    #[test]
+    fn t15_each_policy_has_its_winner_and_ties_go_by_the_brick() {
+        let winner = |policy: Policy, written| policy.winner(&apart(written)).map(|c| c.writer);
+        let written = [(30, -5), (20, 8), (10, 7)];
+        assert_eq!(winner(Policy::Newest, written), Some(brick(2)));
+        assert_eq!(winner(Policy::Largest, written), Some(brick(1)));
+        for n in 1..=3 {
+            assert_eq!(winner(Policy::Brick(brick(n)), written), Some(brick(n)));
+        }
+        assert_eq!(winner(Policy::Brick(brick(9)), written), winner(Policy::KeepBoth, written));
+        assert_eq!(winner(Policy::Manual, written), None);
+        let alike = [(5, 1), (5, 1), (4, 0)];
+        assert_eq!(winner(Policy::Newest, alike), Some(brick(2)));
+        assert_eq!(winner(Policy::Largest, alike), Some(brick(2)));
+    }
+
+    #[test]
+    fn losers_stay_in_the_tree_only_where_the_policy_keeps_both() {
+        let object = apart([(30, 5), (20, 8), (10, 7)]);
+        let fate = |policy: Policy| {
+            let me = (1..=3).map(brick).find(|b| policy.winner(&object).is_some_and(|w| w.writer != *b));
+            to_keep(&object, me.unwrap_or(brick(1)), &policy).map(|lost| lost.fate)
+        };
+        assert_eq!(fate(Policy::KeepBoth), Some(Fate::Beside));
+        assert_eq!(fate(Policy::Newest), Some(Fate::Aside));
+        assert_eq!(fate(Policy::Largest), Some(Fate::Aside));
+        assert_eq!(fate(Policy::Brick(brick(3))), Some(Fate::Aside));
+        assert_eq!(
+            fate(Policy::Brick(brick(9))),
+            Some(Fate::Beside),
+            "no one wrote there: nothing is hidden"
+        );
+        assert_eq!(fate(Policy::Manual), None);
+    }
+
+    #[test]
+    fn of_equal_losers_all_but_one_defer() {
+        let object = apart([(5, 1), (5, 2), (5, 3)]);
+        let defers = |n: u8| {
+            let loser = object.contents.iter().find(|c| c.writer == brick(n)).unwrap();
+            defers_to(&object, loser, &Policy::Newest).iter().map(|c| c.writer).collect::<Vec<_>>()
+        };
+        assert_eq!(defers(3), []);
+        assert_eq!(defers(2), [brick(3)]);
+        assert_eq!(defers(1), [brick(3), brick(2)]);
+    }
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        prop_oneof![
+            Just(Policy::KeepBoth),
+            Just(Policy::Newest),
+            Just(Policy::Largest),
+            (0u8..4).prop_map(|n| Policy::Brick(brick(n))),
+        ]
     }
 
     proptest! {
@@ -106,16 +263,32 @@ mod tests {
         }
 
         #[test]
-        fn keeping_losers_ends_the_conflict(list in entries()) {
+        fn keeping_losers_ends_the_conflict(list in entries(), policy in policies(), mix in any::<u64>()) {
             let mut object = Object::default();
             list.iter().for_each(|e| object.apply(e));
-            let head = object.head().cloned();
-            let losers: Vec<_> = object.current().filter(|c| Some(*c) != head.as_ref()).cloned().collect();
+            let all_lost = object.contents.iter().all(|c| object.losers.contains(&c.version));
+            let winner = policy.winner(&object).cloned();
+            let mut losers: Vec<_> =
+                object.current().filter(|c| Some(*c) != winner.as_ref()).cloned().collect();
+            // Whichever loser is kept first, the winner stays the same.
+            let by = usize::try_from(mix % 7).expect("small").min(losers.len());
+            losers.rotate_left(by);
             for (n, l) in losers.iter().enumerate() {
+                prop_assert_eq!(policy.winner(&object).cloned(), winner.clone());
                 object.apply(&resolve(9, n as u64 + 1, &l.version));
             }
             prop_assert!(!object.in_conflict());
-            prop_assert_eq!(object.head().cloned(), head);
+            prop_assert!(all_lost || object.head().cloned() == winner);
+        }
+
+        #[test]
+        fn any_order_gives_one_winner(list in entries(), policy in policies()) {
+            let of = |order: &mut dyn Iterator<Item = &Entry>| {
+                let mut object = Object::default();
+                order.for_each(|e| object.apply(e));
+                policy.winner(&object).cloned()
+            };
+            prop_assert_eq!(of(&mut list.iter()), of(&mut list.iter().rev()));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! * [`op`]: the operations that a journal carries between members.
 //! * [`object`]: the state of one object, merged from operations in any order.
 //! * [`merge`]: the state of one object, merged from states.
-//! * [`conflict`]: which version keeps the name, and who keeps the other.
+//! * [`conflict`]: which version keeps the name, what becomes of the others, and who sees to that.
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`fallen`]: what becomes of versions that no brick holds any more.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
@@ -16,6 +16,7 @@
 //! * [`heal`]: what a target does about one pending object.
 //! * [`recover`]: what is made of a file's bytes after an end without notice.
 //! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
+//! * [`retention`]: which kept versions are given up.
 //! * [`rate`]: a bound on bytes per second; [`holders`]: which holder is asked first.
 //! * [`ahead`]: what of remote files is fetched before it is asked for; [`evict`]: which cached copies are emptied.
 //! * [`name`]: names from peers are bytes to be validated.
@@ -42,6 +43,7 @@ pub mod op;
 pub mod pending;
 pub mod rate;
 pub mod recover;
+pub mod retention;
 pub mod stamp;
 pub mod tree;
 pub mod version;

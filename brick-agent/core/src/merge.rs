@@ -6,7 +6,7 @@
 
 use crate::id::FileId;
 use crate::name;
-use crate::object::{Link, Object, put, set};
+use crate::object::{Content, Link, Object, put, set};
 use crate::op::{
     BadEntry, MAX_MEMBERS, MAX_SIZE, MAX_TIME, check_attr, check_kind, check_link, check_replicas,
     check_xattr,
@@ -113,7 +113,8 @@ impl Object {
             link.place.iter().try_for_each(|reg| name::check(&reg.value.name))?;
         }
         self.kept.iter().try_for_each(|reg| name::check(&reg.value.1))?;
-        if self.contents.iter().any(|c| c.version.is_empty() || c.size > MAX_SIZE) {
+        let nonsense = |c: &Content| c.version.is_empty() || c.size > MAX_SIZE || c.mtime.1 >= 1_000_000_000;
+        if self.contents.iter().any(nonsense) {
             return Err(BadEntry::Nonsense("version"));
         }
         self.replicas.iter().try_for_each(|reg| check_replicas(&reg.value))

@@ -26,6 +26,8 @@ pub struct Content {
     pub size: u64,
     /// When it was written, by the writer's hybrid clock.
     pub stamp: Stamp,
+    /// The file's modification time then: seconds and nanoseconds.
+    pub mtime: (i64, u32),
 }
 
 /// One name of an object.
@@ -122,8 +124,9 @@ impl Object {
             Op::Dirty { brick } => put(&mut self.writers, *brick, true, stamp),
             Op::Clean { brick } => put(&mut self.writers, *brick, false, stamp),
             Op::Content { brick, version, size, mtime_sec, mtime_nsec, still_dirty } => {
-                self.add_content(Content { version: version.clone(), writer: *brick, size: *size, stamp });
-                set(&mut self.mtime, (*mtime_sec, *mtime_nsec), stamp);
+                let (mtime, size) = ((*mtime_sec, *mtime_nsec), *size);
+                self.add_content(Content { version: version.clone(), writer: *brick, size, stamp, mtime });
+                set(&mut self.mtime, mtime, stamp);
                 put(&mut self.writers, *brick, *still_dirty, stamp);
                 put(&mut self.holders, *brick, Some(version.clone()), stamp);
             }
@@ -174,7 +177,7 @@ impl Object {
     }
 
     pub(crate) fn add_content(&mut self, new: Content) {
-        let rank = |c: &Content| (c.stamp, c.writer, c.size);
+        let rank = |c: &Content| (c.stamp, c.writer, c.size, c.mtime);
         let dominated = |c: &Content| match c.version.relation(&new.version) {
             Relation::After => true,
             // One version has one content; a repetition changes nothing.

@@ -4,11 +4,12 @@
 use std::path::{Component, Path, PathBuf};
 
 use nearbrick_core::BrickId;
+use nearbrick_core::conflict::Policy;
 use nearbrick_crds as crds;
 use nearbrick_crds::{Brick, WorkstationVolume};
 use uuid::Uuid;
 
-use crate::config::{Member, PlacementRule, StaleReads, Upkeep, VolumeConfig};
+use crate::config::{ConflictRule, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig};
 
 /// Why there is no configuration from these objects. For the brick's status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +166,8 @@ pub fn volume_config(
         path,
         was_initialised: own.status.as_ref().is_some_and(|s| s.incarnation.is_some())
             || previous.is_some_and(|p| p.was_initialised && p.brick == brick),
+        conflicts: conflicts(volume, &members),
+        retention_ms: volume.spec.version_retention.as_deref().and_then(milliseconds).unwrap_or(RETENTION_MS),
         members,
         placement,
         stale_reads: match volume.spec.stale_reads.unwrap_or_default() {
@@ -212,6 +215,33 @@ fn placement(volume: &WorkstationVolume, members: &[Member]) -> Option<Vec<Place
                 bricks: rule.bricks.iter().map(id).collect::<Option<_>>()?,
             })
         })
+        .collect()
+}
+
+/// A duration such as `168h`.
+fn milliseconds(text: &str) -> Option<u64> {
+    let duration: std::time::Duration = text.parse::<kube::core::Duration>().ok()?.into();
+    u64::try_from(duration.as_millis()).ok()
+}
+
+/// The rules for conflicts, that for all other paths last. A brick that is not known wins nothing: both are kept.
+fn conflicts(volume: &WorkstationVolume, members: &[Member]) -> Vec<ConflictRule> {
+    let policy = |text: &String| match text.parse() {
+        Ok(crds::ConflictPolicy::KeepBoth) | Err(_) => Policy::KeepBoth,
+        Ok(crds::ConflictPolicy::Newest) => Policy::Newest,
+        Ok(crds::ConflictPolicy::Largest) => Policy::Largest,
+        Ok(crds::ConflictPolicy::Manual) => Policy::Manual,
+        Ok(crds::ConflictPolicy::Brick(name)) => members
+            .iter()
+            .find(|m| m.name == name || m.node == name)
+            .map_or(Policy::KeepBoth, |m| Policy::Brick(m.brick)),
+    };
+    let rules = volume.spec.conflict_rules.iter();
+    rules
+        .map(|rule| ConflictRule { paths: rule.paths.clone(), policy: policy(&rule.policy) })
+        .chain(
+            volume.spec.conflicts.iter().map(|all| ConflictRule { paths: Vec::new(), policy: policy(all) }),
+        )
         .collect()
 }
 
@@ -286,6 +316,33 @@ pub(crate) mod tests {
         assert_eq!(config.members[1].address.as_deref(), Some("10.0.0.2:7443"));
         assert_eq!(config.placement[0].bricks, [BrickId([1; 16]), BrickId([2; 16])]);
         assert_eq!(config.placement[0].paths, ["src/**"]);
+    }
+
+    #[test]
+    fn rules_for_conflicts_name_bricks_or_workstations() {
+        let mut volume = volume(&[]);
+        volume.spec.conflicts = Some("Newest".to_owned());
+        volume.spec.version_retention = Some("36h".to_owned());
+        volume.spec.conflict_rules =
+            [("a/**", "Brick/ws-b"), ("b/**", "Brick/home.ws-a"), ("c", "Brick/ws-z"), ("d", "Manual")]
+                .map(|(path, policy)| crds::ConflictRule {
+                    paths: vec![path.to_owned()],
+                    policy: policy.to_owned(),
+                })
+                .to_vec();
+        let both = [Arc::new(brick("ws-b", 2))];
+        let config = volume_config(&brick("ws-a", 1), &volume, &both, Path::new("/b"), None).unwrap();
+        assert_eq!(config.retention_ms, 36 * 3600 * 1000);
+        let rules: Vec<_> = config.conflicts.iter().map(|r| (r.paths.concat(), r.policy)).collect();
+        let named = |n| Policy::Brick(BrickId([n; 16]));
+        let wanted = [
+            ("a/**", named(2)),
+            ("b/**", named(1)),
+            ("c", Policy::KeepBoth),
+            ("d", Policy::Manual),
+            ("", Policy::Newest),
+        ];
+        assert_eq!(rules, wanted.map(|(path, policy)| (path.to_owned(), policy)));
     }
 
     #[test]

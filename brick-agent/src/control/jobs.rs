@@ -374,6 +374,8 @@ mod tests {
             members: Vec::new(),
             placement: Vec::new(),
             stale_reads: Default::default(),
+            conflicts: Vec::new(),
+            retention_ms: crate::config::RETENTION_MS,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

@@ -334,6 +334,8 @@ mod tests {
             members: vec![member],
             placement: vec![],
             stale_reads: Default::default(),
+            conflicts: Vec::new(),
+            retention_ms: crate::config::RETENTION_MS,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

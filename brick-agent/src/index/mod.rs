@@ -113,6 +113,8 @@ pub struct Local {
     pub print: Option<Print>,
     /// At the last snapshot, while it is dirty.
     pub snapshot: Option<Print>,
+    /// The snapshot is all that was written by then: as long as the file looks so, it is that version.
+    pub quiet: bool,
     /// A newer version exists elsewhere; the bytes here are older.
     pub overlay: Option<Overlay>,
     /// It waits for its place in the folder `staging`, as [`parked_name`].

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use nearbrick_core::heal::Reason;
 use nearbrick_core::holders::{self, Record};
-use nearbrick_core::{BrickId, FileId, VersionVector};
+use nearbrick_core::{BrickId, FileId, Object, VersionVector};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use super::receive::{Taken, take_files, take_list, take_range, take_ranges};
 use super::tls::Tls;
 use super::wire::{
     self, Acks, ChunkList, ChunksRequest, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest,
-    RangesRequest, ReadRequest,
+    NewestRequest, RangesRequest, ReadRequest,
 };
 use super::{FetchSink, Remote};
 use crate::config::Member;
@@ -351,10 +351,10 @@ impl Client {
         from: BrickId,
         verb: &str,
         message: &T,
+        limit: Duration,
         check: impl FnOnce(&R) -> Result<(), &'static str>,
     ) -> Result<R, CallError> {
         let peer = self.peer(from)?;
-        let limit = self.patience.answer;
         let (connection, response) = self.call(&peer, verb, message, limit).await?;
         let reply = collect(response.into_body(), wire::MAX_BODY, limit).await.and_then(|body| {
             let reply =
@@ -372,7 +372,8 @@ impl Client {
     /// # Errors
     /// It cannot be reached, refuses, or answers rubbish.
     pub async fn compare(&self, from: BrickId, request: &CompareRequest) -> Result<CompareReply, CallError> {
-        self.ask(from, CompareRequest::VERB, request, |reply: &CompareReply| reply.check(request)).await
+        let check = |reply: &CompareReply| reply.check(request);
+        self.ask(from, CompareRequest::VERB, request, self.patience.answer, check).await
     }
 
     /// Tells a peer what members have heard, and asks for the same.
@@ -383,7 +384,7 @@ impl Client {
         let bounded = |reply: &Acks| {
             wire::acks_are_bounded(reply).then_some(()).ok_or("acknowledgements over their bound")
         };
-        self.ask(from, "acks", told, bounded).await
+        self.ask(from, "acks", told, self.patience.answer, bounded).await
     }
 
     /// A call that begins a stream of data. One that fails is noted for the choice of the next holder.
@@ -578,6 +579,24 @@ impl Remote for Client {
     fn ranges(&self, from: BrickId, wanted: &RangesRequest, sink: &mut dyn FetchSink) -> Result<(), Reason> {
         let peer = self.peer(from).map_err(|e| e.reason())?;
         self.runtime.block_on(self.ranges_of(&peer, wanted, sink))
+    }
+
+    fn newest(&self, from: BrickId, file: FileId) -> Result<Option<Object>, Reason> {
+        if self.wait_for(from).is_some() {
+            return Err(Reason::Unreachable);
+        }
+        let sound = |reply: &Option<Object>| match reply {
+            Some(object) => object.check(file).map_err(|_| "an object that makes no sense"),
+            None => Ok(()),
+        };
+        let request = NewestRequest { file };
+        // It may have much to write to its disk first.
+        match self.runtime.block_on(self.ask(from, "newest", &request, self.patience.read, sound)) {
+            Ok(object) => Ok(object),
+            // An agent that is older than this request.
+            Err(CallError::Refused(StatusCode::NOT_FOUND, _)) => Ok(None),
+            Err(error) => Err(error.reason()),
+        }
     }
 
     fn order(&self, from: &mut [BrickId]) {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
+use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Object, VersionVector};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -336,6 +336,10 @@ impl Served for Exchange {
 
     fn still(&self, file: FileId, version: &VersionVector) -> bool {
         self.journal.still(file, version)
+    }
+
+    fn newest(&self, file: FileId) -> io::Result<Option<Object>> {
+        self.journal.newest(file)
     }
 
     fn chunks(&self) -> &chunk::Cache {

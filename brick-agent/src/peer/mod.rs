@@ -29,7 +29,7 @@ pub mod wire;
 use std::sync::Arc;
 
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Entry, FileId, VersionVector};
+use nearbrick_core::{BrickId, Entry, FileId, Object, VersionVector};
 
 use crate::heal::chunk;
 use compare::{CompareReply, CompareRequest};
@@ -104,6 +104,10 @@ pub trait Served: Send + Sync + 'static {
     fn still(&self, _file: FileId, _version: &VersionVector) -> bool {
         true
     }
+    /// What is known of a file, after programs' changes to it here became a version: a peer is about to write it.
+    fn newest(&self, _file: FileId) -> std::io::Result<Option<Object>> {
+        Ok(None)
+    }
     /// Lists of chunks made lately.
     fn chunks(&self) -> &chunk::Cache;
     /// A peer sent something that makes no sense; counted for the status.
@@ -147,6 +151,12 @@ pub trait Remote: Send + Sync + 'static {
         wanted: &wire::RangesRequest,
         sink: &mut dyn FetchSink,
     ) -> Result<(), Reason>;
+
+    /// Asks a brick, at which programs are writing a file, what it is now. Fails at once if it was not to be reached
+    /// lately.
+    fn newest(&self, _from: BrickId, _file: FileId) -> Result<Option<Object>, Reason> {
+        Err(Reason::Unreachable)
+    }
 
     /// Puts those first from which bytes are likely to come soonest. A hint: it may do nothing.
     fn order(&self, _from: &mut [BrickId]) {}

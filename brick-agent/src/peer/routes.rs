@@ -1,8 +1,8 @@
 //! The requests of the peer API, each authorised for its volume and brick
 //! before its body is read, and bounded before memory is taken for it.
 //!
-//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,fetch,read,chunks,ranges}`, where BRICK
-//! is the one that the caller believes it talks to: an agent on the address
+//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,fetch,read,chunks,ranges}`, where
+//! BRICK is the one that the caller believes it talks to: an agent on the address
 //! of another refuses (T27).
 
 use std::convert::Infallible;
@@ -26,7 +26,8 @@ use super::rubbish::Rubbish;
 use super::send::Outlet;
 use super::server::{Registry, Stats};
 use super::wire::{
-    self, Acks, ChunksRequest, FetchRequest, Hint, JournalReply, JournalRequest, RangesRequest, ReadRequest,
+    self, Acks, ChunksRequest, FetchRequest, Hint, JournalReply, JournalRequest, NewestRequest,
+    RangesRequest, ReadRequest,
 };
 
 /// How long a request's body may take to arrive.
@@ -139,6 +140,7 @@ where
         "hint" => caller.hint(&body).await,
         "acks" => caller.acks(&body).await,
         CompareRequest::VERB => caller.compare(&body).await,
+        "newest" => caller.newest(&body).await,
         "fetch" => caller.fetch(&body).await,
         "read" => caller.read(&body).await,
         "chunks" => caller.chunks(&body).await,
@@ -268,6 +270,19 @@ impl Caller<'_> {
         let reply = reply.map_err(|error| {
             tracing::warn!(%error, "a comparison cannot be answered");
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the comparison cannot be answered")
+        })?;
+        self.shared.stats.sent(reply.len() as u64);
+        Ok(Response::new(reply.into()))
+    }
+
+    async fn newest(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request: NewestRequest =
+            self.decode(body, "a question for the newest version that cannot be read")?;
+        let reply =
+            self.blocking(move |served| served.newest(request.file).map(|o| wire::encode(&o))).await?;
+        let reply = reply.map_err(|error| {
+            tracing::warn!(file = %request.file, %error, "a file that is being written cannot be given to a peer");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
         })?;
         self.shared.stats.sent(reply.len() as u64);
         Ok(Response::new(reply.into()))

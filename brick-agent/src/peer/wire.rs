@@ -113,6 +113,13 @@ pub struct ReadRequest {
     pub len: u32,
 }
 
+/// Asks what a file is now that programs there are writing. The answer is the object, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewestRequest {
+    /// The file.
+    pub file: FileId,
+}
+
 /// Asks for the list of chunks of a version, or of any that includes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunksRequest {
@@ -249,6 +256,10 @@ mod tests {
             let _ = decode::<FetchRequest>(&bytes);
             let _ = decode::<ReadRequest>(&bytes);
             let _ = decode::<Acks>(&bytes);
+            let _ = decode::<NewestRequest>(&bytes);
+            if let Some(Some(object)) = decode::<Option<nearbrick_core::Object>>(&bytes) {
+                let _ = object.check(FileId([1; 16]));
+            }
             if let Some(request) = decode::<CompareRequest>(&bytes) {
                 let _ = request.is_bounded();
             }

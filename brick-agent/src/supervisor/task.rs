@@ -210,7 +210,12 @@ impl VolumeTask {
                 }
                 _ = space.tick() => {
                     let volume = open.volume.clone();
-                    tokio::task::spawn_blocking(move || volume.make_space(0));
+                    tokio::task::spawn_blocking(move || {
+                        volume.make_space(0);
+                        if let Err(error) = volume.tidy_versions() {
+                            tracing::warn!(%error, "versions/ cannot be tidied up");
+                        }
+                    });
                 }
                 Ok(()) = ahead.changed() => {
                     let wanted = ahead.borrow_and_update().is_some();

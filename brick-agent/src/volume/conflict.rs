@@ -1,27 +1,31 @@
-//! The loser of a conflict is kept: its bytes become a file beside the winner, named after who
-//! wrote them and when. Only then does the winner take its place here.
+//! The losers of conflicts are kept: as a file beside the winner, named after who wrote it and when, or in
+//! `versions/`, as the volume's policy says. Only then does the winner take its place here.
 //!
-//! Invariant: the version is declared lost in the same change in which the file with its
-//! bytes comes to be. The file's id follows from the version, so that a repetition finds it.
+//! Invariant: a version is declared lost in the same change in which the file with its bytes comes to be, or after they
+//! are in `versions/`, durably. The file's id follows from the version, so that a repetition finds it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
-use nearbrick_core::conflict::{kept_as, tag_of, to_keep};
+use nearbrick_core::conflict::{Fate, Policy, defers_to, kept_as, tag_of, to_keep};
 use nearbrick_core::name::conflict_name;
-use nearbrick_core::{Attr, Content, FileId, Kind, Object, Op, Place};
+use nearbrick_core::{Attr, BrickId, Content, FileId, Kind, Object, Op, Place, VersionVector};
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::Volume;
 use super::change::{Change, errno, print_of};
 use super::core::{At, Core};
 use super::making::d_type;
 use super::place::{set_owner_and_mode, set_xattrs};
 use super::types::FsResult;
+use super::versions::Why;
+use super::{Volume, read};
 use crate::brick::access;
 use crate::brick::disk::{self, File, FileAccess, Reader};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Print, Shown};
+use crate::peer::Remote;
 
 /// Bytes compared at a time.
 const BLOCK: usize = 1 << 20;
@@ -32,20 +36,60 @@ const NAMES: u32 = 1000;
 struct Loser {
     version: Content,
     winner: Content,
-    hash_of_winner: Option<[u8; 32]>,
-    holders_of_winner: Vec<nearbrick_core::BrickId>,
+    fate: Fate,
+    /// Versions of the same size: if the bytes are the same too, one of both is enough.
+    alike: Vec<Alike>,
     data: File,
     print: Print,
 }
 
+/// A version of the same size as a loser.
+struct Alike {
+    /// The file that has it.
+    of: FileId,
+    version: VersionVector,
+    hash: Option<[u8; 32]>,
+    /// Other bricks that hold it.
+    holders: Vec<BrickId>,
+    /// Its bytes, if they are here.
+    here: Option<File>,
+}
+
 impl Volume {
+    /// What happens to versions of this file of which neither includes the other.
+    pub(super) fn policy_of(&self, object: &Object, local: &Local) -> Policy {
+        let configured = read(&self.configured).clone();
+        let rules = configured.config.conflicts.iter().zip(&configured.conflict_globs);
+        let mut path = None;
+        for (rule, globs) in rules {
+            let Some(globs) = globs else { return rule.policy };
+            let path = path.get_or_insert_with(|| self.path_to_keep(object, local));
+            if globs.is_match(OsStr::from_bytes(path)) {
+                return rule.policy;
+            }
+        }
+        Policy::default()
+    }
+
+    /// The policy is another one: all files in conflict are looked at again.
+    pub(super) fn look_at_conflicts(&self) {
+        let files: Vec<_> = self.lock().tally.in_conflict.iter().copied().collect();
+        files.into_iter().for_each(|file| self.settler.soon(file));
+    }
+
     /// If this brick holds the loser of a conflict, and it falls to this brick: keeps it.
     pub(super) fn keep_loser(&self, file: FileId) -> FsResult<()> {
-        let Some(loser) = self.loser(&mut self.lock(), file)? else { return Ok(()) };
-        if loser.version.size == loser.winner.size
-            && let Some(hash) = self.same_as_winner(file, &loser)?
-        {
-            return self.settle_for_winner(file, &loser, hash);
+        let Some(mut loser) = self.loser(&mut self.lock(), file)? else { return Ok(()) };
+        let mut own_hash = None;
+        for alike in &loser.alike {
+            if let Some(hash) = Self::same_bytes_as(self.remote().as_deref(), &loser, alike, &mut own_hash)? {
+                return self.settle_for(file, &loser, alike, hash);
+            }
+        }
+        let blocks = u64::try_from(loser.data.stat()?.st_blocks).unwrap_or(0).saturating_mul(512);
+        if loser.fate == Fate::Aside && !self.fits_versions(blocks) {
+            // Nothing is given up because it is large.
+            loser.fate = Fate::Beside;
         }
         let staged = format!("kept-{file}");
         let kept = self
@@ -55,7 +99,10 @@ impl Volume {
                 to.sync()?;
                 Ok(to)
             })
-            .and_then(|to| self.show_kept(file, &loser, &staged, &to));
+            .and_then(|to| match loser.fate {
+                Fate::Beside => self.show_kept(file, &loser, &staged, &to),
+                Fate::Aside => self.put_aside(file, &loser, &staged, &to),
+            });
         if kept.is_err() {
             self.unstage(&staged);
         }
@@ -67,10 +114,9 @@ impl Volume {
         if local.dirty || local.placed.is_empty() || core.nodes.of(file).is_some_and(|n| n.writers > 0) {
             return Ok(None);
         }
-        let (Some(version), Some(winner)) = (to_keep(&object, self.me), object.head()) else {
-            return Ok(None);
-        };
-        if local.have.as_ref() != Some(&version.version) {
+        let policy = self.policy_of(&object, &local);
+        let Some(lost) = to_keep(&object, self.me, &policy) else { return Ok(None) };
+        if local.have.as_ref() != Some(&lost.loser.version) {
             return Ok(None);
         }
         if self.changed_behind(core, file, &local)? {
@@ -78,39 +124,94 @@ impl Volume {
         }
         let at = self.at(core, file, &local)?;
         let data = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
-        let hash = object.hash.as_ref().filter(|(v, _)| *v == winner.version).map(|(_, hash)| *hash);
+        let better = defers_to(&object, lost.loser, &policy);
+        let mut alike = Vec::new();
+        for version in better.iter().map(|c| &c.version) {
+            alike.push(self.alike(core, file, &object, version)?);
+        }
+        // Losers that were kept before.
+        for version in &object.losers {
+            let kept = kept_as(file, version);
+            let there = self.object_of(kept)?;
+            let as_it_was = there.head().is_some_and(|h| h.version == *version && h.size == lost.loser.size);
+            if as_it_was && there.exists(kept) {
+                alike.push(self.alike(core, kept, &there, version)?);
+            }
+        }
         Ok(Some(Loser {
             print: print_of(&data.stat()?),
-            version: version.clone(),
-            winner: winner.clone(),
-            hash_of_winner: hash,
-            holders_of_winner: object.holders_of(&winner.version).filter(|b| *b != self.me).collect(),
+            version: lost.loser.clone(),
+            winner: lost.winner.clone(),
+            fate: lost.fate,
+            alike,
             data,
         }))
     }
 
-    /// Whether two people wrote the same: then the hash of it. Where the winner cannot be reached, no.
-    fn same_as_winner(&self, file: FileId, loser: &Loser) -> FsResult<Option<[u8; 32]>> {
-        let mut hasher = blake3::Hasher::new();
-        if let Some(known) = loser.hash_of_winner {
-            hasher.update_reader(Reader::new(&*loser.data, 0)).map_err(|e| errno(&e))?;
-            let hash = *hasher.finalize().as_bytes();
-            return Ok((hash == known).then_some(hash));
+    fn alike(
+        &self,
+        core: &mut Core,
+        of: FileId,
+        object: &Object,
+        version: &VersionVector,
+    ) -> FsResult<Alike> {
+        let local = self.local_or_none(of)?;
+        let here = if !local.dirty && local.on_disk() && local.have.as_ref() == Some(version) {
+            let at = self.at(core, of, &local)?;
+            Some(access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?)
+        } else {
+            None
+        };
+        Ok(Alike {
+            of,
+            version: version.clone(),
+            hash: object.hash.as_ref().filter(|(v, _)| v == version).map(|(_, hash)| *hash),
+            holders: object.holders_of(version).filter(|b| *b != self.me).collect(),
+            here,
+        })
+    }
+
+    /// Whether two people wrote the same: then the hash of it. Where the other's bytes cannot be reached, no.
+    fn same_bytes_as(
+        remote: Option<&dyn Remote>,
+        loser: &Loser,
+        alike: &Alike,
+        own_hash: &mut Option<[u8; 32]>,
+    ) -> FsResult<Option<[u8; 32]>> {
+        if let Some(known) = alike.hash {
+            let own = match own_hash {
+                Some(hash) => *hash,
+                None => {
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.update_reader(Reader::new(&*loser.data, 0)).map_err(|e| errno(&e))?;
+                    *own_hash.insert(*hasher.finalize().as_bytes())
+                }
+            };
+            return Ok((own == known).then_some(own));
         }
-        let Some(remote) = self.remote() else { return Ok(None) };
-        let mut block = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        let (mut block, mut theirs) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < loser.print.size {
             let len = usize::try_from(loser.print.size - at).unwrap_or(BLOCK).min(BLOCK);
-            let theirs = remote.read(file, &loser.winner.version, at, len, &loser.holders_of_winner);
+            match (&alike.here, remote) {
+                (Some(here), _) => super::files::read_at(&**here, at, len, &mut theirs)?,
+                (None, Some(remote)) => {
+                    match remote.read(alike.of, &alike.version, at, len, &alike.holders) {
+                        Ok(bytes) => theirs = bytes,
+                        Err(_) => return Ok(None),
+                    }
+                }
+                (None, None) => return Ok(None),
+            }
             super::files::read_at(&*loser.data, at, len, &mut block)?;
             if block.len() != len {
                 return Err(Errno::IO);
             }
-            match theirs {
-                Ok(theirs) if theirs == block => hasher.update(&block),
-                _ => return Ok(None),
-            };
+            if theirs != block {
+                return Ok(None);
+            }
+            hasher.update(&block);
             at += len as u64;
         }
         Ok(Some(*hasher.finalize().as_bytes()))
@@ -125,26 +226,76 @@ impl Volume {
         Ok(if same { Some((self.object_of(file)?, self.local_of(file)?)) } else { None })
     }
 
-    /// The bytes here are the winner's already.
-    fn settle_for_winner(&self, file: FileId, loser: &Loser, hash: [u8; 32]) -> FsResult<()> {
+    /// The bytes here are another version's too: there is no conflict with the winner, or that other loser is kept.
+    fn settle_for(&self, file: FileId, loser: &Loser, alike: &Alike, hash: [u8; 32]) -> FsResult<()> {
         loser.data.sync()?;
         let core = &mut *self.lock();
         if self.still(core, file, loser)?.is_none() {
             self.settler.soon(file);
             return Ok(());
         }
-        let version = loser.winner.version.clone();
-        access::set_file_mark(&*loser.data, &Mark::new(file, Some(version.clone())))?;
+        let version = alike.version.clone();
+        let kept = (alike.of != file).then_some(alike.of);
+        let won = kept.is_none() && version == loser.winner.version;
+        if won {
+            access::set_file_mark(&*loser.data, &Mark::new(file, Some(version.clone())))?;
+        }
         let mut change = Change::new(self, core);
-        change.emit(file, Op::Resolve { loser: loser.version.version.clone(), kept: None })?;
-        change.emit(file, Op::Have { brick: self.me, version: version.clone(), hash })?;
-        let local = change.local_mut(file)?;
-        local.have = Some(version);
-        local.print = Some(print_of(&loser.data.stat()?));
+        change.emit(file, Op::Resolve { loser: loser.version.version.clone(), kept })?;
+        if won {
+            change.emit(file, Op::Have { brick: self.me, version: version.clone(), hash })?;
+            let local = change.local_mut(file)?;
+            local.have = Some(version);
+            local.print = Some(print_of(&loser.data.stat()?));
+        }
         change.commit()?;
         self.bring_about(core, vec![file]);
         tracing::info!(%file, "two versions that did not know of each other are the same");
         Ok(())
+    }
+
+    /// The loser goes to `versions/`, and is out of the tree.
+    fn put_aside(&self, file: FileId, loser: &Loser, staged: &str, data: &File) -> FsResult<()> {
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        let version = &loser.version.version;
+        self.dress_kept(file, loser, &object, staged, data)?;
+        let path = {
+            let _core = self.lock();
+            self.path_to_keep(&object, &local)
+        };
+        let label = self.label(&object, version, path, Why::Lost);
+        self.staged_to_versions(staged, file, version, &label)?;
+        let core = &mut *self.lock();
+        if self.still(core, file, loser)?.is_none() {
+            self.unlink_from_versions(file, version);
+            self.settler.soon(file);
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        change.emit(file, Op::Resolve { loser: version.clone(), kept: None })?;
+        change.commit()?;
+        self.bring_about(core, vec![file]);
+        tracing::info!(%file, "a version that lost a conflict is kept in versions/");
+        Ok(())
+    }
+
+    /// What the staged bytes of a loser need beside them, as a file that is `as_file`.
+    fn dress_kept(
+        &self,
+        as_file: FileId,
+        loser: &Loser,
+        object: &Object,
+        staged: &str,
+        data: &File,
+    ) -> FsResult<At> {
+        let staged = At { dir: self.brick.staging.clone(), name: staged.as_bytes().to_vec() };
+        set_owner_and_mode(&staged, object, &Kind::File)?;
+        set_xattrs(&staged, object)?;
+        access::set_file_mark(&**data, &Mark::new(as_file, Some(loser.version.version.clone())))?;
+        let (sec, nsec) = loser.print.mtime;
+        let mtime = super::types::SetTime::At(access::time(sec, nsec));
+        access::utimens(&staged.dir, &staged.name, None, Some(mtime))?;
+        Ok(staged)
     }
 
     fn show_kept(&self, file: FileId, loser: &Loser, staged: &str, data: &File) -> FsResult<()> {
@@ -154,7 +305,7 @@ impl Volume {
             self.settler.soon(file);
             return Ok(());
         };
-        let kept = kept_as(file, &loser.version);
+        let kept = kept_as(file, &loser.version.version);
         let there = self.object_of(kept)?;
         let name = if there.kind.is_some() {
             // It came to be before, and only the word of it was lost.
@@ -226,13 +377,7 @@ impl Volume {
         staged: &str,
         data: &File,
     ) -> FsResult<Place> {
-        let staged = At { dir: self.brick.staging.clone(), name: staged.as_bytes().to_vec() };
-        set_owner_and_mode(&staged, object, &Kind::File)?;
-        set_xattrs(&staged, object)?;
-        access::set_file_mark(&**data, &Mark::new(kept, Some(loser.version.version.clone())))?;
-        let (sec, nsec) = loser.print.mtime;
-        let mtime = super::types::SetTime::At(access::time(sec, nsec));
-        access::utimens(&staged.dir, &staged.name, None, Some(mtime))?;
+        let staged = self.dress_kept(kept, loser, object, staged, data)?;
         let winner = local.place().ok_or(Errno::NOENT)?;
         let config = self.config();
         let writer = loser.version.writer;
@@ -256,7 +401,7 @@ impl Volume {
 }
 
 /// Copies a file of `size` bytes with its holes; where the file system can, without copying.
-fn copy(from: &dyn FileAccess, to: &dyn FileAccess, size: u64) -> FsResult<()> {
+pub(super) fn copy(from: &dyn FileAccess, to: &dyn FileAccess, size: u64) -> FsResult<()> {
     if to.clone_from(from).is_ok() {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use super::opening::{Standing, standing};
 use super::place::{set_mtime, set_owner_and_mode, set_xattrs};
 use super::staging::Staged;
 use super::types::FsResult;
+use super::versions::Why;
 use crate::brick::access;
 use crate::brick::disk::{File, Reader};
 use crate::brick::mark::Mark;
@@ -257,6 +258,24 @@ impl Volume {
         })
     }
 
+    /// A loser of a conflict is replaced by what won: it stays in `versions/`.
+    fn keep_replaced<'a>(
+        &self,
+        core: &mut Core,
+        a: &Arrived,
+        object: &nearbrick_core::Object,
+        local: &'a crate::index::Local,
+    ) -> FsResult<Option<&'a VersionVector>> {
+        let Some(have) = &local.have else { return Ok(None) };
+        if a.version.includes(have) || self.is_kept(a.file, have) {
+            return Ok(None);
+        }
+        let label = self.label(object, have, self.path_to_keep(object, local), Why::Lost);
+        let at = self.at(core, a.file, local)?;
+        self.link_to_versions(&at, a.file, have, &label)?;
+        Ok(Some(have))
+    }
+
     fn replace(
         &self,
         core: &mut Core,
@@ -273,7 +292,17 @@ impl Volume {
         }
         let data = access::open(&staged.dir, &staged.name, OFlags::RDONLY, 0)?;
         self.keep_open(core, a.file);
-        self.rename_over(core, &staged, local)?;
+        let lost = self.keep_replaced(core, a, object, local)?;
+        if let Err(error) = self.rename_over(core, &staged, local) {
+            if let Some(lost) = lost {
+                // It stays where it is, and only its inode was touched.
+                self.unlink_from_versions(a.file, lost);
+                let mut change = Change::new(self, core);
+                change.refresh_print(a.file)?;
+                change.commit()?;
+            }
+            return Err(error);
+        }
         let print = print_of(&data.stat()?);
         let mut change = Change::new(self, core);
         let now = change.local_mut(a.file)?;

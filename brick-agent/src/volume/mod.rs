@@ -10,11 +10,12 @@
 //! * `compare`: trees compared by hashes, where the journal no longer tells; `sums`: the hashes; `compact`: what
 //!   all members have heard is given up.
 //! * `brakes`: removals that are held back until a person has looked.
-//! * `conflict`: the loser of a conflict is kept beside the winner.
+//! * `conflict`: losers of conflicts are kept; `versions`: where they and deleted files are for a while; `restore`: the way back.
 //! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `judge`: what became of bytes after an end without notice; `durable`: what of them is; `statements`: what this
 //!   brick said of itself, made true.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
+//! * `newest`: a second writer bases itself on the newest version that can be reached.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `refused`: entries of peers that make no sense.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
@@ -41,6 +42,7 @@ mod listing;
 mod making;
 mod moving;
 mod names;
+mod newest;
 mod nodes;
 pub mod once;
 mod opening;
@@ -48,6 +50,7 @@ mod place;
 mod rebuild;
 mod recover;
 mod refused;
+mod restore;
 mod resume;
 mod served;
 mod settle;
@@ -59,6 +62,7 @@ mod sums;
 mod surroundings;
 mod tally;
 pub mod types;
+mod versions;
 mod xattrs;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -90,10 +94,12 @@ pub use compact::Compacted;
 pub use compare::Comparison;
 pub(crate) use install::{Arrived, Older, Planned, reason_of};
 pub use refused::RefusedEntry;
+pub use restore::RestoreError;
 pub use resume::{Held, Keeper, Resumed};
 pub(crate) use staging::Staged;
 pub use status::{Count, VolumeStatus};
 pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
+pub use versions::{KeptVersion, Why};
 
 /// Why a volume cannot be opened: one clear line.
 #[derive(Debug, thiserror::Error)]
@@ -117,32 +123,35 @@ pub enum OpenError {
 /// The configuration, with its globs compiled.
 struct Configured {
     config: Arc<VolumeConfig>,
-    /// None: all paths.
+    /// Of the placement rules. None: all paths.
     globs: Vec<Option<GlobSet>>,
+    /// Of the rules for conflicts. None: all paths.
+    conflict_globs: Vec<Option<GlobSet>>,
 }
 
 impl Configured {
     fn new(config: VolumeConfig) -> Self {
-        let globs = config
-            .placement
-            .iter()
-            .map(|rule| {
-                (!rule.paths.is_empty()).then(|| {
-                    let mut set = GlobSetBuilder::new();
-                    for text in &rule.paths {
-                        match Glob::new(text) {
-                            Ok(glob) => {
-                                set.add(glob);
-                            }
-                            Err(error) => tracing::warn!(%error, "a glob of the placement matches nothing"),
-                        }
-                    }
-                    set.build().unwrap_or_else(|_| GlobSet::empty())
-                })
-            })
-            .collect();
-        Configured { config: Arc::new(config), globs }
+        let globs = config.placement.iter().map(|rule| compiled(&rule.paths, "placement")).collect();
+        let conflict_globs = config.conflicts.iter().map(|rule| compiled(&rule.paths, "conflicts")).collect();
+        Configured { config: Arc::new(config), globs, conflict_globs }
     }
+}
+
+/// None: all paths.
+fn compiled(paths: &[String], what: &str) -> Option<GlobSet> {
+    if paths.is_empty() {
+        return None;
+    }
+    let mut set = GlobSetBuilder::new();
+    for text in paths {
+        match Glob::new(text) {
+            Ok(glob) => {
+                set.add(glob);
+            }
+            Err(error) => tracing::warn!(%error, "a glob of the {what} matches nothing"),
+        }
+    }
+    Some(set.build().unwrap_or_else(|_| GlobSet::empty()))
 }
 
 /// One volume on one brick.
@@ -168,6 +177,7 @@ pub struct Volume {
     pub(crate) healing: Mutex<()>,
     /// Files whose parts in `staging/` are being written.
     transfers: staging::Claims,
+    versions: versions::Versions,
     chunk_lists: chunk::Cache,
     /// The file after which small ones are to be fetched.
     ahead: watch::Sender<Option<nearbrick_core::Place>>,
@@ -216,7 +226,10 @@ impl Volume {
 
     /// Takes over a new configuration.
     pub fn set_config(&self, config: VolumeConfig) {
-        *write(&self.configured) = Arc::new(Configured::new(config));
+        let before = std::mem::replace(&mut *write(&self.configured), Arc::new(Configured::new(config)));
+        if before.config.conflicts != self.config().conflicts {
+            self.look_at_conflicts();
+        }
         self.judge_alone();
         self.follow_annotations();
         self.follow_say_again();

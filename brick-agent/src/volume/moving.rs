@@ -1,6 +1,7 @@
 //! Names that go, and names that move.
 
 use std::collections::VecDeque;
+use std::sync::MutexGuard;
 
 use nearbrick_core::{FileId, LinkId, Op, Place, VersionVector};
 use rustix::fs::RenameFlags;
@@ -22,13 +23,33 @@ impl Volume {
         Ok(Place { parent: self.file_of(core, parent)?, name: name.to_vec() })
     }
 
+    /// Takes the lock. If what is under this name, and is about to go, is being written at other bricks, these are asked
+    /// first what it is now: what goes is then what they have, and not an older version beside which theirs would stay.
+    fn lock_after_asking(&self, parent: NodeId, name: &[u8]) -> FsResult<MutexGuard<'_, Core>> {
+        let core = self.lock();
+        if core.tally.written_elsewhere.is_empty() {
+            return Ok(core);
+        }
+        let Some(shown) = self.shown(&self.named(&core, parent, name)?)? else { return Ok(core) };
+        if !core.tally.written_elsewhere.contains(&shown.file) {
+            return Ok(core);
+        }
+        let writers = self.writers_elsewhere(&self.object_of(shown.file)?);
+        if writers.is_empty() {
+            return Ok(core);
+        }
+        drop(core);
+        self.ask_writers(shown.file, &writers);
+        Ok(self.lock())
+    }
+
     /// Removes a name of what is no directory.
     ///
     /// # Errors
     /// `NOENT`, `ISDIR`; what the disk says.
     pub fn unlink(&self, parent: NodeId, name: &[u8]) -> FsResult<()> {
         self.writable()?;
-        let core = &mut *self.lock();
+        let core = &mut *self.lock_after_asking(parent, name)?;
         let place = self.named(core, parent, name)?;
         let shown = self.shown(&place)?.ok_or(Errno::NOENT)?;
         if shown.kind == libc::DT_DIR {
@@ -164,7 +185,7 @@ impl Volume {
         {
             return Err(Errno::INVAL);
         }
-        let core = &mut *self.lock();
+        let core = &mut *if exchange { self.lock() } else { self.lock_after_asking(to_parent, to_name)? };
         let from = self.named(core, parent, name)?;
         let to = self.named(core, to_parent, to_name)?;
         Self::checked(to.parent, &to.name)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{FileId, Kind, Object, Op, Relation};
+use nearbrick_core::{BrickId, FileId, Kind, Object, Op, Relation};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -48,10 +48,21 @@ enum Step {
     Bring,
     /// Fill the stub first.
     Fill(Arc<super::stub::Stub>),
+    /// Ask those first who are writing it.
+    Ask(FileId, Vec<BrickId>),
+}
+
+/// What was tried before the file is opened as it is.
+#[derive(Clone, Copy, Default)]
+struct Tried {
+    /// To bring the newest version: it is out of reach.
+    older: bool,
+    /// To ask who is writing it.
+    asked: bool,
 }
 
 /// Tries, when the newest version changes while it is fetched.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
 
 /// Whether a program may change the file, and whether it empties it.
 fn intent(flags: i32) -> (bool, bool) {
@@ -66,9 +77,9 @@ impl Volume {
     /// As there.
     pub fn open_here(&self, node: NodeId, flags: i32) -> FsResult<Option<Opened>> {
         let (writes, truncates) = intent(flags);
-        Ok(match self.try_open(node, writes, truncates, false)? {
+        Ok(match self.try_open(node, writes, truncates, Tried::default())? {
             Step::Opened(opened) => Some(self.spare_atime(opened, flags)?),
-            Step::Bring | Step::Fill(_) => None,
+            Step::Bring | Step::Fill(_) | Step::Ask(..) => None,
         })
     }
 
@@ -76,7 +87,10 @@ impl Volume {
     pub fn waits_for_peer(&self, node: NodeId) -> bool {
         let core = &*self.lock();
         let known = self.file_of(core, node).and_then(|f| Ok((self.object_of(f)?, self.local_of(f)?)));
-        known.is_ok_and(|(object, local)| standing(&object, &local) != Standing::Whole)
+        known.is_ok_and(|(object, local)| {
+            standing(&object, &local) != Standing::Whole
+                || !local.dirty && !self.writers_elsewhere(&object).is_empty()
+        })
     }
 
     /// Opens a file with `O_*` flags. The mark that it is dirty is in the journal when this returns.
@@ -89,9 +103,9 @@ impl Volume {
         if writes {
             self.writable()?;
         }
-        let mut older = false;
+        let mut tried = Tried::default();
         for _ in 0..TRIES {
-            match self.try_open(node, writes, truncates, older)? {
+            match self.try_open(node, writes, truncates, tried)? {
                 Step::Opened(opened) => return self.spare_atime(opened, flags),
                 Step::Fill(stub) => {
                     let file = self.file_of(&self.lock(), node)?;
@@ -102,12 +116,16 @@ impl Volume {
                     let file = self.file_of(&self.lock(), node)?;
                     if let Err(reason) = crate::heal::bring(self, file) {
                         self.older_is_allowed(file, reason)?;
-                        older = true;
+                        tried.older = true;
                     }
+                }
+                Step::Ask(file, writers) => {
+                    self.ask_writers(file, &writers);
+                    tried.asked = true;
                 }
             }
         }
-        match self.try_open(node, writes, truncates, true)? {
+        match self.try_open(node, writes, truncates, Tried { older: true, asked: true })? {
             Step::Opened(opened) => self.spare_atime(opened, flags),
             _ => Err(Errno::IO),
         }
@@ -152,7 +170,7 @@ impl Volume {
         Ok(())
     }
 
-    fn try_open(&self, node: NodeId, writes: bool, truncates: bool, older: bool) -> FsResult<Step> {
+    fn try_open(&self, node: NodeId, writes: bool, truncates: bool, tried: Tried) -> FsResult<Step> {
         let core = &mut *self.lock();
         if core.nodes.get(node).is_none() {
             self.known(core, node).map_err(|_| Errno::STALE)?;
@@ -178,10 +196,17 @@ impl Volume {
             local.have.as_ref().ok_or(Errno::IO)?;
             return self.open_whole(core, node, file, &object, &local, false, false).map(Step::Opened);
         }
+        // What is dirty here has its base already.
+        if writes && !local.dirty && !tried.asked {
+            let writers = self.writers_elsewhere(&object);
+            if !writers.is_empty() {
+                return Ok(Step::Ask(file, writers));
+            }
+        }
         match standing(&object, &local) {
             _ if truncates => {}
             Standing::Whole => {}
-            Standing::Stale if older => self.show_older(core, file)?,
+            Standing::Stale if tried.older => self.show_older(core, file)?,
             Standing::Stale => return Ok(Step::Bring),
             Standing::Stub => {
                 let stub = self.stub_of(core, node, file, &object, &local)?;

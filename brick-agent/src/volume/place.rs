@@ -20,6 +20,7 @@ use super::making::d_type;
 use super::names::MAX_DEPTH;
 use super::opening::{Standing, standing};
 use super::types::{FsResult, SetTime};
+use super::versions::Why;
 use super::{Volume, index_failed};
 use crate::brick::access;
 use crate::brick::disk::File;
@@ -482,7 +483,7 @@ impl Volume {
         }
         if wanted.is_empty() {
             if !unknown && !object.exists(file) {
-                return self.remove_other(core, file, &local, ahead);
+                return self.remove_other(core, file, object, &local, ahead);
             }
             return Ok(());
         }
@@ -580,6 +581,7 @@ impl Volume {
         &self,
         core: &mut Core,
         file: FileId,
+        object: &Object,
         local: &Local,
         ahead: &mut VecDeque<FileId>,
     ) -> FsResult<()> {
@@ -597,16 +599,34 @@ impl Volume {
         let at = self.at(core, file, local)?;
         self.hold(core, file, &at);
         self.keep_open(core, file);
+        let label = local
+            .have
+            .as_ref()
+            .map(|have| self.label(object, have, self.path_to_keep(object, local), Why::Deleted));
         let mut change = Change::new(self, core);
         local.placed.values().for_each(|place| change.show(place, None));
         change.forget_local(file)?;
         change.commit()?;
-        if local.parked {
-            let parked = crate::index::parked_name(file);
-            access::unlink(&self.brick.staging, parked.as_bytes())?;
+        // All names but one, so that what is kept has no other.
+        for place in local.placed.values().skip(usize::from(!local.parked)) {
+            self.unlink_at(core, place)?;
+        }
+        let kept = match (&local.have, &label) {
+            (Some(have), Some(label)) => {
+                self.move_to_versions(&at, file, have, label).unwrap_or_else(|error| {
+                    tracing::warn!(%file, %error, "a deleted file cannot be kept in versions/");
+                    false
+                })
+            }
+            _ => false,
+        };
+        if !kept {
+            match access::unlink(&at.dir, &at.name) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
         }
         for place in local.placed.values() {
-            self.unlink_at(core, place)?;
             self.invalidate_entry(core, place);
             self.left(place.parent, ahead)?;
         }

@@ -160,6 +160,7 @@ impl Volume {
             absorbing: Mutex::new(()),
             healing: Mutex::new(()),
             transfers: Default::default(),
+            versions: Default::default(),
             chunk_lists: Default::default(),
             ahead: watch::Sender::new(None),
             rejected: AtomicU64::new(0),

@@ -1,7 +1,7 @@
 //! What peers ask for.
 
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Entry, FileId, Op, VersionVector};
+use nearbrick_core::{BrickId, Entry, FileId, Object, Op, VersionVector};
 use rustix::fs::OFlags;
 use std::sync::atomic::Ordering;
 
@@ -59,6 +59,7 @@ impl Volume {
         now.have = Some(version.clone());
         now.print = None;
         now.snapshot = Some(print);
+        now.quiet = false;
         now.mtime_at = entry.time;
         change.commit()?;
         self.is_unsynced(core, file);
@@ -95,7 +96,7 @@ impl Volume {
     /// A version of a file that programs here may be writing. Where the file system can share blocks between files
     /// it is a copy of one moment, which stays as long as it is the last one; elsewhere it is the file
     /// itself, up to the size that it had.
-    fn moment(
+    pub(super) fn moment(
         &self,
         core: &mut Core,
         file: FileId,
@@ -223,6 +224,10 @@ impl Served for Volume {
         self.local_or_none(file).is_ok_and(|local| {
             local.have.as_ref() == Some(version) && (!local.dirty || local.snapshot.is_some())
         })
+    }
+
+    fn newest(&self, file: FileId) -> std::io::Result<Option<Object>> {
+        self.newest_for_peer(file).map_err(std::io::Error::from)
     }
 
     fn chunks(&self) -> &chunk::Cache {

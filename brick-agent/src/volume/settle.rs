@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::change::{Change, print_of};
 use super::core::Core;
+use super::newest::is_as_known;
 use super::types::FsResult;
 use super::{Volume, WallClock};
 use crate::brick::access;
@@ -292,34 +293,46 @@ impl Volume {
         };
         let mut print = print_of(&open.stat()?);
         let mut change = Change::new(self, core);
-        if local.print == Some(print) && local.have.is_some() && local.have.as_ref() == Some(&local.base) {
+        let same = is_as_known(&local, print);
+        if same && local.print == Some(print) {
             change.emit(file, Op::Clean { brick: self.me })?;
         } else {
-            let version = self.next_version(change.core, &self.object_of(file)?, &local.base);
+            let version = match local.have.as_ref().filter(|_| same) {
+                // Its last snapshot was all of it.
+                Some(have) => have.clone(),
+                None => self.next_version(change.core, &self.object_of(file)?, &local.base),
+            };
             let before = print.ctime;
             access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
             print = print_of(&open.stat()?);
             // To programs nothing has happened: archivers and git would take the file for changed.
             let shown = local.unseen.filter(|u| u.ctime == before).map_or(before, |u| u.shown);
             let unseen = Some(Unseen { ctime: print.ctime, shown });
-            let content = Op::Content {
-                brick: self.me,
-                version: version.clone(),
-                size: print.size,
-                mtime_sec: print.mtime.0,
-                mtime_nsec: print.mtime.1,
-                still_dirty: false,
+            let said = if same {
+                Op::Clean { brick: self.me }
+            } else {
+                Op::Content {
+                    brick: self.me,
+                    version: version.clone(),
+                    size: print.size,
+                    mtime_sec: print.mtime.0,
+                    mtime_nsec: print.mtime.1,
+                    still_dirty: false,
+                }
             };
-            let entry = change.emit(file, content)?;
+            let entry = change.emit(file, said)?;
             let local = change.local_mut(file)?;
             local.have = Some(version);
             local.print = Some(print);
             local.unseen = unseen;
-            local.mtime_at = entry.time;
+            if !same {
+                local.mtime_at = entry.time;
+            }
         }
         let local = change.local_mut(file)?;
         local.dirty = false;
         local.snapshot = None;
+        local.quiet = false;
         local.base = Default::default();
         local.overlay = None;
         local.filling = None;

@@ -17,6 +17,11 @@ pub trait WallClock: Send + Sync + 'static {
 
     /// Time that only goes forward, since any moment.
     fn passed(&self) -> Duration;
+
+    /// Lets a moment pass.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// The machine's clock.

@@ -34,6 +34,8 @@ pub struct Tally {
     pub in_conflict: BTreeSet<FileId>,
     /// Those with bytes here that no replica set wants here: cached copies, and stubs that were read.
     pub cached: BTreeSet<FileId>,
+    /// Those that programs at other bricks are changing.
+    pub written_elsewhere: BTreeSet<FileId>,
     /// This brick.
     pub me: Option<BrickId>,
     /// Files of which a newer version than the one here was, and no brick holds it any more.
@@ -83,6 +85,8 @@ impl Tally {
         let has_bytes = local.is_some_and(|l| l.have.is_some() || !l.filled.is_empty());
         set(&mut self.cached, file, new.bytes > 0 && has_bytes && !in_set);
         set(&mut self.in_conflict, file, new.files > 0 && object.in_conflict());
+        let elsewhere = object.writing().any(|brick| Some(brick) != self.me);
+        set(&mut self.written_elsewhere, file, new.files > 0 && elsewhere);
         set(&mut self.kept, file, new.files > 0 && object.kept_loser_of().is_some());
         let have = local.filter(|l| !l.dirty).and_then(|l| l.have.as_ref());
         let step = self.me.zip(have).and_then(|(me, have)| fallen::step(object, me, have));

@@ -22,7 +22,7 @@ use nearbrick_agent::peer::tls::Tls;
 use nearbrick_agent::peer::wire::Heads;
 use nearbrick_agent::peer::{FetchSink, Served, Source, SourceKind};
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Op, VersionVector};
+use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Object, Op, VersionVector};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -103,6 +103,8 @@ pub struct State {
     pub rejected: Vec<(Option<BrickId>, String)>,
     pub hinted: Vec<(BrickId, Heads)>,
     pub absorbs: usize,
+    /// Files of which it was asked what they are now.
+    pub asked: Vec<FileId>,
 }
 
 /// A volume in memory: its files are real ones in a folder.
@@ -224,6 +226,14 @@ impl Served for Memory {
             version: have.clone(),
             kind: SourceKind::Settled,
         })
+    }
+
+    fn newest(&self, file: FileId) -> io::Result<Option<Object>> {
+        let mut state = self.state.lock().unwrap();
+        state.asked.push(file);
+        let mut object = Object::default();
+        state.journal.values().filter(|e| e.file == file).for_each(|e| object.apply(e));
+        Ok((object != Object::default()).then_some(object))
     }
 
     fn chunks(&self) -> &Cache {

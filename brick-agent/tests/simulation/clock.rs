@@ -54,6 +54,10 @@ impl WallClock for MachineTime {
     fn passed(&self) -> Duration {
         Duration::from_millis(self.time.ms())
     }
+
+    fn pause(&self, time: Duration) {
+        self.time.pass(time);
+    }
 }
 
 /// Identities of one machine: no two are the same.

@@ -87,6 +87,8 @@ impl World {
                     members: addresses.clone(),
                     placement: placement.clone(),
                     stale_reads: StaleReads::Allow,
+                    conflicts: Vec::new(),
+                    retention_ms: nearbrick_agent::config::RETENTION_MS,
                     release_removals: None,
                     take_back_removals: None,
                     upkeep: Default::default(),

@@ -52,6 +52,8 @@ impl Machine {
             members: vec![member],
             placement: Vec::new(),
             stale_reads: StaleReads::Allow,
+            conflicts: Vec::new(),
+            retention_ms: nearbrick_agent::config::RETENTION_MS,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

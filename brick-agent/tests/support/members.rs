@@ -75,6 +75,8 @@ impl Lab {
                     members: addresses.clone(),
                     placement: placement.clone(),
                     stale_reads: StaleReads::Allow,
+                    conflicts: Vec::new(),
+                    retention_ms: nearbrick_agent::config::RETENTION_MS,
                     release_removals: None,
                     take_back_removals: None,
                     upkeep: Default::default(),
@@ -158,6 +160,16 @@ impl Lab {
         batch.meta("state", state);
         batch.commit().unwrap();
         index.persist().unwrap();
+    }
+
+    /// All members, open ones at once, get another configuration.
+    pub fn configure(&mut self, change: impl Fn(&mut VolumeConfig)) {
+        for member in &mut self.members {
+            change(&mut member.config);
+            if let Some(volume) = &member.volume {
+                volume.set_config(member.config.clone());
+            }
+        }
     }
 
     /// A person's words, as the volume's annotations would bring them.

@@ -9,7 +9,7 @@ use nearbrick_agent::peer::wire::{self, ChunkList, FetchItem, RangesRequest};
 use nearbrick_agent::peer::{FetchSink, Remote, Served, Source, SourceKind};
 use nearbrick_agent::volume::Volume;
 use nearbrick_core::heal::Reason;
-use nearbrick_core::{BrickId, FileId, VersionVector};
+use nearbrick_core::{BrickId, FileId, Object, VersionVector};
 
 const CHUNK: usize = 64 << 10;
 
@@ -286,6 +286,14 @@ impl Remote for Link {
                 Ok(())
             }
         }
+    }
+
+    fn newest(&self, from: BrickId, file: FileId) -> Result<Option<Object>, Reason> {
+        self.net.wait_for_answer();
+        let peer = self.net.reach(self.me, from).ok_or(Reason::Unreachable)?;
+        let newest = peer.newest(file).map_err(|_| Reason::Unreachable)?;
+        newest.iter().for_each(|object| object.check(file).unwrap());
+        Ok(newest)
     }
 
     fn hint(&self) {}

@@ -256,6 +256,27 @@ async fn migrations_and_conflicts() {
         &[(json!({ "volumeRef": { "name": "x" } }), "volumeRef of a ReplicaMigration cannot be changed")],
     )
     .await;
+    let members = json!({ "nodes": ["a", "b"] });
+    let of = |conflicts: &str| json!({ "members": members, "conflicts": conflicts });
+    let rule = |policy: &str| json!({ "members": members, "conflictRules": [{ "paths": ["*.odt"], "policy": policy }] });
+    let word = "is KeepBoth, Newest, Largest, Manual or Brick/NAME";
+    let kept = json!({ "members": members, "versionRetention": "a week" });
+    let no_paths = json!({ "members": members, "conflictRules": [{ "paths": [], "policy": "Newest" }] });
+    let refuses = [
+        (of("Mine"), word),
+        (of("Brick/"), word),
+        (rule("mine"), word),
+        (no_paths, "conflictRules[0].paths"),
+        (kept, "write a duration such as 168h"),
+    ];
+    refused(&ns, "WorkstationVolume", "v", &refuses).await;
+    let takes = [
+        of("Newest"),
+        of("Brick/a"),
+        rule("Manual"),
+        json!({ "members": members, "versionRetention": "24h" }),
+    ];
+    accepted(&ns, "WorkstationVolume", "v", &takes).await;
     let word = "resolution is KeepBoth, Newest, Largest or Brick/NAME";
     refused(
         &ns,

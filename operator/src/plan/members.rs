@@ -32,6 +32,8 @@ pub enum Problem {
     BadSelector(String),
     /// A glob that cannot be parsed.
     BadGlob {
+        /// Where it is.
+        field: &'static str,
         /// The glob.
         glob: String,
         /// What is wrong with it.
@@ -75,8 +77,8 @@ impl fmt::Display for Problem {
             Self::BadSelector(error) => {
                 write!(f, "members.nodeSelector cannot be evaluated: {error}: correct it")
             }
-            Self::BadGlob { glob, error } => {
-                write!(f, "the glob {glob:?} in replicaSets cannot be parsed: {error}: correct it")
+            Self::BadGlob { field, glob, error } => {
+                write!(f, "the glob {glob:?} in {field} cannot be parsed: {error}: correct it")
             }
             Self::ReplicaSetOutside(nodes) => write!(
                 f,
@@ -143,9 +145,12 @@ pub fn resolve(
     if (found as u64) < u64::from(spec.replicas) {
         out.problems.push(Problem::TooFewMembers { found, replicas: spec.replicas, by_selector });
     }
-    for glob in spec.replica_sets.iter().flat_map(|s| &s.paths) {
+    let of_sets = spec.replica_sets.iter().flat_map(|s| &s.paths).map(|glob| ("replicaSets", glob));
+    let of_rules = spec.conflict_rules.iter().flat_map(|r| &r.paths).map(|glob| ("conflictRules", glob));
+    for (field, glob) in of_sets.chain(of_rules) {
         if let Err(error) = Glob::new(glob) {
-            out.problems.push(Problem::BadGlob { glob: glob.clone(), error: error.kind().to_string() });
+            let (glob, error) = (glob.clone(), error.kind().to_string());
+            out.problems.push(Problem::BadGlob { field, glob, error });
         }
     }
     out
