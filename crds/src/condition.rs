@@ -17,6 +17,8 @@ pub const CONFLICT_FREE: &str = "ConflictFree";
 pub const VERIFIED: &str = "Verified";
 /// Volume: heals are scheduled, and when the next one is due.
 pub const SCHEDULED: &str = "Scheduled";
+/// Volume: no more is pending, and for no longer, than its policy allows. Only where the policy sets a limit.
+pub const LOSS_BOUNDED: &str = "LossBounded";
 /// Every kind: all fields of the spec that are set are acted on by this version.
 pub const SPEC_ACTED_ON: &str = "SpecActedOn";
 /// Workstation: it can be switched off without taking the only copy of anything with it.

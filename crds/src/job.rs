@@ -85,6 +85,12 @@ use crate::policy::{HealOrder, Retry};
         description = "Seconds that are left at the present rate"
     ),
     printcolumn(
+        name = "Failures",
+        type_ = "string",
+        json_path = ".status.failures",
+        description = "Why files could not be copied: how many for each reason"
+    ),
+    printcolumn(
         name = "Started",
         type_ = "date",
         json_path = ".status.startedAt",
@@ -131,6 +137,9 @@ pub struct HealJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub source_brick: Option<String>,
+    /// When it stops, whatever is left then: the end of the policy's window. As long as it takes if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
     /// Globs of the only paths to copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
@@ -159,6 +168,12 @@ pub struct HealJobSpec {
 pub enum JobReason {
     /// By the policy's schedule.
     Scheduled,
+    /// By the policy: nothing was written for as long as its `whenSettled` says.
+    Settled,
+    /// By the policy, early: its `maxPendingAge` would not hold otherwise.
+    MaxPendingAge,
+    /// By the policy, early: its `maxPendingBytes` would not hold otherwise.
+    MaxPendingBytes,
     /// By a new value of the volume's `spec.trigger`.
     Trigger,
     /// By a person who made the object.
@@ -167,10 +182,21 @@ pub enum JobReason {
 }
 
 impl JobReason {
+    /// Whether the policy made it, and nobody asked for it.
+    pub fn is_by_policy(self) -> bool {
+        match self {
+            Self::Scheduled | Self::Settled | Self::MaxPendingAge | Self::MaxPendingBytes => true,
+            Self::Trigger | Self::Manual => false,
+        }
+    }
+
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "Scheduled",
+            Self::Settled => "Settled",
+            Self::MaxPendingAge => "MaxPendingAge",
+            Self::MaxPendingBytes => "MaxPendingBytes",
             Self::Trigger => "Trigger",
             Self::Manual => "Manual",
         }
@@ -202,6 +228,9 @@ pub struct HealJobStatus {
     /// Bytes and rate as a person reads them: `12.0 MiB of 214.3 MiB, 80.1 MiB/s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
+    /// Why files could not be copied, how many for each reason: `2 NoSpace, 1 Busy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<String>,
     /// When the first transfer started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,

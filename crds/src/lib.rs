@@ -24,6 +24,7 @@ pub mod policy;
 pub mod quantity;
 pub mod schedule;
 pub mod schema;
+pub mod timetable;
 pub mod unacted;
 pub mod volume;
 pub mod workstation;

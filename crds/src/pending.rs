@@ -18,13 +18,22 @@ pub struct Pending {
     /// Since when the oldest of them has been waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_since: Option<Time>,
+    /// Since when the newest of them has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_since: Option<Time>,
 }
 
 impl Pending {
     /// A count with its human form. The age is dropped where nothing is pending.
     pub fn new(files: u64, bytes: u64, oldest_since: Option<Time>) -> Self {
         let oldest_since = if files == 0 { None } else { oldest_since };
-        Self { files, bytes, size: Some(human_bytes(bytes)), oldest_since }
+        Self { files, bytes, size: Some(human_bytes(bytes)), oldest_since, newest_since: None }
+    }
+
+    /// The same, with the age of the newest.
+    #[must_use]
+    pub fn newest(self, since: Option<Time>) -> Self {
+        Self { newest_since: since.filter(|_| self.files > 0), ..self }
     }
 
     /// Whether nothing is pending.

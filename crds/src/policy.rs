@@ -11,7 +11,7 @@ use crate::schedule::{CronSchedule, TimeWindow};
 pub const DEFAULT_INTERVAL: &str = "10m";
 
 /// When and how the volumes that refer to it are healed.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "nearbrick.io",
     version = "v1alpha1",
@@ -67,10 +67,17 @@ pub const DEFAULT_INTERVAL: &str = "10m";
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!(has(self.interval) && has(self.cron))",
-    "message": "set either interval or cron, not both: remove one of them"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!(has(self.interval) && has(self.cron))",
+        "message": "set either interval or cron, not both: remove one of them"
+    },
+    {
+        "rule": "!has(self.interval) || !has(self.jitter) || duration(self.jitter) <= duration(self.interval)",
+        "message": "jitter is longer than the interval: lower it",
+        "fieldPath": ".jitter"
+    }
+]))]
 pub struct HealPolicySpec {
     /// Time between heals, for example `10m`. This is the default, where `cron` is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,27 +89,54 @@ pub struct HealPolicySpec {
     /// Times of heals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<CronSchedule>,
-    /// Holds back heals by schedule. A trigger, and a job made by a person, still run.
+    /// Spreads the heals of several volumes: each volume's times are later than the schedule's by a fixed part of
+    /// this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 30s, 10m or 1h30m"
+    }]))]
+    pub jitter: Option<String>,
+    /// How late a time of the schedule may be kept, if it was missed because no operator was there, or no window
+    /// open; after that the next one is waited for. Any time late if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10s')",
+        "message": "write a deadline of at least ten seconds, such as 30s, 10m or 1h30m"
+    }]))]
+    pub starting_deadline: Option<String>,
+    /// Heals also as soon as nothing was written for this long, for example `5s`; what is written without a
+    /// pause is healed at the times of the schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "write a pause of one second to one hour, such as 5s"
+    }]))]
+    pub when_settled: Option<String>,
+    /// Holds back heals by this policy. A trigger, and a job made by a person, still run.
     #[serde(default)]
     pub paused: bool,
     /// How many ended jobs are kept for each volume.
     #[serde(default)]
     pub history_limits: HistoryLimits,
-    /// Age of the oldest pending file at which a heal starts early.
+    /// How long a file may be pending. A heal starts so early that it is done by then, at the rate of earlier heals;
+    /// not while all windows are closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
         "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
         "message": "write a duration such as 30s, 10m or 1h30m"
     }]))]
     pub max_pending_age: Option<String>,
-    /// Pending bytes at which a heal starts early, for example `10Gi`.
+    /// How many bytes may be pending, over all bricks, for example `10Gi`. A heal starts so early that there are not
+    /// more, at the rate at which they came; not while all windows are closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
         "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
         "message": "write a number of bytes such as 10Gi"
     }]))]
     pub max_pending_bytes: Option<String>,
-    /// Quiet hours: heals run only while one of these is open.
+    /// When heals by this policy run: only while one of these is open. What is not copied when it closes waits for the
+    /// next. A trigger, and a job made by a person, run at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub windows: Vec<TimeWindow>,
@@ -180,7 +214,7 @@ pub struct HealPolicyStatus {
     /// Names of these volumes: the first ten.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_names: Vec<String>,
-    /// When a job was last made by schedule for one of them.
+    /// When a job was last made by it for one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_run: Option<Time>,
     /// When the next job is due for one of them, if something is pending then.

@@ -34,14 +34,13 @@ impl Unacted for WorkstationVolumeSpec {
             version_retention: _,
             migration,
             ignore,
-            min_sync_copies,
+            min_sync_copies: _,
             capacity,
             deletion_policy,
         } = self;
         listed(&[
             ("migration", migration.unwrap_or_default() != MigrationMode::Off),
             ("ignore", !ignore.is_empty()),
-            ("minSyncCopies", min_sync_copies.is_some_and(|n| n > 1)),
             ("capacity", capacity.is_some()),
             ("deletionPolicy", deletion_policy.unwrap_or_default() != DeletionPolicy::Retain),
         ])
@@ -53,23 +52,21 @@ impl Unacted for HealPolicySpec {
         let Self {
             interval: _,
             cron: _,
+            jitter: _,
+            starting_deadline: _,
+            when_settled: _,
             paused: _,
             history_limits: _,
-            max_pending_age,
-            max_pending_bytes,
-            windows,
+            max_pending_age: _,
+            max_pending_bytes: _,
+            windows: _,
             bandwidth: _,
             concurrency: _,
             order: _,
             retry: _,
             verify_schedule,
         } = self;
-        listed(&[
-            ("maxPendingAge", max_pending_age.is_some()),
-            ("maxPendingBytes", max_pending_bytes.is_some()),
-            ("windows", !windows.is_empty()),
-            ("verifySchedule", verify_schedule.is_some()),
-        ])
+        listed(&[("verifySchedule", verify_schedule.is_some())])
     }
 }
 
@@ -80,6 +77,7 @@ impl Unacted for HealJobSpec {
             reason: _,
             target_bricks: _,
             source_brick: _,
+            not_after: _,
             paths: _,
             bandwidth: _,
             concurrency: _,

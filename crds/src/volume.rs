@@ -109,7 +109,8 @@ pub struct WorkstationVolumeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub ignore: Vec<String>,
-    /// How many bricks must hold the data before `fsync` returns. 1 if not set: the local brick.
+    /// How many bricks of a file's replica set must hold the data before `fsync` returns. 1 if not set: the local brick.
+    /// If there are too few within 20 seconds, `fsync` fails with an input/output error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub min_sync_copies: Option<u32>,
@@ -244,6 +245,9 @@ pub struct WorkstationVolumeStatus {
     /// When the last heal job ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heal_time: Option<Time>,
+    /// When a job was last made by the policy; it stays when the job is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
     /// When the next one is due, if something is pending then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_heal_time: Option<Time>,
@@ -257,7 +261,7 @@ pub struct WorkstationVolumeStatus {
     /// The spec's generation to which this status refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Protected, Converged, ConflictFree, Verified, Scheduled, SpecActedOn.
+    /// Ready, Protected, Converged, ConflictFree, Verified, Scheduled, LossBounded, SpecActedOn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -154,6 +154,7 @@ async fn heal_job() {
             "phase": "Running", "files": { "done": 3, "total": 9, "failed": 1 },
             "bytes": { "done": 300, "total": 900 }, "bytesPerSecond": 50, "etaSeconds": 12,
             "progress": "300 B of 900 B, 50 B/s", "startedAt": ago(120), "message": "3 of 9 files copied",
+            "failures": "1 NoSpace",
         },
     });
     let expected = [
@@ -167,6 +168,7 @@ async fn heal_job() {
         ("Bytes-Total", json!(900)),
         ("Progress", json!("300 B of 900 B, 50 B/s")),
         ("ETA-Seconds", json!(12)),
+        ("Failures", json!("1 NoSpace")),
         ("Started", json!("2m")),
         ("Message", json!("3 of 9 files copied")),
     ];

@@ -168,6 +168,11 @@ async fn heal_policies() {
             json!({ "windows": [{ "start": { "schedule": "0 1 * * *" }, "duration": "a while" }] }),
             "write a duration such as 30s, 10m or 1h30m",
         ),
+        (json!({ "jitter": "some" }), "write a duration such as 30s, 10m or 1h30m"),
+        (json!({ "interval": "1m", "jitter": "2m" }), "jitter is longer than the interval: lower it"),
+        (json!({ "startingDeadline": "1s" }), "write a deadline of at least ten seconds"),
+        (json!({ "whenSettled": "1ms" }), "write a pause of one second to one hour, such as 5s"),
+        (json!({ "whenSettled": "2h" }), "write a pause of one second to one hour, such as 5s"),
         (json!({ "concurrency": 0 }), "should be greater than or equal to 1"),
         (json!({ "historyLimits": { "failed": 1000 } }), "should be less than or equal to 100"),
     ];
@@ -176,7 +181,13 @@ async fn heal_policies() {
         &ns,
         "HealPolicy",
         "p",
-        &[json!({}), json!({ "interval": "1h30m" }), cron("0  18 * * 1-5"), cron("@daily")],
+        &[
+            json!({}),
+            json!({ "interval": "1h30m" }),
+            cron("0  18 * * 1-5"),
+            cron("@daily"),
+            json!({ "interval": "10m", "jitter": "10m", "startingDeadline": "1m", "whenSettled": "5s" }),
+        ],
     )
     .await;
 }

@@ -121,6 +121,93 @@ async fn by_schedule_only_where_something_is_pending() {
 }
 
 #[tokio::test]
+async fn heals_by_the_policy_wait_for_its_window_and_end_with_it() {
+    let new_year = json!([{ "start": { "schedule": "0 0 1 1 *" }, "duration": "1s" }]);
+    let lab = Lab::new("windows", json!({ "interval": "1s", "windows": new_year })).await;
+    lab.b.lacks(&lab.brick_b(), 3, 60).await;
+    let next = lab
+        .ns
+        .until("the next heal", "home", |v: &WorkstationVolume| v.status.as_ref()?.next_heal_time.clone())
+        .await;
+    assert_eq!(next.0.strftime("%m-%d %H:%M:%S").to_string(), "01-01 00:00:00");
+    assert!(lab.jobs().await.is_empty(), "no window is open");
+    // A person is not held back.
+    lab.ns.patch::<WorkstationVolume>("home", json!({ "spec": { "trigger": "now" } })).await;
+    let job = lab.active().await;
+    assert_eq!((job.spec.reason, &job.spec.not_after), (JobReason::Trigger, &None));
+    lab.heal(&job, 3).await;
+
+    // A window that is open for up to ten minutes from now on.
+    let now = nearbrick_crds::meta::now().0;
+    let start = json!({ "schedule": now.strftime("%M %H * * *").to_string() });
+    let open = json!([{ "start": start, "duration": "10m" }]);
+    lab.ns.patch::<HealPolicy>("p", json!({ "spec": { "windows": open } })).await;
+    lab.b.lacks(&lab.brick_b(), 2, 60).await;
+    let job = lab.active().await;
+    let ends = job.spec.not_after.clone().expect("a job of a window ends with it").0;
+    assert_eq!(job.spec.reason, JobReason::Scheduled);
+    assert!(ends > now && ends.as_second() <= now.as_second() + 600, "{ends}");
+    assert_eq!(ends.strftime("%S").to_string(), "00");
+}
+
+#[tokio::test]
+async fn a_heal_starts_early_so_that_the_policys_limits_hold() {
+    let lab = Lab::new("early", json!({ "interval": "24h", "maxPendingAge": "20s" })).await;
+    let bounded = |status: &'static str, reason: &'static str| {
+        move |v: &WorkstationVolume| says(v, "LossBounded", status, reason)
+    };
+    lab.ns.until("within limits", "home", bounded("True", "WithinLimits")).await;
+    lab.b.lacks(&lab.brick_b(), 2, 1).await;
+    let job = lab.active().await;
+    assert_eq!(job.spec.reason, JobReason::MaxPendingAge);
+    lab.ns.until("too old, nobody copies", "home", bounded("False", "TooOld")).await;
+    eventually("the Event", || event(&lab.ns, "home", "TooOld", "maxPendingAge")).await;
+    lab.heal(&job, 2).await;
+    lab.ns.until("within limits again", "home", bounded("True", "WithinLimits")).await;
+    let policy = json!({ "spec": { "maxPendingAge": null } });
+    lab.ns.patch::<HealPolicy>("p", policy).await;
+    lab.ns
+        .until("no limit, no condition", "home", |v: &WorkstationVolume| {
+            crate::condition(v, "LossBounded").is_none().then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_heal_starts_when_writing_pauses() {
+    let lab = Lab::new("settled", json!({ "interval": "24h", "whenSettled": "1s" })).await;
+    let now = nearbrick_crds::meta::now();
+    let pending = json!({ "files": 2, "bytes": 2048, "oldestSince": now, "newestSince": now });
+    lab.b.report(&lab.brick_b(), json!({ "pendingIn": pending })).await;
+    let job = lab.active().await;
+    assert_eq!(job.spec.reason, JobReason::Settled);
+    lab.heal(&job, 2).await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_deleted_is_not_made_again_at_once() {
+    let lab = Lab::new("cancel", json!({ "interval": "24h", "maxPendingBytes": "1Ki" })).await;
+    lab.b.lacks(&lab.brick_b(), 3, 10).await;
+    let job = lab.active().await;
+    assert_eq!(job.spec.reason, JobReason::MaxPendingBytes);
+    let name = job.metadata.name.unwrap();
+    lab.ns.api::<HealJob>().delete(&name, &Default::default()).await.unwrap();
+    // The next one is minutes away, though all of it is still pending.
+    let next = lab
+        .ns
+        .until("the next heal", "home", |v: &WorkstationVolume| v.status.as_ref()?.next_heal_time.clone())
+        .await;
+    let since = nearbrick_crds::meta::now();
+    assert!(next.0.as_second() > since.0.as_second() + 200, "{next:?}");
+    lab.ns
+        .until("a report after that", &lab.brick_b(), |b: &nearbrick_crds::Brick| {
+            (b.status.as_ref()?.heartbeat.as_ref()? > &since).then_some(())
+        })
+        .await;
+    assert!(lab.jobs().await.is_empty());
+}
+
+#[tokio::test]
 async fn by_trigger_once_and_only_where_something_is_pending() {
     let lab = Lab::new("trigger", json!({ "paused": true })).await;
     lab.ns.until("Paused", "home", |v| says(v, "Scheduled", "False", "Paused")).await;

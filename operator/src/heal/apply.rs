@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Resource, ResourceExt};
-use nearbrick_crds::meta::{LABEL_VOLUME, OPERATOR_MANAGER};
+use nearbrick_crds::meta::{LABEL_VOLUME, OPERATOR_MANAGER, whole_second};
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{HealJob, HealJobSpec, JobReason, LocalRef, WorkstationVolume};
 
@@ -19,6 +19,13 @@ use crate::world::is_active;
 pub struct Applied {
     /// Whether the trigger was acted on.
     pub trigger_done: bool,
+    /// When a job was made by the policy, if one was.
+    pub scheduled: Option<Timestamp>,
+}
+
+impl Applied {
+    const NOTHING: Self = Self { trigger_done: false, scheduled: None };
+    const TRIGGER: Self = Self { trigger_done: true, scheduled: None };
 }
 
 /// Carries the decision out.
@@ -29,7 +36,7 @@ pub async fn apply(
     action: &Action,
 ) -> Result<Applied, Error> {
     match action {
-        Action::Wait => Ok(Applied { trigger_done: false }),
+        Action::Wait => Ok(Applied::NOTHING),
         Action::Acknowledge { nothing_pending } => {
             if *nothing_pending {
                 let mut note = "the trigger found nothing pending: no heal job was made".to_string();
@@ -39,9 +46,11 @@ pub async fn apply(
                 let news = News { reason: "NothingPending", action: "Trigger", note, ..News::default() };
                 context.tell(&volume.object_ref(&()), news).await;
             }
-            Ok(Applied { trigger_done: true })
+            Ok(Applied::TRIGGER)
         }
-        Action::Create { reason, targets } => create(context, volume, valid, *reason, targets).await,
+        Action::Create { reason, targets, not_after } => {
+            create(context, volume, valid, *reason, targets, *not_after).await
+        }
     }
 }
 
@@ -51,6 +60,7 @@ async fn create(
     valid: &Valid,
     reason: JobReason,
     targets: &[String],
+    not_after: Option<Timestamp>,
 ) -> Result<Applied, Error> {
     let api: Api<HealJob> = Api::namespaced(context.client.clone(), &valid.namespace);
     let trigger = valid.trigger.as_deref().filter(|_| reason == JobReason::Trigger);
@@ -59,15 +69,15 @@ async fn create(
     let only = ListParams::default().fields(&format!("spec.volumeRef.name={}", valid.name));
     let jobs = api.list(&only).await.map_err(Error::api(format!("list the heal jobs of {}", valid.name)))?;
     if trigger.is_some() && jobs.iter().any(|j| j.annotations().get(TRIGGER).map(String::as_str) == trigger) {
-        return Ok(Applied { trigger_done: true });
+        return Ok(Applied::TRIGGER);
     }
     if jobs.iter().any(is_active) {
-        return Ok(Applied { trigger_done: false });
+        return Ok(Applied::NOTHING);
     }
     let newest = jobs.iter().filter_map(|j| j.creation_timestamp()).map(|t| t.0).max();
-    if reason == JobReason::Scheduled && newest > valid.last_run {
+    if reason.is_by_policy() && newest > valid.last.began {
         // That job is the one that was due.
-        return Ok(Applied { trigger_done: false });
+        return Ok(Applied::NOTHING);
     }
 
     let How { bandwidth, concurrency, order, retry } = valid.how.clone();
@@ -77,6 +87,7 @@ async fn create(
         target_bricks: targets.to_vec(),
         source_brick: None,
         paths: vec![],
+        not_after: not_after.map(whole_second),
         bandwidth,
         concurrency,
         order,
@@ -113,7 +124,8 @@ async fn create(
     let related = Some(made.object_ref(&()));
     let news = News { reason: "HealStarted", action: reason.as_str(), note, related, warning: false };
     context.tell(&volume.object_ref(&()), news).await;
-    Ok(Applied { trigger_done: trigger.is_some() })
+    let scheduled = made.creation_timestamp().map(|t| t.0).filter(|_| reason.is_by_policy());
+    Ok(Applied { trigger_done: trigger.is_some(), scheduled })
 }
 
 /// `VOLUME-YYYYMMDD-HHMMSS` in UTC; with four more digits where that is taken.

@@ -36,7 +36,8 @@ pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) ->
     apply::prune(&context, &valid).await?;
 
     let waits_for_reports = valid.trigger.is_some() && decision.action == Action::Wait && !valid.active;
-    let until_next = decision.next.map_or(AGAIN, |next| {
+    // Also when nothing else happens, a limit that ends is said.
+    let until_next = [decision.next, valid.too_old_at].into_iter().flatten().min().map_or(AGAIN, |next| {
         // A job that is due but was not made (another came first) is looked at when that one changes.
         let left = next.as_millisecond().saturating_sub(now.as_millisecond()).max(1000);
         Duration::from_millis(left.unsigned_abs())

@@ -15,8 +15,8 @@ use crate::plan::due::{Action, Decision};
 
 const OWNED: Owned = Owned {
     manager: "nearbrick-operator-heal",
-    fields: &["lastHealTime", "nextHealTime", "lastTrigger"],
-    conditions: &[condition::SCHEDULED],
+    fields: &["lastHealTime", "lastScheduleTime", "nextHealTime", "lastTrigger"],
+    conditions: &[condition::SCHEDULED, condition::LOSS_BOUNDED],
 };
 
 /// Writes it, if it says something new.
@@ -33,7 +33,9 @@ pub async fn write(
     } else {
         volume.status.as_ref().and_then(|s| s.last_trigger.clone())
     };
+    let findings: Vec<Finding> = std::iter::once(&valid.scheduled).chain(&valid.bounded).cloned().collect();
     let status = WorkstationVolumeStatus {
+        last_schedule_time: applied.scheduled.max(valid.last_schedule).map(whole_second),
         last_heal_time: valid.last_heal.map(whole_second),
         // While a job is being made for it, the time that has come is not the next one.
         next_heal_time: decision
@@ -41,7 +43,7 @@ pub async fn write(
             .filter(|_| !matches!(decision.action, Action::Create { .. }))
             .map(whole_second),
         last_trigger,
-        conditions: vec![condition::condition(before, &valid.scheduled, valid.generation, &now())],
+        conditions: condition::conditions(before, &findings, valid.generation, &now()),
         ..WorkstationVolumeStatus::default()
     };
     let api: Api<WorkstationVolume> = Api::namespaced(context.client.clone(), &valid.namespace);
@@ -50,8 +52,7 @@ pub async fn write(
         if applied.trigger_done {
             context.trigger_done(&valid.uid);
         }
-        if is_news(before, &valid.scheduled) {
-            let Finding { reason, message, .. } = &valid.scheduled;
+        for Finding { reason, message, .. } in findings.iter().filter(|f| is_news(before, f)) {
             let news =
                 News { warning: true, reason, action: "Schedule", note: message.clone(), related: None };
             context.tell(&volume.object_ref(&()), news).await;
@@ -60,7 +61,7 @@ pub async fn write(
     Ok(())
 }
 
-/// That heals stopped is news, unless a person paused them.
+/// That heals stopped is news, unless a person paused them; and that more may be lost than the policy allows.
 fn is_news(before: &[Condition], finding: &Finding) -> bool {
     let old = condition::find(before, finding.type_);
     finding.status == Status::False

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use nearbrick_crds::condition::{self, Finding, Status};
+use nearbrick_crds::timetable::{LastRun, Speed, Timetable, Waiting};
 use nearbrick_crds::{
     BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, Retry, WorkstationVolume,
 };
@@ -14,8 +15,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::plan::due::Input;
 use crate::plan::history::Ended;
-use crate::plan::pending::Target;
-use crate::plan::schedule::Schedule;
+use crate::plan::pending::{Target, waiting};
+use crate::plan::{limits, speed};
 use crate::world::{World, is_active};
 
 /// Annotation on a job: the trigger for which it was made.
@@ -31,12 +32,16 @@ pub struct Valid {
     pub uid: String,
     /// The generation of the spec that was read.
     pub generation: Option<i64>,
-    /// Where intervals are counted from.
-    pub anchor: Timestamp,
-    /// The schedule, if it can be followed and is not paused.
-    pub schedule: Option<Schedule>,
+    /// The policy's times, if they can be followed.
+    timetable: Option<Timetable>,
+    /// Whether heals by the policy are held back.
+    paused: bool,
     /// The condition Scheduled.
     pub scheduled: Finding,
+    /// The condition LossBounded, where the policy sets limits.
+    pub bounded: Option<Finding>,
+    /// When `maxPendingAge` ends for what waits, if that is still to come.
+    pub too_old_at: Option<Timestamp>,
     /// `spec.trigger`, unless it was acted on.
     pub trigger: Option<String>,
     /// Whether a job was made for it.
@@ -45,8 +50,12 @@ pub struct Valid {
     pub reported_since_trigger: bool,
     /// Agents that are silent, for messages.
     pub silent: Vec<String>,
-    /// When the last job was made or ended.
-    pub last_run: Option<Timestamp>,
+    /// The last job that was made, and the last that ended.
+    pub last: LastRun,
+    /// When a job was last made by the policy.
+    pub last_schedule: Option<Timestamp>,
+    /// How fast jobs were.
+    speed: Speed,
     /// When the last job ended.
     pub last_heal: Option<Timestamp>,
     /// Whether a job has not ended.
@@ -93,12 +102,12 @@ impl Valid {
     pub fn input(&self, now: Timestamp) -> Input<'_> {
         Input {
             now,
-            anchor: self.anchor,
-            schedule: self.schedule.as_ref(),
+            timetable: self.timetable.as_ref().filter(|_| !self.paused),
             trigger: self.trigger.as_deref(),
             trigger_has_job: self.trigger_has_job,
             reported_since_trigger: self.reported_since_trigger,
-            last_run: self.last_run,
+            last: self.last,
+            speed: self.speed,
             active: self.active,
             targets: &self.targets,
             bricks: &self.bricks,
@@ -121,7 +130,9 @@ pub fn validate(
     let status = volume.status.clone().unwrap_or_default();
     let Found { policy, world } = found;
 
-    let (schedule, scheduled) = schedule(volume, policy.as_ref().map(|p| &p.spec));
+    let policy = policy.as_ref().map(|p| &p.spec);
+    let paused = policy.is_some_and(|p| p.paused);
+    let (timetable, scheduled) = timetable(volume, policy, anchor, &uid);
     let trigger = volume.spec.trigger.clone().filter(|t| Some(t) != status.last_trigger.as_ref());
     let since = match &trigger {
         Some(t) => Some(context.trigger_seen(&uid, t, now)),
@@ -133,13 +144,37 @@ pub fn validate(
     let has_trigger = |j: &&std::sync::Arc<nearbrick_crds::HealJob>| {
         trigger.is_some() && j.annotations().get(TRIGGER) == trigger.as_ref()
     };
-    let made = world.jobs.iter().filter_map(|j| j.creation_timestamp()).map(|t| t.0).max();
+    let made = |j: &&std::sync::Arc<nearbrick_crds::HealJob>| j.creation_timestamp().map(|t| t.0);
+    let scheduled_jobs = world.jobs.iter().filter(|j| j.spec.reason.is_by_policy());
+    // Also of a job that somebody has deleted since.
+    let last_schedule =
+        scheduled_jobs.filter_map(|j| made(&j)).chain(status.last_schedule_time.as_ref().map(|t| t.0)).max();
+    let began = world.jobs.iter().filter_map(|j| made(&j)).chain(last_schedule).max();
     let ended: Vec<Ended> = world.jobs.iter().filter_map(|j| ended(j)).collect();
     let last_heal = ended.iter().map(|e| e.at).chain(status.last_heal_time.as_ref().map(|t| t.0)).max();
+    let active = world.jobs.iter().any(|j| is_active(j));
+    let targets = world.targets();
+    let bricks: BTreeMap<String, bool> = world
+        .bricks
+        .iter()
+        .map(|(name, e)| {
+            let state = e.brick.status.as_ref().and_then(|s| s.state);
+            let works = matches!(state, Some(BrickState::Ready | BrickState::Degraded));
+            (name.clone(), works && e.agent.online)
+        })
+        .collect();
+    let waits: Waiting = waiting(targets.values().map(|t| t.all));
+    let away: Vec<String> =
+        targets.keys().filter(|t| !bricks.get(*t).copied().unwrap_or(false)).cloned().collect();
+    let bounded = timetable.as_ref().and_then(|timetable| {
+        limits::bounded(&limits::Input { timetable, waiting: &waits, away: &away, active, paused, now })
+    });
     Ok(Valid {
+        too_old_at: timetable.as_ref().and_then(|t| t.too_old_at(&waits)).filter(|at| *at >= now),
+        bounded,
         generation: volume.metadata.generation,
-        anchor,
-        schedule,
+        timetable,
+        paused,
         scheduled,
         trigger_has_job: world.jobs.iter().any(|j| has_trigger(&j)),
         reported_since_trigger: since.is_none_or(|s| all_reported_since(&world, s)),
@@ -150,30 +185,29 @@ pub fn validate(
             .map(|e| e.brick.spec.node.clone())
             .collect(),
         trigger,
-        last_run: [made, last_heal].into_iter().flatten().max(),
+        last: LastRun { began, ended: last_heal },
+        last_schedule,
+        speed: speed::of(world.jobs.iter().map(|j| &**j)),
         last_heal,
-        active: world.jobs.iter().any(|j| is_active(j)),
+        active,
         ended,
-        limits: policy.as_ref().map(|p| p.spec.history_limits.clone()).unwrap_or_default(),
-        how: policy.as_ref().map(|p| How::of(&p.spec)).unwrap_or_default(),
-        targets: world.targets(),
-        bricks: world
-            .bricks
-            .iter()
-            .map(|(name, e)| {
-                let state = e.brick.status.as_ref().and_then(|s| s.state);
-                let works = matches!(state, Some(BrickState::Ready | BrickState::Degraded));
-                (name.clone(), works && e.agent.online)
-            })
-            .collect(),
+        limits: policy.map(|p| p.history_limits.clone()).unwrap_or_default(),
+        how: policy.map(How::of).unwrap_or_default(),
+        targets,
+        bricks,
         name,
         namespace,
         uid,
     })
 }
 
-/// The schedule in force, and what the condition says of it.
-fn schedule(volume: &WorkstationVolume, policy: Option<&HealPolicySpec>) -> (Option<Schedule>, Finding) {
+/// The times in force, and what the condition says of them.
+fn timetable(
+    volume: &WorkstationVolume,
+    policy: Option<&HealPolicySpec>,
+    anchor: Timestamp,
+    uid: &str,
+) -> (Option<Timetable>, Finding) {
     let finding = |status, reason, line: String| Finding::new(condition::SCHEDULED, status, reason, line);
     if let (Some(wanted), None) = (&volume.spec.heal_policy_ref, policy) {
         let line = format!(
@@ -182,18 +216,18 @@ fn schedule(volume: &WorkstationVolume, policy: Option<&HealPolicySpec>) -> (Opt
         );
         return (None, finding(Status::False, "HealPolicyNotFound", line));
     }
-    match Schedule::parse(policy) {
+    match Timetable::of(policy, anchor, uid) {
         Err(line) => {
             let line = format!("{line}; until then only a trigger heals");
             (None, finding(Status::False, "InvalidSchedule", line))
         }
-        Ok(_) if policy.is_some_and(|p| p.paused) => {
+        Ok(timetable) if policy.is_some_and(|p| p.paused) => {
             let line = "the HealPolicy is paused: only a trigger heals".to_string();
-            (None, finding(Status::False, "Paused", line))
+            (Some(timetable), finding(Status::False, "Paused", line))
         }
-        Ok(schedule) => {
-            let line = format!("{}, where something is pending", schedule.describe());
-            (Some(schedule), finding(Status::True, "Scheduled", line))
+        Ok(timetable) => {
+            let line = format!("{}, where something is pending", timetable.describe());
+            (Some(timetable), finding(Status::True, "Scheduled", line))
         }
     }
 }
@@ -241,5 +275,15 @@ mod tests {
         };
         assert_eq!(How::of(&policy), how);
         assert_eq!(policy.unacted(), [""; 0]);
+        let bounds = HealPolicySpec {
+            max_pending_age: Some("1h".into()),
+            max_pending_bytes: Some("1Gi".into()),
+            jitter: Some("1m".into()),
+            starting_deadline: Some("1m".into()),
+            when_settled: Some("5s".into()),
+            windows: vec![nearbrick_crds::TimeWindow::default()],
+            ..policy
+        };
+        assert_eq!(bounds.unacted(), [""; 0]);
     }
 }

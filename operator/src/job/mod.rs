@@ -37,6 +37,7 @@ pub async fn reconcile(job: Arc<HealJob>, context: Arc<Context>) -> Result<Actio
         &found.targets,
         &before.transfers,
         &context.settings.job_limits,
+        job.spec.not_after.as_ref().map(|t| t.0),
     );
     status::write(&context, &job, volume, &found, &progress).await?;
     let wait = progress.again_at.map_or(AGAIN, |at| {

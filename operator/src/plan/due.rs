@@ -12,27 +12,27 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nearbrick_crds::JobReason;
+use nearbrick_crds::timetable::{LastRun, Speed, Timetable, Why};
 
-use super::pending::Target;
-use super::schedule::Schedule;
+use super::pending::{Target, waiting};
 
 /// What the decision rests on.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     /// The operator's clock.
     pub now: Timestamp,
-    /// Where intervals are counted from.
-    pub anchor: Timestamp,
-    /// The schedule, if there is one that can be followed and it is not paused.
-    pub schedule: Option<&'a Schedule>,
+    /// The policy's times, if they can be followed and it is not paused.
+    pub timetable: Option<&'a Timetable>,
     /// `spec.trigger`, unless `status.lastTrigger` says the same.
     pub trigger: Option<&'a str>,
     /// Whether a job for this trigger exists already.
     pub trigger_has_job: bool,
     /// Whether every agent that is not silent has reported since the trigger was seen first.
     pub reported_since_trigger: bool,
-    /// When the last job of this volume was made or ended.
-    pub last_run: Option<Timestamp>,
+    /// The last job of this volume.
+    pub last: LastRun,
+    /// How fast its jobs were.
+    pub speed: Speed,
     /// Whether a job of this volume has not ended.
     pub active: bool,
     /// What each brick lacks.
@@ -52,6 +52,8 @@ pub enum Action {
         reason: JobReason,
         /// For whom; not empty.
         targets: Vec<String>,
+        /// When the policy's window closes, if it has windows.
+        not_after: Option<Timestamp>,
     },
     /// The trigger was acted on: write it to `lastTrigger`.
     Acknowledge {
@@ -65,23 +67,21 @@ pub enum Action {
 pub struct Decision {
     /// What has to be done now.
     pub action: Action,
-    /// When the next job is due by schedule, if what is pending now is still pending then.
+    /// When the next job is due by the policy, if what is pending now is still pending then.
     pub next: Option<Timestamp>,
 }
 
 /// Decides.
 pub fn decide(input: &Input) -> Decision {
     let reachable = reachable_targets(input);
-    let oldest = reachable.values().filter_map(|t| t.fresh.oldest).min();
-    // Neither a job nor a file from the future may hold back the schedule.
-    let since = [oldest, input.last_run].into_iter().flatten().max().map(|t| t.min(input.now));
-    let next = match input.schedule {
-        Some(schedule) if !reachable.is_empty() && !input.active => match since {
-            Some(since) => schedule.next_after(since, input.anchor),
-            None => Some(input.now),
-        },
+    let due = match input.timetable {
+        Some(timetable) if !reachable.is_empty() && !input.active => {
+            let waiting = waiting(reachable.values().map(|t| t.fresh));
+            timetable.next(&waiting, input.last, input.speed, input.now)
+        }
         _ => None,
     };
+    let next = due.map(|due| due.at);
 
     if input.trigger.is_some() {
         if input.trigger_has_job {
@@ -93,7 +93,7 @@ pub fn decide(input: &Input) -> Decision {
         let action = if input.active {
             Action::Wait
         } else if !targets.is_empty() {
-            Action::Create { reason: JobReason::Trigger, targets }
+            Action::Create { reason: JobReason::Trigger, targets, not_after: None }
         } else if input.reported_since_trigger {
             Action::Acknowledge { nothing_pending: true }
         } else {
@@ -101,9 +101,16 @@ pub fn decide(input: &Input) -> Decision {
         };
         return Decision { action, next };
     }
-    if next.is_some_and(|n| n <= input.now) {
+    if let Some(due) = due.filter(|due| due.at <= input.now) {
+        let reason = match due.why {
+            Why::Schedule => JobReason::Scheduled,
+            Why::Settled => JobReason::Settled,
+            Why::Age => JobReason::MaxPendingAge,
+            Why::Bytes => JobReason::MaxPendingBytes,
+        };
         let targets = reachable.keys().map(|t| (*t).to_string()).collect();
-        return Decision { action: Action::Create { reason: JobReason::Scheduled, targets }, next };
+        let not_after = input.timetable.and_then(|t| t.closes(input.now));
+        return Decision { action: Action::Create { reason, targets, not_after }, next };
     }
     Decision { action: Action::Wait, next }
 }
@@ -136,14 +143,14 @@ mod tests {
     }
 
     fn lacks(files: u64, oldest: i64) -> Target {
-        let c = Counts { files, bytes: files, oldest: Some(at(oldest)) };
+        let c = Counts { files, bytes: files, oldest: Some(at(oldest)), newest: Some(at(oldest)) };
         Target { all: c, fresh: c, has_source: true }
     }
 
     struct World {
         targets: BTreeMap<String, Target>,
         bricks: BTreeMap<String, bool>,
-        schedule: Schedule,
+        timetable: Timetable,
     }
 
     impl World {
@@ -151,19 +158,19 @@ mod tests {
             Self {
                 targets: targets.iter().map(|(n, t)| ((*n).to_string(), *t)).collect(),
                 bricks: ["v.a", "v.b", "v.c"].into_iter().map(|b| (b.to_string(), true)).collect(),
-                schedule: Schedule::parse(None).unwrap(),
+                timetable: Timetable::of(None, at(0), "uid").unwrap(),
             }
         }
 
         fn input(&self, now: i64) -> Input<'_> {
             Input {
                 now: at(now),
-                anchor: at(0),
-                schedule: Some(&self.schedule),
+                timetable: Some(&self.timetable),
                 trigger: None,
                 trigger_has_job: false,
                 reported_since_trigger: true,
-                last_run: None,
+                last: LastRun::default(),
+                speed: Speed::default(),
                 active: false,
                 targets: &self.targets,
                 bricks: &self.bricks,
@@ -172,7 +179,8 @@ mod tests {
     }
 
     fn create(reason: JobReason, targets: &[&str]) -> Action {
-        Action::Create { reason, targets: targets.iter().map(|t| (*t).to_string()).collect() }
+        let targets = targets.iter().map(|t| (*t).to_string()).collect();
+        Action::Create { reason, targets, not_after: None }
     }
 
     #[test]
@@ -197,7 +205,7 @@ mod tests {
     fn what_a_job_left_over_waits_for_the_next_time() {
         let w = World::new(&[("v.b", lacks(3, 0))]);
         let mut i = w.input(21 * MINUTE);
-        i.last_run = Some(at(20 * MINUTE));
+        i.last = LastRun { began: Some(at(20 * MINUTE)), ended: Some(at(20 * MINUTE + 9)) };
         assert_eq!(decide(&i), Decision { action: Action::Wait, next: Some(at(30 * MINUTE)) });
     }
 
@@ -215,7 +223,7 @@ mod tests {
     fn paused_holds_back_the_schedule_but_not_a_trigger() {
         let w = World::new(&[("v.b", lacks(3, 0))]);
         let mut i = w.input(100 * MINUTE);
-        i.schedule = None;
+        i.timetable = None;
         assert_eq!(decide(&i), Decision { action: Action::Wait, next: None });
         i.trigger = Some("now");
         assert_eq!(decide(&i).action, create(JobReason::Trigger, &["v.b"]));
@@ -260,10 +268,32 @@ mod tests {
         assert_eq!(decide(&i).action, Action::Acknowledge { nothing_pending: false });
     }
 
+    fn under(fields: &str, targets: &[(&str, Target)]) -> World {
+        let policy = serde_json::from_str(fields).unwrap();
+        World { timetable: Timetable::of(Some(&policy), at(0), "uid").unwrap(), ..World::new(targets) }
+    }
+
     #[test]
-    fn a_pending_file_from_the_future_does_not_stop_heals() {
-        let w = World::new(&[("v.b", lacks(3, 1_000_000_000))]);
-        assert_eq!(decide(&w.input(5 * MINUTE)).next, Some(at(10 * MINUTE)));
+    fn a_job_says_why_it_was_made_and_ends_with_its_window() {
+        let lacks = lacks(3, 12 * MINUTE);
+        let w = under(r#"{"interval": "10m", "whenSettled": "5s"}"#, &[("v.b", lacks)]);
+        assert_eq!(decide(&w.input(12 * MINUTE + 4)).action, Action::Wait);
+        assert_eq!(decide(&w.input(12 * MINUTE + 5)).action, create(JobReason::Settled, &["v.b"]));
+        let w = under(r#"{"interval": "24h", "maxPendingAge": "3m"}"#, &[("v.b", lacks)]);
+        assert_eq!(decide(&w.input(15 * MINUTE)).action, create(JobReason::MaxPendingAge, &["v.b"]));
+        let w = under(r#"{"interval": "24h", "maxPendingBytes": "3"}"#, &[("v.b", lacks)]);
+        assert_eq!(decide(&w.input(13 * MINUTE)).action, create(JobReason::MaxPendingBytes, &["v.b"]));
+
+        let window =
+            r#"{"interval": "10m", "windows": [{"start": {"schedule": "0 1 * * *"}, "duration": "2h"}]}"#;
+        let w = under(window, &[("v.b", lacks)]);
+        let closed = decide(&w.input(30 * MINUTE));
+        assert_eq!(closed, Decision { action: Action::Wait, next: Some(at(60 * MINUTE)) });
+        let Action::Create { reason, not_after, .. } = decide(&w.input(70 * MINUTE)).action else { panic!() };
+        assert_eq!((reason, not_after), (JobReason::Scheduled, Some(at(180 * MINUTE))));
+        // A person who asks is not held back.
+        let asked = Input { trigger: Some("now"), ..w.input(30 * MINUTE) };
+        assert_eq!(decide(&asked).action, create(JobReason::Trigger, &["v.b"]));
     }
 
     proptest! {
@@ -281,7 +311,7 @@ mod tests {
             }).collect();
             w.bricks = works;
             let i = Input {
-                active, last_run: last_run.map(at), trigger: triggered.then_some("x"),
+                active, last: LastRun { began: last_run.map(at), ended: None }, trigger: triggered.then_some("x"),
                 trigger_has_job: has_job, reported_since_trigger: reported, ..w.input(now)
             };
             let d = decide(&i);
@@ -290,7 +320,8 @@ mod tests {
                 prop_assert!(!targets.is_empty());
                 prop_assert!(targets.iter().all(|t| w.targets.contains_key(t) && w.bricks.contains_key(t)));
                 // Once it is made, the next by schedule is in the future.
-                let after = decide(&Input { last_run: Some(at(now)), trigger: None, ..i.clone() });
+                let last = LastRun { began: Some(at(now)), ended: Some(at(now)) };
+                let after = decide(&Input { last, trigger: None, ..i.clone() });
                 prop_assert!(after.next.is_none_or(|n| n > at(now)));
                 prop_assert_eq!(after.action, Action::Wait);
             }

@@ -57,6 +57,8 @@ pub struct Progress {
     pub completed_at: Option<Timestamp>,
     /// What happened, in one line.
     pub message: String,
+    /// Why files could not be copied: `2 NoSpace, 1 Busy`.
+    pub failures: Option<String>,
     /// When a limit is over and the job has to be looked at again.
     pub again_at: Option<Timestamp>,
 }
@@ -65,11 +67,17 @@ enum Part<'a> {
     Ended(&'a Transfer),
     Running(&'a Transfer),
     NotStarted,
-    GivenUp { transfer: Option<&'a Transfer>, why: String },
+    GivenUp {
+        transfer: Option<&'a Transfer>,
+        why: String,
+    },
+    /// Its time was over before it began.
+    TooLate,
 }
 
 /// How far the job for `targets` is, whose turn came at `turn`: when it was made, or when the job before
-/// it ended; `None` while one before it has not ended. Agents run one job of a volume at a time.
+/// it ended; `None` while one before it has not ended. Agents run one job of a volume at a time. They stop at
+/// `not_after`, and what is left then has not failed.
 pub fn progress(
     turn: Option<Timestamp>,
     now: Timestamp,
@@ -77,6 +85,7 @@ pub fn progress(
     targets: &[TargetView],
     transfers: &[Transfer],
     limits: &Limits,
+    not_after: Option<Timestamp>,
 ) -> Progress {
     if targets.is_empty() {
         return Progress {
@@ -88,6 +97,7 @@ pub fn progress(
             started_at,
             completed_at: Some(now),
             message: "nothing was pending".to_string(),
+            failures: None,
             again_at: None,
         };
     }
@@ -96,7 +106,8 @@ pub fn progress(
     let parts: Vec<(&TargetView, Part)> = targets
         .iter()
         .map(|t| {
-            let (part, until) = part(turn, now, t, by_target.get(t.brick.as_str()).copied(), limits);
+            let (part, until) =
+                part(turn, now, t, by_target.get(t.brick.as_str()).copied(), limits, not_after);
             again_at = [again_at, until].into_iter().flatten().min();
             (t, part)
         })
@@ -107,7 +118,7 @@ pub fn progress(
         let transfer = match part {
             Part::Ended(t) | Part::Running(t) => Some(*t),
             Part::GivenUp { transfer, .. } => *transfer,
-            Part::NotStarted => None,
+            Part::NotStarted | Part::TooLate => None,
         };
         match transfer {
             Some(t) => {
@@ -134,13 +145,13 @@ pub fn progress(
         }
     }
 
-    let ended = parts.iter().all(|(_, p)| matches!(p, Part::Ended(_) | Part::GivenUp { .. }));
+    let ended = parts.iter().all(|(_, p)| matches!(p, Part::Ended(_) | Part::GivenUp { .. } | Part::TooLate));
     let any_started = parts.iter().any(|(_, p)| !matches!(p, Part::NotStarted));
     let any_failed = files.failed > 0
         || parts.iter().any(|(_, p)| match p {
             Part::Ended(t) => t.phase == Some(TransferPhase::Failed),
             Part::GivenUp { .. } => true,
-            Part::Running(_) | Part::NotStarted => false,
+            Part::Running(_) | Part::NotStarted | Part::TooLate => false,
         });
     let phase = match (ended, any_started) {
         (true, _) if any_failed && files.done == 0 => JobPhase::Failed,
@@ -165,6 +176,7 @@ pub fn progress(
         started_at,
         completed_at: ended.then_some(now),
         message: message(phase, files, bytes, seconds, &parts),
+        failures: failures(&parts, false),
         again_at: again_at.filter(|_| !ended),
     }
 }
@@ -176,6 +188,7 @@ fn part<'a>(
     target: &TargetView,
     transfer: Option<&'a Transfer>,
     limits: &Limits,
+    not_after: Option<Timestamp>,
 ) -> (Part<'a>, Option<Timestamp>) {
     let after = |from: Timestamp, limit: Duration| {
         let ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
@@ -193,14 +206,17 @@ fn part<'a>(
         Some(t) => Part::Running(t),
         None => Part::NotStarted,
     };
-    let Some(turn) = turn else { return (pending, None) };
+    if transfer.is_none() && not_after.is_some_and(|end| end <= now) {
+        return (Part::TooLate, None);
+    }
+    let Some(turn) = turn else { return (pending, not_after) };
     match target.away_since {
         Some(since) => {
             let until = after(turn.max(since.min(now)), limits.unreachable_after);
             if now >= until {
                 (Part::GivenUp { transfer, why: format!("{} is away", target.node) }, None)
             } else {
-                (pending, Some(until))
+                (pending, Some(until).min(not_after.or(Some(until))))
             }
         }
         None if transfer.is_none() => {
@@ -208,7 +224,7 @@ fn part<'a>(
             if now >= until {
                 (Part::GivenUp { transfer, why: format!("{} did not start", target.node) }, None)
             } else {
-                (pending, Some(until))
+                (pending, Some(until).min(not_after.or(Some(until))))
             }
         }
         None => (pending, None),
@@ -227,9 +243,7 @@ fn message(
     let mut text = match phase {
         JobPhase::Pending => return format!("waits for {}", waiting.join(", ")),
         JobPhase::Running => format!("{} of {} copied", files.done, human_files(files.total)),
-        JobPhase::Completed | JobPhase::Failed if files.done == 0 && files.failed == 0 => {
-            "nothing was left to copy".to_string()
-        }
+        JobPhase::Completed | JobPhase::Failed if files.total == 0 => "nothing was left to copy".to_string(),
         JobPhase::Completed | JobPhase::Failed => {
             format!("{}, {} copied in {seconds}s", human_files(files.done), human_bytes(bytes.done))
         }
@@ -237,42 +251,56 @@ fn message(
     if phase == JobPhase::Running && !waiting.is_empty() {
         text.push_str(&format!("; waits for {}", waiting.join(", ")));
     }
-    // Failures by reason over all targets, with one example each.
+    if let Some(failures) = failures(parts, true) {
+        text.push_str("; failed: ");
+        text.push_str(&failures);
+    }
+    let left = files.total.saturating_sub(files.done + files.failed);
+    if phase.is_ended() && left > 0 {
+        text.push_str(&format!("; {} left for the next heal: the policy's window closed", human_files(left)));
+    }
+    text
+}
+
+/// Failures by reason over all targets; with one example each, if a person reads no further.
+fn failures(parts: &[(&TargetView, Part)], examples: bool) -> Option<String> {
     let mut by_reason: BTreeMap<Option<FailureReason>, (u64, &str)> = BTreeMap::new();
-    for (_, part) in parts {
+    let mut given_up = Vec::new();
+    let mut away = 0;
+    for (target, part) in parts {
         let transfer = match part {
             Part::Ended(t) | Part::Running(t) => Some(*t),
             Part::GivenUp { transfer, .. } => *transfer,
-            Part::NotStarted => None,
+            Part::NotStarted | Part::TooLate => None,
         };
         for failure in transfer.map(|t| t.failures.as_slice()).unwrap_or_default() {
             let entry = by_reason.entry(failure.reason).or_insert((0, failure.message.as_str()));
             entry.0 += failure.count;
         }
-    }
-    let mut failures: Vec<String> = by_reason
-        .into_iter()
-        .map(|(reason, (count, example))| {
-            let reason = reason.map_or("Failed", FailureReason::as_str);
-            if example.is_empty() {
-                format!("{count} {reason}")
-            } else {
-                format!("{count} {reason} ({example})")
-            }
-        })
-        .collect();
-    for (target, part) in parts {
         if let Part::GivenUp { transfer, why } = part {
             let left = transfer
                 .map_or(target.lacks.files, |t| t.files_total.saturating_sub(t.files_done + t.files_failed));
-            failures.push(format!("{left} Unreachable ({why})"));
+            away += left;
+            given_up.push(format!("{left} Unreachable ({why})"));
         }
     }
-    if !failures.is_empty() {
-        text.push_str("; failed: ");
-        text.push_str(&failures.join(", "));
+    if !examples && away > 0 {
+        by_reason.entry(Some(FailureReason::Unreachable)).or_insert((0, "")).0 += away;
+        given_up.clear();
     }
-    text
+    let counted =
+        by_reason.into_iter().filter(|(_, (count, example))| *count > 0 || examples && !example.is_empty());
+    let lines: Vec<String> = counted
+        .map(|(reason, (count, example))| {
+            let reason = reason.map_or("Failed", FailureReason::as_str);
+            match examples && !example.is_empty() {
+                true => format!("{count} {reason} ({example})"),
+                false => format!("{count} {reason}"),
+            }
+        })
+        .chain(given_up)
+        .collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 /// Bytes and rate as a person reads them.
@@ -301,7 +329,7 @@ mod tests {
             node: name.into(),
             exists: true,
             away_since: None,
-            lacks: Counts { files, bytes: files * 100, oldest: None },
+            lacks: Counts { files, bytes: files * 100, ..Counts::default() },
         }
     }
 
@@ -323,12 +351,12 @@ mod tests {
     #[test]
     fn pending_running_completed() {
         let targets = [target("a", 5), target("b", 2)];
-        let p = progress(Some(at(0)), at(1), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(1), None, &targets, &[], &LIMITS, None);
         assert_eq!((p.phase, p.files.total, p.message.as_str()), (JobPhase::Pending, 7, "waits for a, b"));
         assert_eq!(p.again_at, Some(at(300)));
 
         let t = [transfer("a", TransferPhase::Running, 5, 3, 0)];
-        let p = progress(Some(at(0)), at(2), None, &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(2), None, &targets, &t, &LIMITS, None);
         assert_eq!((p.phase, p.started_at, p.eta_seconds), (JobPhase::Running, Some(at(2)), Some(7)));
         assert_eq!(p.message, "3 of 7 files copied; waits for b");
         assert_eq!(in_words(&p).as_deref(), Some("300 B of 700 B, 50 B/s"));
@@ -337,7 +365,7 @@ mod tests {
             transfer("a", TransferPhase::Completed, 5, 5, 0),
             transfer("b", TransferPhase::Completed, 2, 2, 0),
         ];
-        let p = progress(Some(at(0)), at(9), Some(at(2)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(9), Some(at(2)), &targets, &t, &LIMITS, None);
         assert_eq!(
             (p.phase, p.completed_at, p.bytes_per_second),
             (JobPhase::Completed, Some(at(9)), Some(100))
@@ -346,13 +374,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_when_the_window_closes_has_not_failed() {
+        let targets = [target("a", 5), target("b", 2)];
+        let t = [transfer("a", TransferPhase::Completed, 5, 3, 1)];
+        let before = progress(Some(at(0)), at(99), Some(at(1)), &targets, &t, &LIMITS, Some(at(100)));
+        assert_eq!((before.phase, before.again_at), (JobPhase::Running, Some(at(100))));
+        let p = progress(Some(at(0)), at(100), Some(at(1)), &targets, &t, &LIMITS, Some(at(100)));
+        assert_eq!((p.phase, p.files), (JobPhase::Completed, JobFiles { done: 3, total: 7, failed: 1 }));
+        let line = "3 files, 300 B copied in 99s; 3 files left for the next heal: the policy's window closed";
+        assert_eq!(p.message, line);
+        // One that had not begun by then, and one that goes on past it.
+        let p = progress(Some(at(0)), at(100), None, &targets[1..], &[], &LIMITS, Some(at(100)));
+        assert_eq!((p.phase, p.files.failed), (JobPhase::Completed, 0));
+        let t = [transfer("a", TransferPhase::Running, 5, 3, 0)];
+        let p = progress(Some(at(0)), at(101), Some(at(1)), &targets[..1], &t, &LIMITS, Some(at(100)));
+        assert_eq!(p.phase, JobPhase::Running);
+    }
+
+    #[test]
+    fn failures_by_reason_are_short_in_a_column() {
+        let failure = |reason, count, message: &str| TransferFailure {
+            reason: Some(reason),
+            count,
+            message: message.into(),
+            next_try: None,
+        };
+        let mut targets = [target("a", 5), target("b", 2)];
+        targets[1].away_since = Some(at(0));
+        let mut t = transfer("a", TransferPhase::Completed, 5, 2, 3);
+        t.failures =
+            vec![failure(FailureReason::NoSpace, 2, "f"), failure(FailureReason::Unreachable, 1, "g")];
+        let p = progress(Some(at(0)), at(60), Some(at(1)), &targets, &[t], &LIMITS, None);
+        assert_eq!(p.failures.as_deref(), Some("3 Unreachable, 2 NoSpace"));
+        assert!(
+            p.message.ends_with("failed: 1 Unreachable (g), 2 NoSpace (f), 2 Unreachable (b is away)"),
+            "{}",
+            p.message
+        );
+    }
+
+    #[test]
     fn an_away_target_counts_as_failed_after_the_limit_and_the_others_still_count() {
         let mut targets = [target("a", 5), target("b", 2)];
         targets[1].away_since = Some(at(-100));
         let t = [transfer("a", TransferPhase::Completed, 5, 5, 0)];
-        let p = progress(Some(at(0)), at(59), Some(at(1)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(59), Some(at(1)), &targets, &t, &LIMITS, None);
         assert_eq!((p.phase, p.again_at), (JobPhase::Running, Some(at(60))));
-        let p = progress(Some(at(0)), at(60), Some(at(1)), &targets, &t, &LIMITS);
+        let p = progress(Some(at(0)), at(60), Some(at(1)), &targets, &t, &LIMITS, None);
         assert_eq!((p.phase, p.files.failed), (JobPhase::Completed, 2));
         assert_eq!(p.message, "5 files, 500 B copied in 59s; failed: 2 Unreachable (b is away)");
     }
@@ -361,7 +429,7 @@ mod tests {
     fn failed_when_nothing_was_copied() {
         let mut targets = [target("b", 2)];
         targets[0].away_since = Some(at(0));
-        let p = progress(Some(at(0)), at(60), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(60), None, &targets, &[], &LIMITS, None);
         assert_eq!((p.phase, p.files), (JobPhase::Failed, JobFiles { done: 0, total: 2, failed: 2 }));
 
         targets[0] = target("b", 2);
@@ -372,7 +440,7 @@ mod tests {
             message: "disk full".into(),
             next_try: None,
         }];
-        let p = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t], &LIMITS);
+        let p = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t], &LIMITS, None);
         assert_eq!(p.phase, JobPhase::Failed);
         assert_eq!(p.message, "0 files, 0 B copied in 4s; failed: 2 NoSpace (disk full)");
     }
@@ -381,7 +449,7 @@ mod tests {
     fn who_does_not_start_or_is_gone_is_given_up() {
         let mut targets = [target("a", 1), target("b", 1)];
         targets[1].exists = false;
-        let p = progress(Some(at(0)), at(300), None, &targets, &[], &LIMITS);
+        let p = progress(Some(at(0)), at(300), None, &targets, &[], &LIMITS, None);
         assert_eq!(p.phase, JobPhase::Failed);
         assert!(
             p.message
@@ -391,15 +459,15 @@ mod tests {
 
     #[test]
     fn a_job_that_waits_for_another_is_not_given_up() {
-        let p = progress(None, at(100_000), None, &[target("a", 1)], &[], &LIMITS);
+        let p = progress(None, at(100_000), None, &[target("a", 1)], &[], &LIMITS, None);
         assert_eq!((p.phase, p.again_at), (JobPhase::Pending, None));
-        let p = progress(Some(at(100_000)), at(100_001), None, &[target("a", 1)], &[], &LIMITS);
+        let p = progress(Some(at(100_000)), at(100_001), None, &[target("a", 1)], &[], &LIMITS, None);
         assert_eq!((p.phase, p.again_at), (JobPhase::Pending, Some(at(100_300))));
     }
 
     #[test]
     fn no_target_is_completed() {
-        let p = progress(Some(at(0)), at(1), None, &[], &[], &LIMITS);
+        let p = progress(Some(at(0)), at(1), None, &[], &[], &LIMITS, None);
         assert_eq!((p.phase, p.message.as_str()), (JobPhase::Completed, "nothing was pending"));
     }
 
@@ -421,13 +489,13 @@ mod tests {
                     transfers.push(transfer(&format!("n{i}"), phase, done + failed + u64::from(phase == TransferPhase::Running), *done, *failed));
                 }
             }
-            let p = progress(Some(at(0)), at(now), None, &targets, &transfers, &LIMITS);
+            let p = progress(Some(at(0)), at(now), None, &targets, &transfers, &LIMITS, None);
             prop_assert!(p.files.done + p.files.failed <= p.files.total);
             prop_assert_eq!(p.phase.is_ended(), p.completed_at.is_some());
             prop_assert!(!p.message.contains('\n'));
             if p.phase == JobPhase::Failed { prop_assert_eq!(p.files.done, 0); }
             // Long after, only targets that are online and copying can keep it open.
-            let late = progress(Some(at(0)), at(100_000), None, &targets, &transfers, &LIMITS);
+            let late = progress(Some(at(0)), at(100_000), None, &targets, &transfers, &LIMITS, None);
             let copying = targets.iter().any(|t| t.exists && t.away_since.is_none()
                 && transfers.iter().any(|x| x.target == t.brick && x.phase == Some(TransferPhase::Running)));
             prop_assert_eq!(late.phase.is_ended(), !copying);

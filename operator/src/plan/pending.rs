@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use nearbrick_crds::timetable::Waiting;
 use nearbrick_crds::{Brick, Pending, Time};
 
 /// Counts that can be added and compared.
@@ -18,12 +19,15 @@ pub struct Counts {
     pub bytes: u64,
     /// Since when the oldest has been waiting.
     pub oldest: Option<Timestamp>,
+    /// Since when the newest has, if somebody says it.
+    pub newest: Option<Timestamp>,
 }
 
 impl Counts {
-    fn new(files: u64, bytes: u64, oldest: Option<&Time>) -> Self {
+    fn new(files: u64, bytes: u64, oldest: Option<&Time>, newest: Option<&Time>) -> Self {
         // An age without files says nothing.
-        Self { files, bytes, oldest: oldest.map(|t| t.0).filter(|_| files > 0) }
+        let age = |t: Option<&Time>| t.map(|t| t.0).filter(|_| files > 0);
+        Self { files, bytes, oldest: age(oldest), newest: age(newest) }
     }
 
     fn older(self, other: Self) -> Option<Timestamp> {
@@ -37,6 +41,7 @@ impl Counts {
             files: self.files.max(other.files),
             bytes: self.bytes.max(other.bytes),
             oldest: self.older(other),
+            newest: self.newest.max(other.newest),
         }
     }
 
@@ -47,6 +52,7 @@ impl Counts {
             files: self.files.saturating_add(other.files),
             bytes: self.bytes.saturating_add(other.bytes),
             oldest: self.older(other),
+            newest: self.newest.max(other.newest),
         }
     }
 
@@ -75,16 +81,16 @@ impl Report {
         let Some(status) = &brick.status else {
             return Self { brick: name.to_string(), fresh, ..Self::default() };
         };
-        let lacks = status.pending_in.as_ref();
+        let lacks =
+            |p: &Pending| Counts::new(p.files, p.bytes, p.oldest_since.as_ref(), p.newest_since.as_ref());
         Self {
             brick: name.to_string(),
             fresh,
-            lacks: lacks
-                .map_or(Counts::default(), |p| Counts::new(p.files, p.bytes, p.oldest_since.as_ref())),
+            lacks: status.pending_in.as_ref().map_or(Counts::default(), lacks),
             others_lack: status
                 .pending_out
                 .iter()
-                .map(|p| (p.brick.clone(), Counts::new(p.files, p.bytes, p.oldest_since.as_ref())))
+                .map(|p| (p.brick.clone(), Counts::new(p.files, p.bytes, p.oldest_since.as_ref(), None)))
                 .collect(),
         }
     }
@@ -122,6 +128,17 @@ pub fn by_target(reports: &[Report]) -> BTreeMap<String, Target> {
     targets
 }
 
+/// What waits, as a timetable asks.
+pub fn waiting(of: impl IntoIterator<Item = Counts>) -> Waiting {
+    of.into_iter().fold(Waiting::default(), |all, one| Waiting {
+        bytes: all.bytes.saturating_add(one.bytes),
+        most_files: all.most_files.max(one.files),
+        most_bytes: all.most_bytes.max(one.bytes),
+        oldest: [all.oldest, one.oldest].into_iter().flatten().min(),
+        newest: all.newest.max(one.newest),
+    })
+}
+
 /// Sum over targets, by all reports.
 pub fn total(targets: &BTreeMap<String, Target>) -> Counts {
     targets.values().fold(Counts::default(), |sum, t| sum.plus(t.all))
@@ -142,7 +159,7 @@ mod tests {
     }
 
     fn counts(files: u64, oldest: i64) -> Counts {
-        Counts { files, bytes: files * 10, oldest: Some(at(oldest)) }
+        Counts { files, bytes: files * 10, oldest: Some(at(oldest)), newest: None }
     }
 
     fn report(brick: &str, fresh: bool, lacks: Counts, others: &[(&str, Counts)]) -> Report {
@@ -158,8 +175,8 @@ mod tests {
             report("v.c", true, Counts::default(), &[("v.b", counts(4, 200))]),
         ];
         let targets = by_target(&reports);
-        assert_eq!(targets["v.b"].all, Counts { files: 5, bytes: 50, oldest: Some(at(90)) });
-        assert_eq!(total(&targets), Counts { files: 7, bytes: 70, oldest: Some(at(50)) });
+        assert_eq!(targets["v.b"].all, Counts { files: 5, bytes: 50, oldest: Some(at(90)), newest: None });
+        assert_eq!(total(&targets), Counts { files: 7, bytes: 70, oldest: Some(at(50)), newest: None });
         assert!(targets["v.b"].has_source);
     }
 
@@ -186,7 +203,7 @@ mod tests {
         #[test]
         fn no_report_is_understated(list in proptest::collection::vec((0..4u8, any::<bool>(), 0..4u8, 0..50u64), 0..12)) {
             let reports: Vec<Report> = list.iter().map(|(from, fresh, to, files)| {
-                let c = Counts { files: *files, bytes: *files, oldest: None };
+                let c = Counts { files: *files, bytes: *files, ..Counts::default() };
                 if from == to {
                     report(&format!("b{from}"), *fresh, c, &[])
                 } else {

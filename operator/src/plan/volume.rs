@@ -346,7 +346,7 @@ mod tests {
     }
 
     fn lacks(fresh: u64, all: u64) -> Target {
-        let c = |files| Counts { files, bytes: files * 1024, oldest: None };
+        let c = |files| Counts { files, bytes: files * 1024, ..Counts::default() };
         Target { all: c(all), fresh: c(fresh), has_source: true }
     }
 

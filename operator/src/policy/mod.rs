@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
+use nearbrick_crds::timetable::Timetable;
 use nearbrick_crds::unacted::Unacted;
-use nearbrick_crds::{HealPolicy, HealPolicyStatus, JobReason, Time, WorkstationVolume};
+use nearbrick_crds::{HealPolicy, HealPolicyStatus, Time, WorkstationVolume};
 
 use crate::context::{Context, News};
 use crate::error::Error;
 use crate::patch::{Owned, apply_status};
-use crate::plan::schedule::Schedule;
 use crate::plan::volume::unacted_finding;
 use crate::stores::Stores;
 
@@ -28,13 +29,14 @@ const OWNED: Owned = Owned {
 pub async fn reconcile(policy: Arc<HealPolicy>, context: Arc<Context>) -> Result<Action, Error> {
     let before = policy.status.clone().unwrap_or_default();
     let volumes = volumes_of(&context.stores, &policy);
-    let parsed = Schedule::parse(Some(&policy.spec));
+    // What it says does not depend on the volume.
+    let parsed = Timetable::of(Some(&policy.spec), Timestamp::UNIX_EPOCH, "");
     let findings = [ready(&policy, parsed.as_ref().err()), unacted_finding(&policy.spec.unacted())];
     let mut names: Vec<String> = volumes.iter().map(|v| v.name_any()).collect();
     names.sort();
     names.truncate(10);
     let status = HealPolicyStatus {
-        schedule: parsed.as_ref().ok().map(Schedule::describe),
+        schedule: parsed.as_ref().ok().map(Timetable::describe),
         volumes: Some(u32::try_from(volumes.len()).unwrap_or(u32::MAX)),
         volume_names: names,
         // A job that was deleted since does not make the last run unknown.
@@ -79,12 +81,12 @@ fn volumes_of(stores: &Stores, policy: &HealPolicy) -> Vec<Arc<WorkstationVolume
     })
 }
 
-/// When a job was last made by schedule for one of these volumes.
+/// When a job was last made by the policy for one of these volumes.
 fn last_run(stores: &Stores, volumes: &[Arc<WorkstationVolume>]) -> Option<Time> {
     stores
         .jobs
         .state_filter(|j| {
-            j.spec.reason == JobReason::Scheduled
+            j.spec.reason.is_by_policy()
                 && volumes.iter().any(|v| {
                     v.metadata.namespace == j.metadata.namespace
                         && v.metadata.name.as_deref() == Some(&j.spec.volume_ref.name)

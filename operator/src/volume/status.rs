@@ -46,6 +46,7 @@ pub async fn write(
         conditions: condition::conditions(before, &summary.findings, valid.generation, &now()),
         // Written by the heal controller, under its own field manager.
         last_heal_time: None,
+        last_schedule_time: None,
         next_heal_time: None,
         last_trigger: None,
     };
