@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nearbrick_core::BrickId;
 use nearbrick_core::conflict::Policy;
+use nearbrick_crds::HealPolicySpec;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,6 +54,16 @@ pub enum StaleReads {
     Fail,
 }
 
+/// How the volume is healed where no job comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Healing {
+    /// The policy; none: it is not known, or not to be had, and only jobs heal.
+    pub policy: Option<HealPolicySpec>,
+    /// When the volume was made, in seconds since 1970: intervals are counted from there.
+    pub anchor: i64,
+}
+
 /// One volume as one agent sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeConfig {
@@ -83,6 +94,12 @@ pub struct VolumeConfig {
     /// How long deleted files and losers of conflicts are kept, in milliseconds.
     #[serde(default = "default_retention")]
     pub retention_ms: u64,
+    /// How it is healed where no job comes.
+    #[serde(default)]
+    pub healing: Healing,
+    /// How many bricks must have the bytes when `fsync` returns, this one among them.
+    #[serde(default)]
+    pub min_sync_copies: u32,
     /// A person's word that these removals, which are held back, are right.
     #[serde(default)]
     pub release_removals: Option<String>,

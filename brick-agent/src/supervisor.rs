@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::server::OpenVolumes;
 use crate::config::VolumeConfig;
+use crate::control::alone::{Alone, Turn};
 use crate::control::api::ApiServer;
 use crate::control::cache;
 use crate::control::convert::VolumeKey;
@@ -84,6 +85,7 @@ struct Shared {
     key: VolumeKey,
     now: Mutex<Now>,
     healer: watch::Sender<Option<Arc<dyn Healer>>>,
+    turn: Arc<Turn>,
 }
 
 struct Now {
@@ -163,6 +165,7 @@ impl Inner {
                     volume: None,
                 }),
                 healer: watch::Sender::new(None),
+                turn: Arc::default(),
             });
             let (config, receiver) = watch::channel(None);
             let stop = CancellationToken::new();
@@ -172,6 +175,13 @@ impl Inner {
                 config: receiver,
                 stop: stop.clone(),
             };
+            let alone = Alone {
+                key: key.clone(),
+                healer: shared.healer.subscribe(),
+                turn: shared.turn.clone(),
+                stop: stop.clone(),
+            };
+            tokio::spawn(alone.run());
             let before = self.leaving().remove(key);
             Slot { config, problem: None, shared, stop, task: tokio::spawn(task.run(before)) }
         });
@@ -235,6 +245,7 @@ impl Volumes for Supervisor {
                 key: key.clone(),
                 target: brick_name(&key.volume, &self.inner.options.node),
                 healer: slot.shared.healer.subscribe(),
+                turn: slot.shared.turn.clone(),
                 jobs,
                 stop: stop.clone(),
             };

@@ -52,6 +52,8 @@ async fn world() -> World {
             stale_reads: StaleReads::Allow,
             conflicts: Vec::new(),
             retention_ms: nearbrick_agent::config::RETENTION_MS,
+            healing: Default::default(),
+            min_sync_copies: 1,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

@@ -8,12 +8,14 @@ mod peer_common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearbrick_agent::peer::Remote;
 use nearbrick_agent::peer::client::Client;
 use nearbrick_agent::peer::exchange::{Exchange, Pace};
 use nearbrick_agent::peer::server::Limits;
+use nearbrick_agent::peer::wire::KeepRequest;
+use nearbrick_agent::peer::{Remote, Served};
+use nearbrick_core::heal::Reason;
 use nearbrick_core::op::{Op, Place};
-use nearbrick_core::{FileId, Incarnation};
+use nearbrick_core::{BrickId, FileId, Incarnation};
 use peer_common::*;
 
 const NODES: [(&str, u8); 3] = [("ws-a", 1), ("ws-b", 2), ("ws-c", 3)];
@@ -66,6 +68,28 @@ async fn a_hint_brings_new_entries_at_once_in_as_many_replies_as_it_takes() {
     a.client.hint();
     b.volume.until("all entries at b", |s| has(s, 1, 3000)).await;
     assert!(b.volume.state.lock().unwrap().absorbs >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_to_keep_a_version_first_hears_of_it_and_says_why_if_it_cannot() {
+    let ca = Ca::new();
+    let (a, b, c) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, NO_POLL).await, peer(&ca, 2, NO_POLL).await);
+    meet(&b, &[(0, &a)]);
+    meet(&c, &[(0, &a)]);
+    meet(&a, &[(1, &b), (2, &c)]);
+    a.volume.write(1, 1..=3);
+    b.volume.add(file(1), version(3), b"x", 1);
+    let request = KeepRequest { heads: a.volume.heads(), file: file(1), version: version(3) };
+    let keep = |bricks: Vec<BrickId>, wanted| {
+        let (client, request) = (a.client.clone(), request.clone());
+        tokio::task::spawn_blocking(move || client.keep(&bricks, wanted, &request, Duration::from_secs(60)))
+    };
+    assert_eq!(keep(vec![brick(2)], 1).await.unwrap(), [(brick(2), Ok(()))]);
+    assert!(has(&b.volume.state.lock().unwrap(), 1, 3));
+    let mut all = keep(vec![brick(2), brick(3), brick(9)], 3).await.unwrap();
+    all.sort();
+    let wanted = [(brick(2), Ok(())), (brick(3), Err(Reason::NoSpace)), (brick(9), Err(Reason::Unreachable))];
+    assert_eq!(all, wanted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

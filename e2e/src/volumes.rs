@@ -6,7 +6,7 @@ use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use nearbrick_crds::meta::brick_name;
-use nearbrick_crds::{Brick, BrickState, HealJob, JobPhase, Pending, WorkstationVolume};
+use nearbrick_crds::{Brick, BrickState, HealJob, HealPolicy, JobPhase, Pending, WorkstationVolume};
 use serde_json::json;
 
 use crate::error::{Context, Result};
@@ -154,6 +154,27 @@ impl Volume {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
         let done = self.volumes().patch(&self.name, &params, &Patch::Merge(patch)).await;
         done.map(|_| ()).context(format!("cannot trigger a heal of {}", self.name))
+    }
+
+    /// Changes the policy of a scene.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn patch_policy(&self, spec: serde_json::Value) -> Result<()> {
+        let api: Api<HealPolicy> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+        let done = api.patch("policy", &params, &Patch::Merge(json!({ "spec": spec }))).await;
+        done.map(|_| ()).context("cannot change the policy")
+    }
+
+    /// Deletes a heal job.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn delete_job(&self, job: &HealJob) -> Result<()> {
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let api: Api<HealJob> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.delete(&name, &Default::default()).await.map(|_| ()).context(format!("cannot delete {name}"))
     }
 
     /// The volume's heal jobs.

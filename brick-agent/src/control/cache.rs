@@ -150,6 +150,8 @@ mod tests {
             stale_reads: Default::default(),
             conflicts: Vec::new(),
             retention_ms: crate::config::RETENTION_MS,
+            healing: Default::default(),
+            min_sync_copies: 1,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),

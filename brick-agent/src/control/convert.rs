@@ -6,10 +6,12 @@ use std::path::{Component, Path, PathBuf};
 use nearbrick_core::BrickId;
 use nearbrick_core::conflict::Policy;
 use nearbrick_crds as crds;
-use nearbrick_crds::{Brick, WorkstationVolume};
+use nearbrick_crds::{Brick, HealPolicy, HealPolicySpec, WorkstationVolume};
 use uuid::Uuid;
 
-use crate::config::{ConflictRule, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig};
+use crate::config::{
+    ConflictRule, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig,
+};
 
 /// Why there is no configuration from these objects. For the brick's status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,10 +177,26 @@ pub fn volume_config(
             crds::StaleReads::Warn => StaleReads::Warn,
             crds::StaleReads::Fail => StaleReads::Fail,
         },
+        min_sync_copies: volume.spec.min_sync_copies.unwrap_or(1),
+        healing: previous.map(|p| p.healing.clone()).unwrap_or_default(),
         release_removals: annotation(volume, RELEASE_REMOVALS),
         take_back_removals: annotation(volume, TAKE_BACK_REMOVALS),
         upkeep: Upkeep { say_again: annotation(volume, SAY_AGAIN) },
     })
+}
+
+/// How the volume is healed where no job comes, once its namespace's policies are known.
+pub fn healing(volume: &WorkstationVolume, policies: &[impl AsRef<HealPolicy>]) -> Healing {
+    let policy = match &volume.spec.heal_policy_ref {
+        None => Some(HealPolicySpec::default()),
+        Some(wanted) => policies
+            .iter()
+            .map(AsRef::as_ref)
+            .find(|p| p.metadata.name.as_deref() == Some(&wanted.name))
+            .map(|p| p.spec.clone()),
+    };
+    let anchor = volume.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second());
+    Healing { policy, anchor }
 }
 
 /// The bricks of the volume, sorted; this one is always among them. A brick
@@ -275,7 +293,7 @@ pub(crate) mod tests {
 
     fn volume(rules: &[(&str, &[&str])]) -> WorkstationVolume {
         let spec: WorkstationVolumeSpec = serde_json::from_value(
-            serde_json::json!({"members": {"nodes": ["ws-a", "ws-b"]}, "staleReads": "Fail"}),
+            serde_json::json!({"members": {"nodes": ["ws-a", "ws-b"]}, "staleReads": "Fail", "minSyncCopies": 2}),
         )
         .unwrap();
         let mut volume = WorkstationVolume::new("home", spec);
@@ -308,7 +326,7 @@ pub(crate) mod tests {
         let config = convert(&brick("ws-a", 1), rules, vec![brick("ws-b", 2), brick("ws-a", 1)]).unwrap();
         assert_eq!(config.path, Path::new("/bricks/lab/home"));
         assert_eq!(config.volume_uuid.to_string(), UID);
-        assert_eq!(config.stale_reads, StaleReads::Fail);
+        assert_eq!((config.stale_reads, config.min_sync_copies), (StaleReads::Fail, 2));
         assert!(!config.was_initialised);
         let who: Vec<_> =
             config.members.iter().map(|m| (m.name.as_str(), m.node.as_str(), m.brick)).collect();
@@ -376,6 +394,26 @@ pub(crate) mod tests {
         assert_eq!(kept.placement, before.placement);
         let first = volume_config(&own, &volume(more), &both, dir, None).unwrap();
         assert_eq!(first.placement, []);
+    }
+
+    #[test]
+    fn the_policy_is_the_one_that_the_volume_names_and_stays_when_nothing_is_known() {
+        let mut v = volume(&[]);
+        v.metadata.creation_timestamp = Some(nearbrick_crds::meta::time_from_unix(77));
+        let spec = HealPolicySpec { interval: Some("1h".to_owned()), ..HealPolicySpec::default() };
+        let policies = [Arc::new(HealPolicy::new("hourly", spec.clone()))];
+        let default = Healing { policy: Some(HealPolicySpec::default()), anchor: 77 };
+        assert_eq!(healing(&v, &policies), default, "every ten minutes without a policy");
+        v.spec.heal_policy_ref = Some(LocalRef::new("hourly"));
+        let known = healing(&v, &policies);
+        assert_eq!(known, Healing { policy: Some(spec), anchor: 77 });
+        v.spec.heal_policy_ref = Some(LocalRef::new("none"));
+        assert_eq!(healing(&v, &policies).policy, None);
+        let none: &[Arc<Brick>] = &[];
+        let own = brick("ws-a", 1);
+        let before = VolumeConfig { healing: known.clone(), ..convert(&own, &[], vec![]).unwrap() };
+        let later = volume_config(&own, &v, none, Path::new("/bricks"), Some(&before)).unwrap();
+        assert_eq!(later.healing, known);
     }
 
     #[test]

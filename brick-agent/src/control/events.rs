@@ -18,6 +18,7 @@ use super::facts::{Phase, VolumeFacts};
 use super::status::{held_removals, refused_entry};
 use super::watch::Seen;
 use crate::config::StaleReads;
+use crate::volume::VolumeStatus;
 
 const WRITE: Duration = Duration::from_secs(3);
 /// The API's own bound for a note.
@@ -27,6 +28,7 @@ const MAX_NOTE: usize = 1024;
 struct Said {
     fault: Option<String>,
     stale_reads: u64,
+    sync_failures: u64,
     held: Vec<HeldId>,
     refused: Vec<Incarnation>,
 }
@@ -67,12 +69,9 @@ impl Notices {
 
 /// What counts as said when the volume is first seen: a fault is news even then, old stale reads are not.
 fn first(facts: &VolumeFacts) -> Said {
-    Said {
-        fault: None,
-        held: Vec::new(),
-        refused: Vec::new(),
-        stale_reads: facts.status.as_ref().map_or(0, |s| s.stale_reads),
-    }
+    let count = |of: fn(&VolumeStatus) -> u64| facts.status.as_ref().map_or(0, of);
+    let (stale_reads, sync_failures) = (count(|s| s.stale_reads), count(|s| s.sync_failures));
+    Said { fault: None, held: Vec::new(), refused: Vec::new(), stale_reads, sync_failures }
 }
 
 fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
@@ -111,6 +110,16 @@ fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
             events.push(warn("EntryRefused", note));
         }
         said.refused = status.refused.iter().map(|entry| entry.origin).collect();
+    }
+    if let Some(status) = &facts.status {
+        let new = status.sync_failures.saturating_sub(said.sync_failures);
+        if new > 0 {
+            let times = if new == 1 { "once".to_owned() } else { format!("{new} times") };
+            let last = status.last_error.as_ref().map_or("", |(_, line, _)| line.as_str());
+            let note = format!("fsync failed {times}, because too few bricks had the bytes in time: {last}");
+            events.push(warn("FsyncCopiesMissing", note));
+        }
+        said.sync_failures = status.sync_failures;
     }
     if let (Some(status), Some(config)) = (&facts.status, &facts.config) {
         let new = status.stale_reads.saturating_sub(said.stale_reads);

@@ -2,25 +2,31 @@
 //! this brick is its own entry of `status.transfers`; a job without a finished
 //! one is run, also after a restart, because healing what is healed costs nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nearbrick_core::heal::Reason;
+use nearbrick_crds::jiff::Timestamp;
 use nearbrick_crds::meta::{now, time_from_unix};
 use nearbrick_crds::{
-    FailureReason, HealJob, HealOrder, Time, Transfer, TransferFailure, TransferPhase, quantity,
+    FailureReason, HealJob, HealJobSpec, HealOrder, HealPolicySpec, Retry, Time, Transfer, TransferFailure,
+    TransferPhase, quantity,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alone::Turn;
 use super::api::{ApiServer, Meta, Written};
 use super::convert::VolumeKey;
 use crate::config::VolumeConfig;
 use crate::heal::{HealOutcome, HealProgress, HealRequest, Order};
+use crate::volume::Count;
 
+/// Over how long the rate of a transfer is taken.
+const PACE: Duration = Duration::from_secs(10);
 /// Between two reports of a transfer.
 const REPORT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(3);
@@ -43,6 +49,8 @@ pub trait Healer: Send + Sync + 'static {
     ) -> HealOutcome;
     /// What is known of the volume.
     fn config(&self) -> Arc<VolumeConfig>;
+    /// What this brick lacks. May block on the disk.
+    fn lacks(&self) -> Count;
 }
 
 /// The job to run now for the brick called `target`.
@@ -81,27 +89,47 @@ fn request_of(job: &HealJob, config: &VolumeConfig) -> Result<HealRequest, Strin
                 .ok_or_else(|| format!("sourceBrick {name} is no brick of volume {}", config.name))?,
         ),
     };
-    let spec = &job.spec;
-    let bandwidth =
-        match &spec.bandwidth {
-            None => None,
-            Some(text) => Some(quantity::bytes(text).filter(|n| *n > 0).ok_or_else(|| {
-                format!("bandwidth {text:?} is no number of bytes: write one such as 50Mi")
-            })?),
-        };
-    Ok(HealRequest {
-        source,
-        paths: spec.paths.clone(),
-        bandwidth,
-        concurrency: Some(spec.concurrency.unwrap_or(STREAMS)),
-        order: match spec.order.unwrap_or_default() {
-            HealOrder::OldestFirst => Order::OldestFirst,
-            HealOrder::NewestFirst => Order::NewestFirst,
-            HealOrder::SmallestFirst => Order::SmallestFirst,
-        },
-        tries: Some(spec.retry.as_ref().map_or(TRIES, |r| r.limit)),
-        shared: None,
-    })
+    let HealJobSpec { bandwidth, concurrency, order, retry, paths, .. } = &job.spec;
+    let asked = Asked { bandwidth, concurrency: *concurrency, order: *order, retry };
+    Ok(HealRequest { source, paths: paths.clone(), ..asked.request()? })
+}
+
+/// How a heal is to be done, by a job or by a policy.
+pub struct Asked<'a> {
+    bandwidth: &'a Option<String>,
+    concurrency: Option<u32>,
+    order: Option<HealOrder>,
+    retry: &'a Option<Retry>,
+}
+
+impl<'a> Asked<'a> {
+    /// As a policy says.
+    pub fn of_policy(policy: &'a HealPolicySpec) -> Self {
+        let HealPolicySpec { bandwidth, concurrency, order, retry, .. } = policy;
+        Asked { bandwidth, concurrency: *concurrency, order: *order, retry }
+    }
+
+    /// Of all that is lacking, from all holders.
+    ///
+    /// # Errors
+    /// The bandwidth is no number.
+    pub fn request(&self) -> Result<HealRequest, String> {
+        let bandwidth = self.bandwidth.as_ref().map(|text| {
+            let bytes = quantity::bytes(text).filter(|n| *n > 0);
+            bytes.ok_or_else(|| format!("bandwidth {text:?} is no number of bytes: write one such as 50Mi"))
+        });
+        Ok(HealRequest {
+            bandwidth: bandwidth.transpose()?,
+            concurrency: Some(self.concurrency.unwrap_or(STREAMS)),
+            order: match self.order.unwrap_or_default() {
+                HealOrder::OldestFirst => Order::OldestFirst,
+                HealOrder::NewestFirst => Order::NewestFirst,
+                HealOrder::SmallestFirst => Order::SmallestFirst,
+            },
+            tries: Some(self.retry.as_ref().map_or(TRIES, |r| r.limit)),
+            ..HealRequest::default()
+        })
+    }
 }
 
 fn reason(reason: Reason) -> FailureReason {
@@ -134,16 +162,48 @@ fn failures(progress: &HealProgress) -> Vec<TransferFailure> {
         .collect()
 }
 
-/// This brick's entry of the job. `ended` is when it ended; `elapsed` is since its start.
+/// Bytes in a second.
+fn rate(bytes: u64, time: Duration) -> u64 {
+    (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
+}
+
+/// Bytes that are here, of whole files and of parts.
+fn bytes_here(progress: &HealProgress) -> u64 {
+    // What was written elsewhere meanwhile may be more than was planned.
+    progress
+        .bytes_done
+        .saturating_add(progress.bytes_moving)
+        .min(progress.bytes_total.max(progress.bytes_done))
+}
+
+/// The rate of the last seconds.
+#[derive(Default)]
+struct Pace(VecDeque<(Duration, u64)>);
+
+impl Pace {
+    /// So many bytes were here so long after the start. Says the rate.
+    fn at(&mut self, time: Duration, bytes: u64) -> u64 {
+        self.0.push_back((time, bytes));
+        while self.0.len() > 2 && self.0[1].0 + PACE <= time {
+            self.0.pop_front();
+        }
+        let (from, before) = self.0[0];
+        let from = if self.0.len() == 1 { Duration::ZERO } else { from };
+        let before = if self.0.len() == 1 { 0 } else { before };
+        rate(bytes.saturating_sub(before), time.saturating_sub(from))
+    }
+}
+
+/// This brick's entry of the job. `ended` is when it ended; `rate` is the present one, or then that of the whole.
 pub fn transfer(
     target: &str,
     progress: &HealProgress,
     started: &Time,
-    elapsed: Duration,
+    rate: u64,
     ended: Option<Time>,
 ) -> Transfer {
-    let rate = (progress.bytes_done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
-    let left = progress.bytes_total.saturating_sub(progress.bytes_done);
+    let bytes_done = bytes_here(progress);
+    let left = progress.bytes_total.saturating_sub(bytes_done);
     let phase = match &ended {
         None => TransferPhase::Running,
         Some(_) if progress.files_failed > 0 && progress.files_done == 0 => TransferPhase::Failed,
@@ -156,13 +216,19 @@ pub fn transfer(
         files_done: progress.files_done,
         files_failed: progress.files_failed,
         bytes_total: progress.bytes_total,
-        bytes_done: progress.bytes_done,
+        bytes_done,
         bytes_per_second: Some(rate),
         eta_seconds: (ended.is_none() && rate > 0).then(|| left.div_ceil(rate)),
         failures: failures(progress),
         started_at: Some(started.clone()),
         completed_at: ended,
     }
+}
+
+/// How long it is until then, by this machine's clock.
+pub fn left_until(at: Timestamp) -> Duration {
+    let left = at.as_millisecond().saturating_sub(Timestamp::now().as_millisecond()).max(0);
+    Duration::from_millis(left.unsigned_abs())
 }
 
 /// A heal runs on its own thread: it must not outlive the task that waits for it.
@@ -184,6 +250,8 @@ pub struct Runner {
     pub target: String,
     /// The volume, while it is open.
     pub healer: watch::Receiver<Option<Arc<dyn Healer>>>,
+    /// Whose turn it is to heal the volume here.
+    pub turn: Arc<Turn>,
     /// The volume's jobs.
     pub jobs: watch::Receiver<Vec<Arc<HealJob>>>,
     /// Ends it, within the file at hand.
@@ -199,8 +267,14 @@ impl Runner {
             let healer = self.healer.borrow_and_update().clone();
             // Only what is still there need be remembered.
             done.retain(|uid| jobs.iter().any(|j| j.metadata.uid.as_ref() == Some(uid)));
+            if !jobs.is_empty() {
+                self.turn.seen(Timestamp::now());
+            }
             if let (Some(healer), Some(job)) = (healer, pick(&jobs, &self.target, &done)) {
+                let turn = self.turn.clone();
+                let _turn = turn.of_job().await;
                 self.job(job, healer).await;
+                self.turn.seen(Timestamp::now());
                 done.extend(job.metadata.uid.clone());
                 if self.stop.is_cancelled() {
                     return;
@@ -226,13 +300,14 @@ impl Runner {
                 let progress = HealProgress { failures, ..HealProgress::default() };
                 let ended = Transfer {
                     phase: Some(TransferPhase::Failed),
-                    ..transfer(&self.target, &progress, &started, Duration::ZERO, Some(now()))
+                    ..transfer(&self.target, &progress, &started, 0, Some(now()))
                 };
                 return self.finish(&name, &ended).await;
             }
         };
         tracing::info!(volume = %self.key, job = name, "healing");
         let (progress, mut latest) = watch::channel(HealProgress::default());
+        let closes = job.spec.not_after.as_ref().map(|at| clock + left_until(at.0));
         let cancel = Arc::new(AtomicBool::new(false));
         let _ends_with_this = CancelOnDrop(cancel.clone());
         let mut work = {
@@ -247,7 +322,7 @@ impl Runner {
                 )
             })
         };
-        let mut sent = None;
+        let (mut sent, mut pace) = (None, Pace::default());
         let mut tick = tokio::time::interval(REPORT);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let outcome = loop {
@@ -256,19 +331,27 @@ impl Runner {
                 () = self.stop.cancelled(), if !cancel.load(Ordering::Relaxed) => {
                     cancel.store(true, Ordering::Relaxed);
                 }
+                // What is left then is not lost: parts of large files stay, and the next heal goes on with them.
+                () = tokio::time::sleep_until(closes.unwrap_or(clock)),
+                    if closes.is_some() && !cancel.load(Ordering::Relaxed) =>
+                {
+                    cancel.store(true, Ordering::Relaxed);
+                }
                 _ = tick.tick() => {
                     let gone = {
                         let jobs = self.jobs.borrow();
                         !jobs.iter().any(|j| j.metadata.uid == job.metadata.uid)
                     };
                     let progress = latest.borrow_and_update().clone();
-                    let report = transfer(&self.target, &progress, &started, clock.elapsed(), None);
-                    // The rate alone, of a transfer that moves nothing, is no news.
-                    let news = sent.as_ref() != Some(&progress);
+                    let rate = pace.at(clock.elapsed(), bytes_here(&progress));
+                    let report = transfer(&self.target, &progress, &started, rate, None);
+                    // Of a transfer that moves nothing it is news once that it does not.
+                    let now = (progress, rate == 0);
+                    let news = sent.as_ref() != Some(&now);
                     if gone || (news && self.write(&name, &report).await == Written::Gone) {
                         cancel.store(true, Ordering::Relaxed);
                     }
-                    sent = Some(progress);
+                    sent = Some(now);
                 }
             }
         };
@@ -291,7 +374,8 @@ impl Runner {
             volume = %self.key, job = name, files = outcome.files_done, bytes = outcome.bytes_done,
             failed = outcome.files_failed, seconds = clock.elapsed().as_secs_f64(), "healed"
         );
-        let ended = transfer(&self.target, &outcome, &started, clock.elapsed(), Some(now()));
+        let mean = rate(bytes_here(&outcome), clock.elapsed());
+        let ended = transfer(&self.target, &outcome, &started, mean, Some(now()));
         self.finish(&name, &ended).await;
     }
 
@@ -376,6 +460,8 @@ mod tests {
             stale_reads: Default::default(),
             conflicts: Vec::new(),
             retention_ms: crate::config::RETENTION_MS,
+            healing: Default::default(),
+            min_sync_copies: 1,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),
@@ -386,7 +472,7 @@ mod tests {
         job.spec.bandwidth = Some("1.5Mi".to_owned());
         job.spec.concurrency = Some(9);
         job.spec.order = Some(HealOrder::SmallestFirst);
-        job.spec.retry = Some(nearbrick_crds::Retry { limit: 7 });
+        job.spec.retry = Some(Retry { limit: 7 });
         let request = request_of(&job, &config).unwrap();
         assert_eq!(request.bandwidth, Some(3 << 19));
         assert_eq!((request.concurrency, request.tries), (Some(9), Some(7)));
@@ -396,17 +482,32 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut pace = Pace::default();
+        let mut at = |seconds, bytes| pace.at(Duration::from_secs(seconds), bytes);
+        assert_eq!(at(2, 200), 100);
+        assert_eq!(at(4, 600), 200);
+        assert_eq!(at(20, 3800), 200);
+        assert_eq!(at(40, 3800), 0, "it moves no more");
+    }
+
+    #[test]
     fn a_transfer_says_how_far_it_is_and_why_files_failed() {
         let mut progress = HealProgress { files_total: 10, files_done: 4, ..HealProgress::default() };
         (progress.bytes_total, progress.bytes_done) = (1000, 400);
         let start = time_from_unix(100);
-        let running = transfer(ME, &progress, &start, Duration::from_secs(4), None);
+        let running = transfer(ME, &progress, &start, 100, None);
         assert_eq!(running.phase, Some(TransferPhase::Running));
         assert_eq!((running.bytes_per_second, running.eta_seconds), (Some(100), Some(6)));
 
+        // Of a large file it is seen how far it is.
+        let moving = HealProgress { bytes_moving: 250, ..progress.clone() };
+        let moving = transfer(ME, &moving, &start, 70, None);
+        assert_eq!((moving.bytes_done, moving.eta_seconds), (650, Some(5)));
+
         progress.files_failed = 6;
         progress.failures.insert(Reason::Busy, (6, "open\nfor writing".to_owned()));
-        let ended = transfer(ME, &progress, &start, Duration::from_secs(4), Some(time_from_unix(104)));
+        let ended = transfer(ME, &progress, &start, 100, Some(time_from_unix(104)));
         assert_eq!((ended.phase, ended.eta_seconds), (Some(TransferPhase::Completed), None));
         assert_eq!(ended.failures[0].reason, Some(FailureReason::Busy));
         assert_eq!(ended.failures[0].message, "open for writing");
@@ -414,13 +515,13 @@ mod tests {
         assert_eq!(ended.failures[0].next_try, None);
         progress.next_try_ms = Some(110_500);
         progress.failures.insert(Reason::NoSpace, (1, "f".to_owned()));
-        let waits = transfer(ME, &progress, &start, Duration::from_secs(5), None);
+        let waits = transfer(ME, &progress, &start, 80, None);
         let next = |n: usize| waits.failures[n].next_try.clone();
         let busy = waits.failures.iter().position(|f| f.reason == Some(FailureReason::Busy)).unwrap();
         assert_eq!((next(busy), next(1 - busy)), (Some(time_from_unix(110)), None));
 
         progress.files_done = 0;
-        let failed = transfer(ME, &progress, &start, Duration::ZERO, Some(start.clone()));
+        let failed = transfer(ME, &progress, &start, 0, Some(start.clone()));
         assert_eq!(failed.phase, Some(TransferPhase::Failed));
     }
 }

@@ -4,12 +4,13 @@
 //! * [`convert`] makes a volume's configuration of them, [`cache`] keeps it on disk;
 //! * [`facts`] is what the agent knows, [`status`] makes reports of it, [`report`] writes them,
 //!   [`events`] tells people;
-//! * [`jobs`] runs heal jobs;
+//! * [`jobs`] runs heal jobs; [`alone`] heals where none comes;
 //! * [`api`] is the way to the server.
 //!
 //! Invariant: nothing here holds up local work. Without the API everything that
 //! is mounted stays mounted, and reports resume by themselves.
 
+pub mod alone;
 pub mod api;
 pub mod cache;
 pub mod convert;

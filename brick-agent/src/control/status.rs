@@ -173,7 +173,11 @@ pub fn brick_status(
         stubs: Some(status.stubs),
         dirty_files: Some(status.dirty_files),
         oldest_dirty_since: status.oldest_dirty_ms.map(time),
-        pending_in: Some(pending(&status.pending_in)),
+        // Rounded up: what came in this second may still be followed by more.
+        pending_in: Some(
+            pending(&status.pending_in)
+                .newest(status.pending_in.newest_ms.map(|ms| time(ms.saturating_add(999)))),
+        ),
         pending_out: pending_out(status, config),
         pending: Some(pending(&status.pending)),
         conflicts: Some(status.conflicts),
@@ -238,8 +242,9 @@ fn ready(all: &[VolumeFacts]) -> Finding {
     }
 }
 
-/// True exactly when nothing that was written here is lacking elsewhere; a brick
-/// that is not open says nothing, and then it is not known.
+/// True exactly when nothing would be missed if this machine went now: all that must be elsewhere is there, some
+/// other brick holds each file that is whole here, and some other member has heard of all that was done here. A
+/// brick that is not open says nothing, and then it is not known.
 fn safe_to_leave(all: &[VolumeFacts]) -> Finding {
     let mut reasons = Vec::new();
     let sending = to_send(all);
@@ -265,13 +270,35 @@ fn safe_to_leave(all: &[VolumeFacts]) -> Finding {
     if dirty > 0 {
         reasons.push(format!("{} still being written", human_files(dirty)));
     }
+    let alone =
+        open().map(|s| (s.only_here.files, s.only_here.bytes)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    // What is pending is said already.
+    let only = alone.0 > 0 && !out;
+    if only {
+        reasons.push(format!(
+            "{} ({}) held by no other brick, because their replica set is this brick alone, or because of a conflict",
+            human_files(alone.0),
+            human_bytes(alone.1)
+        ));
+    }
+    let unheard = open().any(|s| s.unheard);
+    if unheard {
+        reasons.push(
+            "no other workstation has heard yet of the last renames, deletions or attributes".to_owned(),
+        );
+    }
     if !reasons.is_empty() {
-        let reason = if out { "Pending" } else { "BeingWritten" };
+        let reason = match (out, dirty > 0, only) {
+            (true, _, _) => "Pending",
+            (_, true, _) => "BeingWritten",
+            (_, _, true) => "OnlyHere",
+            _ => "NotHeard",
+        };
         return Finding::new(SAFE_TO_LEAVE, Status::False, reason, line(&reasons.join("; ")));
     }
     let silent: Vec<String> = all.iter().filter(|f| f.status.is_none()).map(|f| f.key.to_string()).collect();
     if silent.is_empty() {
-        let message = "everything that was written here is held by every brick that must hold it";
+        let message = "everything that is here is held by every brick that must hold it, and by one at least";
         Finding::new(SAFE_TO_LEAVE, Status::True, "AllCopied", message)
     } else {
         let message = format!("not known: the brick of {} is not open", silent.join(", "));
@@ -303,11 +330,14 @@ mod tests {
             pending_in: Count::default(),
             pending_out: BTreeMap::new(),
             pending: Count::default(),
+            only_here: Count::default(),
+            unheard: false,
             capacity_bytes: 5000,
             free_bytes: 4000,
             conflicts: 0,
             rejected: 3,
             stale_reads: 0,
+            sync_failures: 0,
             held: Vec::new(),
             refused: Vec::new(),
             rebuilding: false,
@@ -336,6 +366,8 @@ mod tests {
             stale_reads: Default::default(),
             conflicts: Vec::new(),
             retention_ms: crate::config::RETENTION_MS,
+            healing: Default::default(),
+            min_sync_copies: 1,
             release_removals: None,
             take_back_removals: None,
             upkeep: Default::default(),
@@ -397,7 +429,7 @@ mod tests {
     #[test]
     fn a_brick_in_use_says_what_it_has_and_what_others_lack() {
         let mut s = status();
-        let count = Count { files: 2, bytes: 2048, oldest_ms: Some(5_000) };
+        let count = Count { files: 2, bytes: 2048, oldest_ms: Some(5_000), newest_ms: None };
         s.pending_out.insert(BrickId([2; 16]), count.clone());
         s.pending_out.insert(BrickId([9; 16]), Count::default());
         s.pending = count;
@@ -431,7 +463,7 @@ mod tests {
         assert_eq!(safe(&[facts(Phase::Ready, Some(status()))]).status, "True");
 
         let mut pending = status();
-        pending.pending = Count { files: 3, bytes: 3 << 20, oldest_ms: Some(1) };
+        pending.pending = Count { files: 3, bytes: 3 << 20, oldest_ms: Some(1), newest_ms: None };
         pending.pending_out.insert(BrickId([2; 16]), pending.pending.clone());
         let said = safe(&[facts(Phase::Ready, Some(status())), facts(Phase::Ready, Some(pending))]);
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "Pending"));
@@ -443,10 +475,21 @@ mod tests {
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "BeingWritten"));
         assert_eq!(said.message, "1 file still being written");
 
+        let count = Count { files: 2, bytes: 2048, ..Count::default() };
+        let alone = VolumeStatus { only_here: count, ..status() };
+        let said = safe(&[facts(Phase::Ready, Some(alone))]);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "OnlyHere"));
+        assert!(said.message.starts_with("2 files (2.0 KiB) held by no other brick"), "{}", said.message);
+        let said = safe(&[facts(Phase::Ready, Some(VolumeStatus { unheard: true, ..status() }))]);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "NotHeard"));
+
         // What waits to come in does not hold anyone back.
         let mut behind = status();
-        behind.pending_in = Count { files: 3, bytes: 1, oldest_ms: None };
-        assert_eq!(safe(&[facts(Phase::Ready, Some(behind))]).status, "True");
+        behind.pending_in = Count { files: 3, bytes: 1, oldest_ms: Some(7_000), newest_ms: Some(8_001) };
+        let behind = facts(Phase::Ready, Some(behind));
+        let said = brick_status(&behind, &reporting(), None, &[], Some(1), &time(0)).pending_in.unwrap();
+        assert_eq!((said.oldest_since, said.newest_since), (Some(time(7_000)), Some(time(9_000))));
+        assert_eq!(safe(&[behind]).status, "True");
 
         let said = safe(&[facts(Phase::Refused("x".to_owned()), None)]);
         assert_eq!((said.status.as_str(), said.reason.as_str()), ("Unknown", "BrickNotOpen"));

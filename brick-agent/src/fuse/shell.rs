@@ -58,6 +58,9 @@ const FAR_READS: usize = 32;
 /// Opens that wait for peers, at most, at a time.
 const FAR_OPENS: usize = 64;
 
+/// Calls of fsync that wait for peers, at most, at a time.
+const FAR_SYNCS: usize = 64;
+
 /// What `fuser` serves: the [`Shell`], which calls that wait take with them to threads of their own.
 pub struct Served(pub(super) Arc<Shell>);
 
@@ -91,6 +94,7 @@ pub struct Shell {
     far: Far,
     /// Opens have threads apart from those of reads: the peer that one waits for may not be the other's.
     pub(super) far_opens: Far,
+    far_syncs: Far,
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {
@@ -146,6 +150,7 @@ impl Shell {
             start,
             far: Far::new("fuse-far", FAR_READS),
             far_opens: Far::new("fuse-far-open", FAR_OPENS),
+            far_syncs: Far::new("fuse-far-sync", FAR_SYNCS),
         }
     }
 
@@ -443,7 +448,16 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        Shell::done(reply, self.call("fsync", |v| v.fsync(Handle::from_raw(fh.0).id, datasync)));
+        let shell = self.0.clone();
+        let work = move || {
+            let result = shell.call("fsync", |v| v.fsync(Handle::from_raw(fh.0).id, datasync));
+            Shell::done(reply, result);
+        };
+        if self.volume.waits_at_fsync() {
+            self.far_syncs.run(work);
+        } else {
+            work();
+        }
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -58,10 +58,12 @@ pub(super) fn pull(
                 continue;
             }
         };
-        match one(job, source, &wanted, &list) {
+        let (arrived, moving) = one(job, source, &wanted, &list);
+        match arrived {
             Ok(arrived) => {
                 let version = arrived.version.clone();
                 for (file, size, result) in job.volume.install(vec![arrived]) {
+                    job.count().settled(moving);
                     match result {
                         Ok(()) => {
                             job.volume.chunk_lists().put(file, list.clone());
@@ -72,11 +74,15 @@ pub(super) fn pull(
                 }
                 tracing::debug!(file = %wanted.file, ?version, "came by chunks");
             }
-            Err(_) if job.is_cancelled() => {}
+            Err(_) if job.is_cancelled() => job.count().settled(moving),
             Err(reason @ (Reason::Unreachable | Reason::SourceChanged | Reason::Corrupt)) => {
+                job.count().settled(moving);
                 again.push((wanted, reason));
             }
-            Err(reason) => job.count().failed(wanted.file, reason),
+            Err(reason) => {
+                job.count().settled(moving);
+                job.count().failed(wanted.file, reason);
+            }
         }
     }
     (again, result)
@@ -86,19 +92,30 @@ fn why(error: &io::Error) -> Reason {
     reason_of(errno_of(error))
 }
 
-/// One file, to its end in `staging/`. What came before a failure stays there.
-fn one(job: &Job<'_>, source: BrickId, wanted: &Wanted, list: &Arc<ChunkList>) -> Result<Arrived, Reason> {
+/// One file, to its end in `staging/`. What came before a failure stays there. Says too how many bytes are counted
+/// as moving.
+fn one(
+    job: &Job<'_>,
+    source: BrickId,
+    wanted: &Wanted,
+    list: &Arc<ChunkList>,
+) -> (Result<Arrived, Reason>, u64) {
     let (file, size) = (wanted.file, list.size);
-    let (staged, to) = job.volume.stage_transfer(file, &list.version, size).map_err(reason_of)?;
+    let (staged, to) = match job.volume.stage_transfer(file, &list.version, size) {
+        Ok(staged) => staged,
+        Err(error) => return (Err(reason_of(error)), 0),
+    };
     let mut assembly = Assembly { job, file, list, to: &*to, here: 0, chunk: Vec::new() };
-    match assembly.run(source) {
+    let result = assembly.run(source);
+    let here = assembly.here;
+    let arrived = match result {
         Ok(()) => Ok(Arrived { file, version: list.version.clone(), size, hash: list.hash, staged }),
         Err(reason) => {
-            let here = assembly.here;
             job.volume.leave(staged, here, reason);
             Err(reason)
         }
-    }
+    };
+    (arrived, here)
 }
 
 struct Assembly<'a, 'b> {
@@ -112,6 +129,12 @@ struct Assembly<'a, 'b> {
 }
 
 impl Assembly<'_, '_> {
+    /// So many bytes more are in their place.
+    fn got(&mut self, bytes: u64) {
+        self.here += bytes;
+        self.job.count().came(bytes);
+    }
+
     fn run(&mut self, source: BrickId) -> Result<(), Reason> {
         let older = self.job.volume.older_bytes(self.file).map_err(reason_of)?;
         let mut lacking = self.take_from_here(older.as_ref()).map_err(|e| why(&e))?;
@@ -159,12 +182,12 @@ impl Assembly<'_, '_> {
                     if staged {
                         punch(self.to, at, len)?;
                     }
-                    self.here += len;
+                    self.got(len);
                 }
                 Piece::Data { len, hash } => {
                     let part = Part { offset: at, len, hash };
                     if staged && self.is_at(self.to, at, part)? {
-                        self.here += u64::from(len);
+                        self.got(u64::from(len));
                     } else if let Some(older) = older.filter(|o| o.has(at, len))
                         && self.is_at(&*older.file, at, part)?
                     {
@@ -196,7 +219,7 @@ impl Assembly<'_, '_> {
     /// Writes `self.chunk` to its place.
     fn put(&mut self, part: Part) -> io::Result<()> {
         write_with_holes(self.to, &self.chunk, part.offset)?;
-        self.here += u64::from(part.len);
+        self.got(u64::from(part.len));
         Ok(())
     }
 
@@ -369,7 +392,7 @@ impl Chunks<'_, '_, '_> {
                     self.failed = Some(why(&error));
                     return;
                 }
-                self.assembly.here += u64::from(place.len);
+                self.assembly.got(u64::from(place.len));
             }
         }
         self.filled = bytes;

@@ -19,6 +19,8 @@ const GROUP_FILES: usize = 512;
 const GROUP_BYTES: u64 = 64 << 20;
 /// Zeroes in blocks of this size become holes.
 const BLOCK: usize = 4096;
+/// Of larger files it is counted how far they are.
+const LARGE: u64 = 1 << 20;
 
 /// A file that is coming.
 struct Coming {
@@ -40,11 +42,14 @@ pub(super) struct Inlet<'a, 'b> {
     coming: Option<Coming>,
     arrived: Vec<Arrived>,
     bytes: u64,
+    /// Bytes of large files that are counted as moving.
+    moving: BTreeMap<FileId, u64>,
 }
 
 impl<'a, 'b> Inlet<'a, 'b> {
     pub fn new(job: &'a Job<'b>) -> Self {
-        Inlet { job, wanted: BTreeMap::new(), again: Vec::new(), coming: None, arrived: Vec::new(), bytes: 0 }
+        let (wanted, moving) = (BTreeMap::new(), BTreeMap::new());
+        Inlet { job, wanted, again: Vec::new(), coming: None, arrived: Vec::new(), bytes: 0, moving }
     }
 
     /// Pulls these files. Gives back those that did not come, each with the reason, and how the stream ended.
@@ -64,7 +69,22 @@ impl<'a, 'b> Inlet<'a, 'b> {
         (self.again, result)
     }
 
+    /// Bytes of a file, or of a hole of it, are here.
+    fn came(&mut self, file: FileId, size: u64, bytes: u64) {
+        if size > LARGE {
+            *self.moving.entry(file).or_default() += bytes;
+            self.job.count().came(bytes);
+        }
+    }
+
+    fn settled(&mut self, file: FileId) {
+        if let Some(bytes) = self.moving.remove(&file) {
+            self.job.count().settled(bytes);
+        }
+    }
+
     fn give_up(&mut self, coming: Coming, reason: Reason) {
+        self.settled(coming.file);
         self.job.volume.leave(coming.staged, coming.at, reason);
         self.lost(coming.file, reason);
     }
@@ -85,6 +105,7 @@ impl<'a, 'b> Inlet<'a, 'b> {
         self.bytes = 0;
         for (file, size, result) in self.job.volume.install(std::mem::take(&mut self.arrived)) {
             self.wanted.remove(&file);
+            self.settled(file);
             match result {
                 Ok(()) => self.job.count().done(size),
                 Err(reason) => self.job.count().failed(file, reason),
@@ -158,6 +179,8 @@ impl FetchSink for Inlet<'_, '_> {
         if let Err(reason) = coming.put(bytes) {
             coming.failed = Some(reason);
         }
+        let size = coming.size;
+        self.came(file, size, bytes.len() as u64);
     }
 
     fn hole(&mut self, file: FileId, len: u64) {
@@ -171,6 +194,8 @@ impl FetchSink for Inlet<'_, '_> {
         } else if !chunk::hash_zeroes(&mut coming.hasher, len, || !job.is_cancelled()) {
             coming.failed = Some(Reason::Unreachable);
         }
+        let size = coming.size;
+        self.came(file, size, len);
     }
 
     fn end(&mut self, file: FileId, hash: [u8; 32]) {

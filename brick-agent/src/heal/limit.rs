@@ -80,24 +80,34 @@ impl Limiter {
 }
 
 /// The bounds that one heal keeps.
-#[derive(Clone, Debug, Default)]
-pub struct Throttle(Vec<Arc<Limiter>>);
+#[derive(Debug, Default)]
+pub struct Throttle {
+    own: Option<Arc<Limiter>>,
+    /// A bound that it shares with heals of other volumes.
+    shared: Option<Arc<Limiter>>,
+    /// Of its streams one at a time waits for that: so volumes share it by turns, however many streams each has.
+    turn: Mutex<()>,
+}
 
 impl Throttle {
-    /// All of these.
-    pub fn new(limiters: impl IntoIterator<Item = Arc<Limiter>>) -> Self {
-        Throttle(limiters.into_iter().collect())
+    /// Both of these.
+    pub fn new(own: Option<Arc<Limiter>>, shared: Option<Arc<Limiter>>) -> Self {
+        Throttle { own, shared, turn: Mutex::default() }
     }
 
     /// The lowest rate.
     pub fn rate(&self) -> Option<u64> {
-        self.0.iter().map(|l| l.rate()).min()
+        self.own.iter().chain(&self.shared).map(|l| l.rate()).min()
     }
 
     /// So many bytes have come: returns when the next may, or when the heal is cancelled.
     pub fn took(&self, bytes: u64, cancel: &AtomicBool) {
-        for limiter in &self.0 {
-            wait(&*limiter.timer, limiter.take(bytes), cancel);
+        if let Some(own) = &self.own {
+            wait(&*own.timer, own.take(bytes), cancel);
+        }
+        if let Some(shared) = &self.shared {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            wait(&*shared.timer, shared.take(bytes), cancel);
         }
     }
 }
@@ -123,7 +133,7 @@ mod tests {
     fn the_lower_of_two_bounds_holds() {
         let timer = Arc::new(Slept::default());
         let limit = |rate| Limiter::new(rate, timer.clone());
-        let throttle = Throttle::new([limit(1 << 20), limit(10 << 20)]);
+        let throttle = Throttle::new(Some(limit(1 << 20)), Some(limit(10 << 20)));
         assert_eq!(throttle.rate(), Some(1 << 20));
         (0..100).for_each(|_| throttle.took(1 << 18, &AtomicBool::new(false)));
         let seconds = timer.now().as_secs_f64();
@@ -131,9 +141,42 @@ mod tests {
     }
 
     #[test]
+    fn volumes_share_a_bound_by_turns_however_many_streams_each_has() {
+        use std::sync::atomic::AtomicU64;
+        const PART: u64 = 64 << 10;
+        let shared = Limiter::new(32 << 20, Arc::new(MachineTimer::default()));
+        let [many, one] = [(); 2].map(|()| Throttle::new(None, Some(shared.clone())));
+        let (stop, of_many) = (AtomicBool::new(false), AtomicU64::new(0));
+        let mut of_one = 0;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        many.took(PART, &stop);
+                        of_many.fetch_add(PART, Ordering::Relaxed);
+                    }
+                });
+            }
+            // Only from when both are at work.
+            while of_many.load(Ordering::Relaxed) < 4 << 20 {
+                std::thread::yield_now();
+            }
+            let before = of_many.load(Ordering::Relaxed);
+            while of_one < 8 << 20 {
+                one.took(PART, &stop);
+                of_one += PART;
+            }
+            of_many.fetch_sub(before, Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
+        });
+        let of_many = of_many.load(Ordering::Relaxed);
+        assert!(of_many < 2 * of_one, "{of_many} of eight streams, {of_one} of one");
+    }
+
+    #[test]
     fn who_cancels_need_not_wait() {
         let timer = Arc::new(Slept::default());
-        let throttle = Throttle::new([Limiter::new(1, timer.clone())]);
+        let throttle = Throttle::new(Some(Limiter::new(1, timer.clone())), None);
         throttle.took(1 << 40, &AtomicBool::new(true));
         assert_eq!(timer.now(), Duration::ZERO);
     }

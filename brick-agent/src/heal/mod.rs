@@ -74,6 +74,8 @@ pub struct HealProgress {
     pub bytes_total: u64,
     /// Of these healed.
     pub bytes_done: u64,
+    /// Bytes that are here of large files that are under way.
+    pub bytes_moving: u64,
     /// Why not: how many, and a line about one of them.
     pub failures: BTreeMap<Reason, (u64, String)>,
     /// When those that failed are tried again: milliseconds since 1970.
@@ -86,6 +88,8 @@ pub type HealOutcome = HealProgress;
 /// Between the first two tries; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(60);
+/// Bytes of large files that come before it is said how far they are.
+const WORTH_SAYING: u64 = 256 << 10;
 /// The most streams of one heal.
 const MOST_STREAMS: u64 = 64;
 
@@ -105,13 +109,30 @@ pub(crate) struct Count<'a> {
     progress: HealProgress,
     /// Those that failed since the last try.
     failed: Vec<(FileId, Reason)>,
+    /// Bytes that came since it was last said.
+    unsaid: u64,
     say: &'a (dyn Fn(&HealProgress) + Sync + 'a),
     volume: &'a Volume,
 }
 
 impl<'a> Count<'a> {
     fn new(volume: &'a Volume, say: &'a (dyn Fn(&HealProgress) + Sync + 'a)) -> Mutex<Self> {
-        Mutex::new(Count { progress: HealProgress::default(), failed: Vec::new(), say, volume })
+        Mutex::new(Count { progress: HealProgress::default(), failed: Vec::new(), unsaid: 0, say, volume })
+    }
+
+    /// Bytes of a large file are here, until it is [`Count::settled`].
+    fn came(&mut self, bytes: u64) {
+        self.progress.bytes_moving += bytes;
+        self.unsaid += bytes;
+        if self.unsaid >= WORTH_SAYING {
+            self.unsaid = 0;
+            (self.say)(&self.progress);
+        }
+    }
+
+    /// That file has come as a whole, or did not.
+    fn settled(&mut self, bytes: u64) {
+        self.progress.bytes_moving = self.progress.bytes_moving.saturating_sub(bytes);
     }
 
     fn done(&mut self, bytes: u64) {
@@ -197,7 +218,7 @@ pub fn run(
     volume.make_space(bytes_of(&plans));
     let timer: Arc<dyn Timer> = Arc::new(MachineTimer::default());
     let own = request.bandwidth.map(|rate| Limiter::new(rate, timer.clone()));
-    let throttle = Throttle::new(own.into_iter().chain(request.shared.clone()));
+    let throttle = Throttle::new(own, request.shared.clone());
     let remote = volume.remote();
     let heal =
         Heal { volume, request, remote: remote.as_deref(), throttle: &throttle, count: &count, cancel };

@@ -336,6 +336,16 @@ impl Index {
             .map(|pair| decode(&pair?.1, "journal"))
     }
 
+    /// The same, the last first.
+    pub fn entries_back(&self, origin: Incarnation, seq: u64) -> impl Iterator<Item = Result<Entry>> + '_ {
+        let first = journal_key(origin, seq.saturating_add(1));
+        let last = journal_key(origin, u64::MAX);
+        self.store
+            .range(Table::Journal, (Bound::Included(&first), Bound::Included(&last)))
+            .rev()
+            .map(|pair| decode(&pair?.1, "journal"))
+    }
+
     /// One entry, if it is still there.
     ///
     /// # Errors

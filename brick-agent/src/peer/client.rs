@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use nearbrick_core::heal::Reason;
@@ -25,9 +27,9 @@ use super::receive::{Taken, take_files, take_list, take_range, take_ranges};
 use super::tls::Tls;
 use super::wire::{
     self, Acks, ChunkList, ChunksRequest, FetchItem, FetchRequest, Heads, Hint, JournalReply, JournalRequest,
-    NewestRequest, RangesRequest, ReadRequest,
+    KeepReply, KeepRequest, NewestRequest, RangesRequest, ReadRequest,
 };
-use super::{FetchSink, Remote};
+use super::{FetchSink, Remote, frame};
 use crate::config::Member;
 
 /// Connections kept for the next request, per peer.
@@ -387,6 +389,23 @@ impl Client {
         self.ask(from, "acks", told, self.patience.answer, bounded).await
     }
 
+    /// Asks a peer to bring a version to its disk.
+    async fn keep_at(&self, brick: BrickId, wanted: &KeepRequest, limit: Duration) -> Result<(), Reason> {
+        let peer = self.peer(brick).map_err(|e| e.reason())?;
+        let (connection, response) = self.call(&peer, "keep", wanted, limit).await.map_err(|e| e.reason())?;
+        let reply = collect(response.into_body(), wire::MAX_BODY, limit).await.and_then(|body| {
+            let rubbish = CallError::Rubbish("an answer to a request to keep a version that cannot be read");
+            let KeepReply { why } = wire::decode(&body).ok_or(rubbish)?;
+            match why {
+                0 => Ok(Ok(())),
+                code => frame::reason(code).map(Err).ok_or(CallError::Rubbish("a reason that is none")),
+            }
+        });
+        let reply = reply.map_err(|e| self.judged(&peer, e).reason())?;
+        peer.keep(connection);
+        reply
+    }
+
     /// A call that begins a stream of data. One that fails is noted for the choice of the next holder.
     async fn data_call<T: Serialize>(
         &self,
@@ -597,6 +616,31 @@ impl Remote for Client {
             Err(CallError::Refused(StatusCode::NOT_FOUND, _)) => Ok(None),
             Err(error) => Err(error.reason()),
         }
+    }
+
+    fn keep(
+        &self,
+        bricks: &[BrickId],
+        wanted: usize,
+        request: &KeepRequest,
+        limit: Duration,
+    ) -> Vec<(BrickId, Result<(), Reason>)> {
+        self.runtime.block_on(async {
+            let mut asked: FuturesUnordered<_> = bricks
+                .iter()
+                .map(|brick| async move {
+                    let answer = tokio::time::timeout(limit, self.keep_at(*brick, request, limit)).await;
+                    (*brick, answer.unwrap_or(Err(Reason::Unreachable)))
+                })
+                .collect();
+            let mut done: Vec<(BrickId, Result<(), Reason>)> = Vec::new();
+            while done.iter().filter(|(_, kept)| kept.is_ok()).count() < wanted
+                && let Some(answer) = asked.next().await
+            {
+                done.push(answer);
+            }
+            done
+        })
     }
 
     fn order(&self, from: &mut [BrickId]) {

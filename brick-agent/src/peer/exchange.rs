@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Object, VersionVector};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,10 @@ use super::rubbish::Rubbish;
 use super::wire::{Acks, Heads};
 use super::{Served, Source};
 use crate::heal::chunk;
+use crate::volume::sync_copies::SYNC_LIMIT;
+
+/// How long news are waited for before it is tried again to bring a version here that an `fsync` elsewhere waits for.
+const KEEP_AGAIN: Duration = Duration::from_millis(500);
 
 /// A volume whose journal is kept abreast.
 pub trait Journal: Served {
@@ -85,6 +90,8 @@ pub struct Exchange {
     pace: Pace,
     rubbish: Rubbish,
     peers: Mutex<HashMap<BrickId, PeerTasks>>,
+    /// Ticks when entries were taken over.
+    absorbed: watch::Sender<u64>,
 }
 
 struct PeerTasks {
@@ -101,7 +108,8 @@ impl Drop for PeerTasks {
 impl Exchange {
     /// Between this volume and its peers. Nothing happens before [`Exchange::members_changed`].
     pub fn new(journal: Arc<dyn Journal>, client: Arc<Client>, pace: Pace) -> Arc<Self> {
-        Arc::new(Exchange { journal, client, pace, rubbish: Rubbish::default(), peers: Mutex::default() })
+        let (rubbish, peers, absorbed) = (Rubbish::default(), Mutex::default(), watch::Sender::new(0));
+        Arc::new(Exchange { journal, client, pace, rubbish, peers, absorbed })
     }
 
     fn tasks(&self) -> MutexGuard<'_, HashMap<BrickId, PeerTasks>> {
@@ -181,7 +189,7 @@ impl Exchange {
             }
             match self.blocking(move |journal| journal.absorb(from, good)).await {
                 Some(Ok(0)) | None => return Pulled::All,
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => self.absorbed.send_modify(|n| *n = n.wrapping_add(1)),
                 Some(Err(error)) => {
                     tracing::warn!(volume = %self.journal.volume(), %error, "entries from a peer cannot be kept");
                     return Pulled::All;
@@ -324,6 +332,32 @@ impl Served for Exchange {
             tasks.wake.notify_one();
         }
         self.journal.hinted(from, heads);
+    }
+
+    fn keep(
+        &self,
+        from: BrickId,
+        heads: &Heads,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<(), Reason> {
+        let mut absorbed = self.absorbed.subscribe();
+        let until = Instant::now() + SYNC_LIMIT;
+        loop {
+            // What it is about may not have been heard of here.
+            self.hinted(from, heads);
+            let kept = self.journal.keep(from, heads, file, version);
+            let left = until.saturating_duration_since(Instant::now());
+            if kept != Err(Reason::SourceChanged) || left.is_zero() {
+                return kept;
+            }
+            let news = async { drop(tokio::time::timeout(left.min(KEEP_AGAIN), absorbed.changed()).await) };
+            Handle::current().block_on(news);
+        }
+    }
+
+    fn asked(&self, from: BrickId, cursors: &Heads) {
+        self.journal.asked(from, cursors);
     }
 
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {

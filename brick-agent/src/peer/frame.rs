@@ -69,7 +69,8 @@ struct Begin {
     size: u64,
 }
 
-fn code(reason: Reason) -> u8 {
+/// A reason on the wire; never 0.
+pub fn code(reason: Reason) -> u8 {
     match reason {
         Reason::Unreachable => 1,
         Reason::NoSpace => 2,
@@ -81,7 +82,8 @@ fn code(reason: Reason) -> u8 {
     }
 }
 
-fn reason(code: u8) -> Option<Reason> {
+/// And back.
+pub fn reason(code: u8) -> Option<Reason> {
     Some(match code {
         1 => Reason::Unreachable,
         2 => Reason::NoSpace,

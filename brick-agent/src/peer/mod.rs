@@ -27,6 +27,7 @@ pub mod tls;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Object, VersionVector};
@@ -92,6 +93,19 @@ pub trait Served: Send + Sync + 'static {
     }
     /// A peer says that it has entries up to `heads`.
     fn hinted(&self, from: BrickId, heads: &Heads);
+    /// A peer asks for what follows these, so it has all before them.
+    fn asked(&self, _from: BrickId, _cursors: &Heads) {}
+    /// A peer, which has entries up to `heads`, waits until this version of a file, or one that includes it, is
+    /// durable here. Blocks; `SourceChanged` is worth another try.
+    fn keep(
+        &self,
+        _from: BrickId,
+        _heads: &Heads,
+        _file: FileId,
+        _version: &VersionVector,
+    ) -> Result<(), Reason> {
+        Err(Reason::Permission)
+    }
     /// Opens a version that a peer wants to have.
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason>;
     /// Opens exactly this version.
@@ -156,6 +170,18 @@ pub trait Remote: Send + Sync + 'static {
     /// lately.
     fn newest(&self, _from: BrickId, _file: FileId) -> Result<Option<Object>, Reason> {
         Err(Reason::Unreachable)
+    }
+
+    /// Asks these bricks to bring a version to their disks now, until `wanted` of them have it, or the limit is over.
+    /// Says what came of each that answered, and `Unreachable` of each that did not.
+    fn keep(
+        &self,
+        _bricks: &[BrickId],
+        _wanted: usize,
+        _request: &wire::KeepRequest,
+        _limit: Duration,
+    ) -> Vec<(BrickId, Result<(), Reason>)> {
+        Vec::new()
     }
 
     /// Puts those first from which bytes are likely to come soonest. A hint: it may do nothing.

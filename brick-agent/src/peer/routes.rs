@@ -1,7 +1,7 @@
 //! The requests of the peer API, each authorised for its volume and brick
 //! before its body is read, and bounded before memory is taken for it.
 //!
-//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,fetch,read,chunks,ranges}`, where
+//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,keep,fetch,read,chunks,ranges}`, where
 //! BRICK is the one that the caller believes it talks to: an agent on the address
 //! of another refuses (T27).
 
@@ -22,18 +22,21 @@ use warp::{Filter, filters::BoxedFilter};
 
 use super::Served;
 use super::compare::CompareRequest;
+use super::frame;
 use super::rubbish::Rubbish;
 use super::send::Outlet;
 use super::server::{Registry, Stats};
 use super::wire::{
-    self, Acks, ChunksRequest, FetchRequest, Hint, JournalReply, JournalRequest, NewestRequest,
-    RangesRequest, ReadRequest,
+    self, Acks, ChunksRequest, FetchRequest, Hint, JournalReply, JournalRequest, KeepReply, KeepRequest,
+    NewestRequest, RangesRequest, ReadRequest,
 };
 
 /// How long a request's body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// Streams served at a time; more wait their turn.
 const STREAMS: usize = 32;
+/// Versions that are brought here at a time because an `fsync` elsewhere waits; more wait their turn.
+const KEEPS: usize = 16;
 /// Requests whose bodies are held at a time; more wait their turn.
 const REQUESTS: usize = 64;
 
@@ -50,6 +53,7 @@ pub struct Shared {
     /// What was counted.
     pub stats: Arc<Stats>,
     streams: Arc<Semaphore>,
+    keeps: Arc<Semaphore>,
     requests: Arc<Semaphore>,
 }
 
@@ -61,6 +65,7 @@ impl Shared {
             stats,
             rubbish: Rubbish::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            keeps: Arc::new(Semaphore::new(KEEPS)),
             requests: Arc::new(Semaphore::new(REQUESTS)),
         })
     }
@@ -133,9 +138,14 @@ where
     }
     let caller = Caller { shared, served: &served, from };
     // Held until the reply is made: bounds what all bodies together take.
-    let _turn = shared.requests.acquire().await.map_err(|_| closing())?;
+    let turn = shared.requests.acquire().await.map_err(|_| closing())?;
     let body = caller.body(length, body).await?;
     match verb {
+        "keep" => {
+            // It is small, and may take long.
+            drop(turn);
+            caller.keep(&body).await
+        }
         "journal" => caller.journal(&body).await,
         "hint" => caller.hint(&body).await,
         "acks" => caller.acks(&body).await,
@@ -218,8 +228,10 @@ impl Caller<'_> {
         if request.cursors.len() > wire::MAX_HEADS {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a journal request over its bound"));
         }
+        let from = self.from;
         let reply = self
             .blocking(move |served| {
+                served.asked(from, &request.cursors);
                 // Heads first: entries may only be beyond them, never short of them.
                 let heads = served.heads();
                 let behind = served.is_behind(&request.cursors);
@@ -284,6 +296,20 @@ impl Caller<'_> {
             tracing::warn!(file = %request.file, %error, "a file that is being written cannot be given to a peer");
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
         })?;
+        self.shared.stats.sent(reply.len() as u64);
+        Ok(Response::new(reply.into()))
+    }
+
+    async fn keep(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request: KeepRequest = self.decode(body, "a request to keep a version that cannot be read")?;
+        if request.heads.len() > wire::MAX_HEADS || request.version.len() > MAX_MEMBERS {
+            return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request to keep a version over its bound"));
+        }
+        let _turn = self.shared.keeps.acquire().await.map_err(|_| closing())?;
+        let from = self.from;
+        let KeepRequest { heads, file, version } = request;
+        let kept = self.blocking(move |served| served.keep(from, &heads, file, &version)).await?;
+        let reply = wire::encode(&KeepReply { why: kept.err().map_or(0, frame::code) });
         self.shared.stats.sent(reply.len() as u64);
         Ok(Response::new(reply.into()))
     }

@@ -84,6 +84,24 @@ pub struct Hint {
     pub heads: Heads,
 }
 
+/// Asks to bring a version of a file to the disk now: an `fsync` waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepRequest {
+    /// What the asker has: the version is in these entries.
+    pub heads: Heads,
+    /// The file.
+    pub file: FileId,
+    /// The version, or any that includes it.
+    pub version: VersionVector,
+}
+
+/// Whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepReply {
+    /// 0: it is durable. Otherwise the code of the reason why not, as in frames.
+    pub why: u8,
+}
+
 /// One file that is wanted whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchItem {
@@ -267,6 +285,7 @@ mod tests {
                 let _ = reply.check(&CompareRequest::Top);
             }
             let _ = decode::<ChunksRequest>(&bytes);
+            let _ = decode::<KeepRequest>(&bytes);
             let _ = decode::<RangesRequest>(&bytes).and_then(|r| r.total());
         }
     }

@@ -23,7 +23,7 @@ use crate::peer::client::{Client, Patience};
 use crate::peer::compare::Compare;
 use crate::peer::exchange::{Exchange, Journal, Pace};
 use crate::peer::rubbish::Rubbish;
-use crate::volume::{Keeper, Volume, VolumeOptions};
+use crate::volume::{Count, Keeper, Volume, VolumeOptions};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -371,5 +371,9 @@ impl Healer for OpenVolume {
 
     fn config(&self) -> Arc<VolumeConfig> {
         self.volume.config()
+    }
+
+    fn lacks(&self) -> Count {
+        self.volume.status().pending_in
     }
 }

@@ -30,6 +30,8 @@ pub struct Change<'a> {
     heads: BTreeMap<Incarnation, Heard>,
     floors: BTreeMap<Incarnation, Heard>,
     own_entries: bool,
+    /// The last own entry that peers would miss.
+    to_tell: Option<u64>,
     /// The object that was made or got a name.
     made: Option<FileId>,
     /// Places that something came to want or ceased to.
@@ -60,6 +62,7 @@ impl<'a> Change<'a> {
             floors: BTreeMap::new(),
             core,
             own_entries: false,
+            to_tell: None,
             made: None,
             places: Vec::new(),
         }
@@ -127,6 +130,7 @@ impl<'a> Change<'a> {
         let seq = self.head_of(origin) + 1;
         let entry = Entry { origin, seq, time, file, op };
         self.own_entries = true;
+        self.to_tell = super::unheard::to_tell(&entry.op, seq).or(self.to_tell);
         self.made = self.made.or_else(|| super::once::named_by(&entry.op, file));
         self.apply(&entry)?;
         Ok(entry)
@@ -325,7 +329,18 @@ impl<'a> Change<'a> {
             self.batch.meta(&key, &value);
         }
         let Change {
-            volume, core, batch, objects, locals, clock, heads, floors, own_entries, places, ..
+            volume,
+            core,
+            batch,
+            objects,
+            locals,
+            clock,
+            heads,
+            floors,
+            own_entries,
+            to_tell,
+            places,
+            ..
         } = self;
         batch.commit().map_err(|error| {
             volume.note_error(nearbrick_core::heal::Reason::NoSpace, error.to_string());
@@ -336,6 +351,7 @@ impl<'a> Change<'a> {
             core.heads.insert(origin, heard.seq);
             core.times.insert(origin, heard.time);
         }
+        to_tell.into_iter().for_each(|seq| core.unheard.did(volume.incarnation, seq));
         floors.into_iter().for_each(|(origin, heard)| core.floor.raise(origin, heard));
         for file in pairs {
             let (Some(object), Some(local)) = (objects.get(&file), locals.get(&file)) else { continue };

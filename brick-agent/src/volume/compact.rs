@@ -122,6 +122,9 @@ impl Volume {
             self.is_outrun();
         }
         for (brick, ack) in told {
+            if *brick != self.me && core.unheard.heard(&ack.heads) {
+                self.tick();
+            }
             let is_new = core.acks.get(brick).is_none_or(|known| known.ack.at < ack.at);
             let written = ack.heads.get(&ack.incarnation).copied().unwrap_or(0);
             let is_here = core.heads.get(&ack.incarnation).copied().unwrap_or(0) >= written;

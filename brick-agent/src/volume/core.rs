@@ -24,6 +24,7 @@ use super::served::Moment;
 use super::sums::Sums;
 use super::tally::Tally;
 use super::types::{FsResult, NodeId, Stat};
+use super::unheard::Unheard;
 use super::{Volume, index_failed};
 use nearbrick_core::op::Kind;
 
@@ -71,6 +72,8 @@ pub struct Core {
     pub began_at: (Incarnation, Heard),
     /// What other members are known to have heard.
     pub acks: BTreeMap<BrickId, Known>,
+    /// What was done here and no other member has heard of.
+    pub unheard: Unheard,
     /// What the kernel knows.
     pub nodes: Nodes,
     /// Pending and totals.

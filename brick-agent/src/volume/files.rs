@@ -186,12 +186,14 @@ impl Volume {
         self.handles.get(handle).map(drop)
     }
 
-    /// Returns when the file and every entry of the journal so far are durable here.
+    /// Returns when the file and every entry of the journal so far are durable here, and, where the volume asks for
+    /// that, the file on other bricks too.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; `IO` when other bricks do not have it in time.
     pub fn fsync(&self, handle: HandleId, datasync: bool) -> FsResult<()> {
         self.with_file(handle, |open| {
+            let version = self.version_for_others(open.file)?;
             let before = self.to_be_synced([open.file])?;
             if datasync {
                 open.io.sync_data()?
@@ -201,7 +203,8 @@ impl Volume {
             for (file, version) in before {
                 self.was_synced(file, &version)?;
             }
-            self.index.persist().map_err(index_failed)
+            self.index.persist().map_err(index_failed)?;
+            self.sync_copies(open.file, version)
         })
     }
 

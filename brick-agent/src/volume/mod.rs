@@ -9,6 +9,7 @@
 //! * `absorb`: entries from peers; `place`: what they want, brought about in `data/`.
 //! * `compare`: trees compared by hashes, where the journal no longer tells; `sums`: the hashes; `compact`: what
 //!   all members have heard is given up.
+//! * `sync_copies`: `fsync` that waits for other bricks; `unheard`: what no other member has heard of yet.
 //! * `brakes`: removals that are held back until a person has looked.
 //! * `conflict`: losers of conflicts are kept; `versions`: where they and deleted files are for a while; `restore`: the way back.
 //! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
@@ -60,8 +61,10 @@ mod status;
 mod stub;
 mod sums;
 mod surroundings;
+pub mod sync_copies;
 mod tally;
 pub mod types;
+mod unheard;
 mod versions;
 mod xattrs;
 
@@ -183,6 +186,8 @@ pub struct Volume {
     ahead: watch::Sender<Option<nearbrick_core::Place>>,
     rejected: AtomicU64,
     stale_reads: AtomicU64,
+    /// Calls of fsync that did not find enough bricks.
+    sync_failures: AtomicU64,
     last_error: Mutex<Option<(Reason, String, SystemTime)>>,
     closed: AtomicBool,
     /// Others know more of this brick than it does itself.

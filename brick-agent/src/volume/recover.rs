@@ -27,6 +27,7 @@ use super::once::Once;
 use super::settle::{Settled, Settler};
 use super::surroundings::random_u64;
 use super::types::FsResult;
+use super::unheard::Unheard;
 use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
 use crate::brick::Brick;
 use crate::brick::access;
@@ -134,6 +135,8 @@ impl Volume {
         core.heads = horizon.iter().map(|(origin, heard)| (origin, heard.seq)).collect();
         core.times = horizon.iter().map(|(origin, heard)| (origin, heard.time)).collect();
         core.acks = super::compact::load(&index)?;
+        let lives = brick.former.iter().copied().chain([brick.incarnation]);
+        core.unheard = Unheard::load(&index, lives, core.acks.values().map(|known| &known.ack.heads))?;
         core.brakes = super::brakes::load(&index)?;
         core.began_at = (brick.incarnation, horizon.get(brick.incarnation));
         let me = config.brick;
@@ -165,6 +168,7 @@ impl Volume {
             ahead: watch::Sender::new(None),
             rejected: AtomicU64::new(0),
             stale_reads: AtomicU64::new(0),
+            sync_failures: AtomicU64::new(0),
             last_error: Mutex::new(None),
             closed: AtomicBool::new(false),
             outrun: AtomicBool::new(false),

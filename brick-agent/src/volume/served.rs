@@ -203,12 +203,29 @@ impl Served for Volume {
         self.exchange_acks(told)
     }
 
-    fn hinted(&self, _from: BrickId, heads: &Heads) {
+    fn asked(&self, _from: BrickId, cursors: &Heads) {
+        if self.lock().unheard.heard(cursors) {
+            self.tick();
+        }
+    }
+
+    fn hinted(&self, from: BrickId, heads: &Heads) {
         let own = heads.get(&self.incarnation).copied().unwrap_or(0);
+        self.asked(from, heads);
         let outrun = self.lock().heads.get(&self.incarnation).copied().unwrap_or(0) < own;
         if outrun {
             self.is_outrun();
         }
+    }
+
+    fn keep(
+        &self,
+        _from: BrickId,
+        _heads: &Heads,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<(), Reason> {
+        self.keep_now(file, version)
     }
 
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {

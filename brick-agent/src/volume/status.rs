@@ -22,6 +22,8 @@ pub struct Count {
     pub bytes: u64,
     /// Since when the oldest of them: milliseconds since 1970.
     pub oldest_ms: Option<u64>,
+    /// Since when the newest.
+    pub newest_ms: Option<u64>,
 }
 
 impl Count {
@@ -29,6 +31,7 @@ impl Count {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         self.oldest_ms = Some(self.oldest_ms.map_or(since, |o| o.min(since)));
+        self.newest_ms = self.newest_ms.max(Some(since));
     }
 }
 
@@ -53,6 +56,10 @@ pub struct VolumeStatus {
     pub pending_out: BTreeMap<BrickId, Count>,
     /// The same, each file once.
     pub pending: Count,
+    /// Files of which a newest version is here and on no other brick.
+    pub only_here: Count,
+    /// Names, deletions or attributes of which no other member has heard yet; none, where there is no other.
+    pub unheard: bool,
     /// Bytes of the brick's file system.
     pub capacity_bytes: u64,
     /// Free ones.
@@ -63,6 +70,8 @@ pub struct VolumeStatus {
     pub rejected: u64,
     /// Opens of older bytes because the newest were out of reach.
     pub stale_reads: u64,
+    /// Calls of fsync that failed because too few bricks had the bytes in time.
+    pub sync_failures: u64,
     /// Removals that wait for a person.
     pub held: Vec<HeldRemovals>,
     /// Entries of peers at which their journals cannot be followed any more.
@@ -78,6 +87,7 @@ impl Volume {
     pub fn status(&self) -> VolumeStatus {
         let space = self.statfs().ok();
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let has_others = self.config().members.len() > 1;
         let core = self.lock();
         let tally = &core.tally;
         let (mut pending_in, mut pending) = (Count::default(), Count::default());
@@ -106,11 +116,18 @@ impl Volume {
             pending_in,
             pending_out,
             pending,
+            only_here: Count {
+                files: tally.only_here,
+                bytes: u64::try_from(tally.only_here_bytes).unwrap_or(u64::MAX),
+                ..Count::default()
+            },
+            unheard: has_others && core.unheard.is_some(),
             capacity_bytes: space.as_ref().map_or(0, |s| s.f_blocks * s.f_frsize),
             free_bytes: space.as_ref().map_or(0, |s| s.f_bavail * s.f_frsize),
             conflicts: tally.in_conflict.union(&tally.kept).count() as u64,
             rejected: self.rejected.load(Ordering::Relaxed),
             stale_reads: self.stale_reads.load(Ordering::Relaxed),
+            sync_failures: self.sync_failures.load(Ordering::Relaxed),
             held: Self::held(&core),
             refused: Self::refused_entries(&core),
             rebuilding: core.rebuild != Rebuild::No,

@@ -30,6 +30,10 @@ pub struct Tally {
     pub bytes: u128,
     /// Those without all of their data here.
     pub stubs: u64,
+    /// Those of which a newest version is here and on no other brick, whatever their replica set is.
+    pub only_here: u64,
+    /// Their bytes.
+    pub only_here_bytes: u128,
     /// Those with versions of which neither includes the other.
     pub in_conflict: BTreeSet<FileId>,
     /// Those with bytes here that no replica set wants here: cached copies, and stubs that were read.
@@ -49,14 +53,24 @@ struct Share {
     files: u64,
     bytes: u128,
     stubs: u64,
+    only_here: u64,
 }
 
-fn share(file: FileId, object: &Object, local: Option<&Local>) -> Share {
+/// Whether bytes of a version that counts are here and nowhere else: also those of a version in conflict, until
+/// they are kept as a file of their own. What programs are writing is counted as dirty.
+fn is_only_here(object: &Object, local: &Local, me: BrickId) -> bool {
+    let Some(have) = local.have.as_ref().filter(|_| !local.dirty) else { return false };
+    let ours = object.current().filter(|c| c.size > 0 && have.includes(&c.version));
+    ours.into_iter().any(|c| object.holders_of(&c.version).all(|brick| brick == me))
+}
+
+fn share(file: FileId, object: &Object, local: Option<&Local>, me: Option<BrickId>) -> Share {
     if !object.kind.as_ref().is_some_and(|k| k.is_file()) || !object.exists(file) {
         return Share::default();
     }
     let whole = local.is_some_and(|l| l.dirty || l.have.is_some()) || object.contents.is_empty();
-    Share { files: 1, bytes: object.size().into(), stubs: u64::from(!whole) }
+    let only = me.zip(local).is_some_and(|(me, local)| is_only_here(object, local, me));
+    Share { files: 1, bytes: object.size().into(), stubs: u64::from(!whole), only_here: u64::from(only) }
 }
 
 fn set(files: &mut BTreeSet<FileId>, file: FileId, in_it: bool) {
@@ -75,12 +89,16 @@ impl Tally {
         before: Option<(&Object, Option<&Local>)>,
         after: (&Object, Option<&Local>),
     ) {
-        let old = before.map_or_else(Share::default, |(object, local)| share(file, object, local));
+        let me = self.me;
+        let old = before.map_or_else(Share::default, |(object, local)| share(file, object, local, me));
         let (object, local) = after;
-        let new = share(file, object, local);
+        let new = share(file, object, local, me);
         self.files = (self.files + new.files).saturating_sub(old.files);
         self.bytes = (self.bytes + new.bytes).saturating_sub(old.bytes);
         self.stubs = (self.stubs + new.stubs).saturating_sub(old.stubs);
+        self.only_here = (self.only_here + new.only_here).saturating_sub(old.only_here);
+        let only = |share: &Share| u128::from(share.only_here) * share.bytes;
+        self.only_here_bytes = (self.only_here_bytes + only(&new)).saturating_sub(only(&old));
         let in_set = self.me.is_some_and(|me| object.replica_set().contains(&me));
         let has_bytes = local.is_some_and(|l| l.have.is_some() || !l.filled.is_empty());
         set(&mut self.cached, file, new.bytes > 0 && has_bytes && !in_set);

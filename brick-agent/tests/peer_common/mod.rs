@@ -214,6 +214,23 @@ impl Served for Memory {
         self.changed.notify_waiters();
     }
 
+    /// As if the entry with a version's counter told of it.
+    fn keep(
+        &self,
+        _from: BrickId,
+        _heads: &Heads,
+        file: FileId,
+        version: &VersionVector,
+    ) -> Result<(), Reason> {
+        let state = self.state.lock().unwrap();
+        let origin = Incarnation(1);
+        match state.files.get(&file) {
+            _ if !state.journal.contains_key(&(origin, version.get(origin))) => Err(Reason::SourceChanged),
+            Some(_) => Ok(()),
+            None => Err(Reason::NoSpace),
+        }
+    }
+
     fn source(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
         let state = self.state.lock().unwrap();
         let (have, path, size) = state.files.get(&file).ok_or(Reason::Unreachable)?;

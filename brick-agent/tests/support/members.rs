@@ -77,6 +77,8 @@ impl Lab {
                     stale_reads: StaleReads::Allow,
                     conflicts: Vec::new(),
                     retention_ms: nearbrick_agent::config::RETENTION_MS,
+                    healing: Default::default(),
+                    min_sync_copies: 1,
                     release_removals: None,
                     take_back_removals: None,
                     upkeep: Default::default(),
@@ -187,6 +189,14 @@ impl Lab {
         self.members[n].volume.as_ref().expect("open").set_config(self.members[n].config.clone());
     }
 
+    /// `fsync` waits for so many bricks at every member.
+    pub fn set_sync_copies(&mut self, n: u32) {
+        for member in &mut self.members {
+            member.config.min_sync_copies = n;
+            member.volume.as_ref().expect("open").set_config(member.config.clone());
+        }
+    }
+
     /// Opens a closed volume.
     pub fn open(&mut self, n: usize) {
         let member = &mut self.members[n];
@@ -295,6 +305,8 @@ impl Lab {
                 new += 1;
                 assert!(!self.is_behind(to, from), "after a comparison it is abreast");
             }
+            // A member that asks says what it has.
+            self.volume(from).asked(self.brick(to), &self.volume(to).heads());
             let entries = self.lacking(to, from);
             if entries.is_empty() {
                 if let Some(completion) = self.volume(to).completion(self.brick(from)) {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Duration;
 
 use nearbrick_agent::heal::chunk;
-use nearbrick_agent::peer::wire::{self, ChunkList, FetchItem, RangesRequest};
+use nearbrick_agent::peer::wire::{self, ChunkList, FetchItem, KeepRequest, RangesRequest};
 use nearbrick_agent::peer::{FetchSink, Remote, Served, Source, SourceKind};
 use nearbrick_agent::volume::Volume;
 use nearbrick_core::heal::Reason;
@@ -294,6 +295,29 @@ impl Remote for Link {
         let newest = peer.newest(file).map_err(|_| Reason::Unreachable)?;
         newest.iter().for_each(|object| object.check(file).unwrap());
         Ok(newest)
+    }
+
+    fn keep(
+        &self,
+        bricks: &[BrickId],
+        wanted: usize,
+        request: &KeepRequest,
+        _limit: Duration,
+    ) -> Vec<(BrickId, Result<(), Reason>)> {
+        let me = self.net.members.lock().unwrap()[&self.me].upgrade().unwrap();
+        let ask = |brick: &BrickId| {
+            let Some(peer) = self.net.reach(self.me, *brick) else { return Err(Reason::Unreachable) };
+            let news = me.entries_after(&peer.heads(), usize::MAX).unwrap();
+            peer.absorb(self.me, news).unwrap();
+            peer.keep(self.me, &request.heads, request.file, &request.version)
+        };
+        let mut done: Vec<(BrickId, Result<(), Reason>)> = Vec::new();
+        for brick in bricks {
+            if done.iter().filter(|(_, kept)| kept.is_ok()).count() < wanted {
+                done.push((*brick, ask(brick)));
+            }
+        }
+        done
     }
 
     fn hint(&self) {}

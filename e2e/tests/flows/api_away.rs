@@ -1,6 +1,7 @@
-//! The API server is away: agents work on with each other, and reports resume.
+//! The API server or the operator is away: agents work on with each other, heal by the last policy, and reports resume.
 
 use nearbrick_e2e::control_plane::Binaries;
+use nearbrick_e2e::kube_api::eventually;
 use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::{Lab, Result};
 
@@ -8,16 +9,10 @@ pub async fn local_work_goes_on_and_reports_resume(lab: Lab) -> Result<()> {
     let scene = Scene::new(&lab, "10m").await?;
     scene.write(&scene.a, "before", 1)?;
     scene.wait_settled().await?;
-    let cluster = lab.cluster();
-    cluster.stop_apiserver()?;
+    lab.cluster().stop_apiserver()?;
     let work = work_without_api(&scene).await;
-    cluster.start_apiserver(&Binaries::ensure()?, lab.record())?;
-    cluster.wait_ready().await?;
+    start_apiserver(&lab).await?;
     work?;
-    if cluster.operator().running().is_none() {
-        // It gives up its lease when it cannot renew it; a Deployment would start it again.
-        cluster.start_operator(&lab.record().programs.operator)?;
-    }
     let expected = scene.read(&scene.a)?;
     let files = expected.len() as u64;
     for node in ["ws-a", "ws-c"] {
@@ -30,6 +25,56 @@ pub async fn local_work_goes_on_and_reports_resume(lab: Lab) -> Result<()> {
     }
     scene.heal("after").await?;
     scene.on_brick(&scene.b)?.must_be(&expected, "the brick of ws-b")
+}
+
+pub async fn agents_heal_by_the_last_policy(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "5s").await?;
+    scene.write(&scene.a, "before", 1)?;
+    scene.wait_settled().await?;
+    scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT).await?;
+    lab.cluster().stop_apiserver()?;
+    let work = copied_without_a_job(&scene, "without-api").await;
+    start_apiserver(&lab).await?;
+    work?;
+    // And they go on by jobs.
+    scene.write(&scene.a, "after", 1)?;
+    scene.wait_settled().await?;
+    scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT).await
+}
+
+pub async fn agents_heal_without_the_operator(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "5s").await?;
+    lab.cluster().stop_operator()?;
+    let work = copied_without_a_job(&scene, "without-operator").await;
+    let jobs = scene.volume.jobs().await;
+    lab.cluster().start_operator(&lab.record().programs.operator)?;
+    work?;
+    match jobs? {
+        jobs if jobs.is_empty() => Ok(()),
+        jobs => nearbrick_e2e::fail!("there are jobs that nobody can have made: {jobs:?}"),
+    }
+}
+
+/// What is written on ws-a comes to the brick of ws-b, though nobody makes a job.
+async fn copied_without_a_job(scene: &Scene, folder: &str) -> Result<()> {
+    let written = scene.write(&scene.a, folder, 4)?;
+    let below = format!("./{folder}/");
+    eventually("copies on ws-b without a job", LIMIT * 2, || async {
+        let there = scene.on_brick(&scene.b).map_err(|e| e.to_string())?.below(&below);
+        there.must_be(&written, "the brick of ws-b").map_err(|e| e.to_string())
+    })
+    .await
+}
+
+async fn start_apiserver(lab: &Lab) -> Result<()> {
+    let cluster = lab.cluster();
+    cluster.start_apiserver(&Binaries::ensure()?, lab.record())?;
+    cluster.wait_ready().await?;
+    if cluster.operator().running().is_none() {
+        // It gives up its lease when it cannot renew it; a Deployment would start it again.
+        cluster.start_operator(&lab.record().programs.operator)?;
+    }
+    Ok(())
 }
 
 async fn work_without_api(scene: &Scene) -> Result<()> {

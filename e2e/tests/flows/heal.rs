@@ -52,6 +52,33 @@ pub async fn by_trigger(lab: Lab) -> Result<()> {
     scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")
 }
 
+pub async fn a_deleted_job_ends_at_once_and_leaves_what_came(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    scene.sh(&scene.a, "head -c 200M /dev/urandom > large")?;
+    let written = scene.read(&scene.a)?;
+    scene.wait_settled().await?;
+    let policy = |bandwidth: serde_json::Value| {
+        scene.volume.patch_policy(serde_json::json!({ "bandwidth": bandwidth }))
+    };
+    // That takes three minutes.
+    policy(serde_json::json!("1Mi")).await?;
+    scene.volume.trigger("slow").await?;
+    let slow = scene
+        .volume
+        .wait_job("a job that says how far it is within a file", LIMIT, |j| {
+            let status = j.status.clone().unwrap_or_default();
+            let moving = status.bytes.is_some_and(|b| b.done > 0 && b.done < b.total);
+            moving && status.files.is_some_and(|f| f.done == 0) && status.eta_seconds.is_some_and(|s| s > 30)
+        })
+        .await?;
+    scene.volume.delete_job(&slow).await?;
+    policy(serde_json::Value::Null).await?;
+    scene.volume.trigger("fast").await?;
+    // Were the slow one not over, this one would wait for it.
+    scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT).await?;
+    scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")
+}
+
 pub async fn without_anything_pending_makes_no_job(lab: Lab) -> Result<()> {
     let scene = Scene::new(&lab, "10m").await?;
     scene.heal("first").await?;
