@@ -270,8 +270,9 @@ fn safe_to_leave(all: &[VolumeFacts]) -> Finding {
     if dirty > 0 {
         reasons.push(format!("{} still being written", human_files(dirty)));
     }
-    let alone =
-        open().map(|s| (s.only_here.files, s.only_here.bytes)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let alone = open()
+        .map(|s| (s.only_here.files, s.only_here.bytes))
+        .fold((0u64, 0u64), |a, b| (a.0.saturating_add(b.0), a.1.saturating_add(b.1)));
     // What is pending is said already.
     let only = alone.0 > 0 && !out;
     if only {

@@ -36,6 +36,8 @@ use crate::config::Member;
 const MAX_IDLE: usize = 4;
 /// For so many bytes the holders are put in order where nothing better is known.
 const ORDER_BYTES: u64 = 1 << 20;
+/// Before a peer that could not bring a version to its disk is asked again, while an `fsync` waits for it.
+const KEEP_AGAIN: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -389,10 +391,23 @@ impl Client {
         self.ask(from, "acks", told, self.patience.answer, bounded).await
     }
 
-    /// Asks a peer to bring a version to its disk.
+    /// Asks a peer to bring a version to its disk, again and again if what stands in the way may pass.
     async fn keep_at(&self, brick: BrickId, wanted: &KeepRequest, limit: Duration) -> Result<(), Reason> {
         let peer = self.peer(brick).map_err(|e| e.reason())?;
-        let (connection, response) = self.call(&peer, "keep", wanted, limit).await.map_err(|e| e.reason())?;
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.ask_to_keep(&peer, wanted, left).await {
+                Err(Reason::Unreachable | Reason::Busy | Reason::SourceChanged) if left > KEEP_AGAIN => {
+                    tokio::time::sleep(KEEP_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_to_keep(&self, peer: &Peer, wanted: &KeepRequest, limit: Duration) -> Result<(), Reason> {
+        let (connection, response) = self.call(peer, "keep", wanted, limit).await.map_err(|e| e.reason())?;
         let reply = collect(response.into_body(), wire::MAX_BODY, limit).await.and_then(|body| {
             let rubbish = CallError::Rubbish("an answer to a request to keep a version that cannot be read");
             let KeepReply { why } = wire::decode(&body).ok_or(rubbish)?;
@@ -401,7 +416,7 @@ impl Client {
                 code => frame::reason(code).map(Err).ok_or(CallError::Rubbish("a reason that is none")),
             }
         });
-        let reply = reply.map_err(|e| self.judged(&peer, e).reason())?;
+        let reply = reply.map_err(|e| self.judged(peer, e).reason())?;
         peer.keep(connection);
         reply
     }

@@ -302,7 +302,7 @@ impl Caller<'_> {
 
     async fn keep(&self, body: &[u8]) -> Result<Response, Refusal> {
         let request: KeepRequest = self.decode(body, "a request to keep a version that cannot be read")?;
-        if request.heads.len() > wire::MAX_HEADS || request.version.len() > MAX_MEMBERS {
+        if request.heads.len() > wire::MAX_HEADS {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request to keep a version over its bound"));
         }
         let _turn = self.shared.keeps.acquire().await.map_err(|_| closing())?;
