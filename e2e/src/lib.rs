@@ -24,6 +24,7 @@ pub mod programs;
 pub mod progress;
 pub mod record;
 pub mod scene;
+pub mod soak;
 pub mod testing;
 pub mod trees;
 pub mod volumes;

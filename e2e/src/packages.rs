@@ -43,6 +43,7 @@ pub const TESTS: &[Package] = &[
     package("rsync", "rsync", "a test: copies on a volume"),
     package("tar", "tar", "a test: archives on a volume"),
     package("vim", "vim", "a test: an editor on a volume"),
+    package("setfattr", "attr", "a test: attributes on a volume"),
 ];
 
 /// A suite of POSIX cases for file systems, and the version that is known to work.

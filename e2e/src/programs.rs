@@ -48,8 +48,9 @@ impl Programs {
         let dir = paths::profile_dir()?;
         progress::note("building the operator and the agent");
         let mut cargo = Command::new(cargo());
+        // Without `--package`: a part of the workspace has other features than the whole, and would be built again.
         cargo.current_dir(paths::workspace()).args(["build", "--quiet"]);
-        cargo.args(["--package", "nearbrick-operator", "--package", "nearbrick-agent"]);
+        cargo.args(["--bin", "nearbrick-operator", "--bin", "brick-agent"]);
         cargo.args(profile(&dir));
         shown(&mut cargo)?;
         Ok(Self::in_dir(&dir))

@@ -37,7 +37,7 @@ impl Place<'_> {
 /// Files and bytes of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Regular files.
+    /// Regular files, each once, however many names it has.
     pub files: u64,
     /// Sum of their sizes.
     pub bytes: u64,
@@ -78,6 +78,16 @@ impl Tree {
             Some((parts.next()?.to_owned(), what))
         };
         Ok(Self(text.lines().filter_map(line).collect()))
+    }
+
+    /// All entries, by path.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(path, what)| (path.as_str(), what.as_str()))
+    }
+
+    /// What is at a path.
+    pub fn get(&self, path: &str) -> Option<&str> {
+        self.0.get(path).map(String::as_str)
     }
 
     /// How many entries there are.
@@ -142,9 +152,9 @@ impl Tree {
 /// # Errors
 /// It cannot be listed there.
 pub fn size(place: Place<'_>, dir: &str) -> Result<Size> {
-    let script = format!("find {} -type f -printf '%s\\n'", quoted(dir));
+    let script = format!("find {} -type f -printf '%i %s\\n' | sort -u", quoted(dir));
     let text = place.sh(&script).context(format!("cannot count {dir}"))?;
-    let sizes: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let sizes: Vec<u64> = text.lines().filter_map(|line| line.split_once(' ')?.1.parse().ok()).collect();
     Ok(Size { files: sizes.len() as u64, bytes: sizes.iter().sum() })
 }
 

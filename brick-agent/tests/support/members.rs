@@ -199,8 +199,13 @@ impl Lab {
 
     /// Opens a closed volume.
     pub fn open(&mut self, n: usize) {
+        self.open_with(n, VolumeOptions::default());
+    }
+
+    /// Opens a closed volume in these surroundings.
+    pub fn open_with(&mut self, n: usize, options: VolumeOptions) {
         let member = &mut self.members[n];
-        let volume = Volume::open(member.config.clone(), VolumeOptions::default());
+        let volume = Volume::open(member.config.clone(), options);
         let volume = volume.unwrap_or_else(|e| panic!("{} does not open: {e}", member.config.node));
         member.config.was_initialised = true;
         self.net.join(member.config.brick, &volume);

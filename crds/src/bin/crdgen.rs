@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const HOW: &str = "run `cargo run -p nearbrick-crds --bin crdgen` and commit the result";
+const HOW: &str = "run `cargo run --bin crdgen` and commit the result";
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();

@@ -2,6 +2,7 @@
 
 mod api_away;
 mod bad_input;
+mod examples;
 mod heal;
 mod local;
 mod loss;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         "flows",
         env!("CARGO_BIN_EXE_lab"),
         cases![
+            examples::of_the_semantics_hold,
             local::writes_stay_local_while_the_others_idle,
             local::names_travel_at_once_and_contents_on_read,
             heal::by_schedule,

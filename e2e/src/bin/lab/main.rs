@@ -5,10 +5,11 @@ mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nearbrick_e2e::error::Context;
-use nearbrick_e2e::{Result, bench, demo};
+use nearbrick_e2e::{Result, bench, demo, soak};
 
 /// A real cluster of workstations on this machine: three workstations with a disk each, an agent on each,
 /// the operator, and a Kubernetes control plane.
@@ -96,9 +97,20 @@ enum Command {
         /// The workstation.
         node: String,
     },
+    /// Work on all workstations for a long time, through faults, and look for what was acknowledged.
+    Soak(soak::Options),
     /// Make a load where this runs: a part of the bench.
     #[command(hide = true)]
     Load(bench::load::Load),
+    /// Work as a person does where this runs: a part of the soak.
+    #[command(hide = true)]
+    SoakUser(soak::user::User),
+    /// List what people's work left: a part of the soak.
+    #[command(hide = true)]
+    SoakList {
+        /// The volume's mount.
+        mount: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -145,6 +157,15 @@ async fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Join { node } => control::set_link(name, &node, true)?,
         Command::Kill { node, lose_unwritten } => control::kill(name, &node, lose_unwritten)?,
         Command::Start { node } => control::start(name, &node)?,
+        Command::Soak(options) => soak::run(name, &options).await?,
+        Command::SoakUser(user) => {
+            soak::user::wait_mounted(&user.mount, Duration::from_secs(180))?;
+            soak::user::run(&user)?;
+        }
+        Command::SoakList { mount } => {
+            let found = soak::list(&mount)?;
+            println!("{}", serde_json::to_string(&found).context("cannot write the list")?);
+        }
         Command::Load(load) => {
             let done = bench::load::run(&load)?;
             println!("{}", serde_json::to_string(&done).context("cannot write the result")?);
