@@ -258,6 +258,36 @@ fn t04_a_rename_while_a_peer_is_down_leaves_only_the_new_name() {
     }
 }
 
+/// Found by the soak: each of the two directories was taken to be in the other one, and the volume hung.
+#[test]
+fn t21_of_two_directories_that_are_one_the_other_keeps_the_name_when_the_first_comes_to_want_it_later() {
+    needs!(Root);
+    let lab = Lab::new(4, 4);
+    let fs = |n: usize| Fs::new(lab.volume(n));
+    fs(0).mkdir(&path("d")).unwrap();
+    write(&lab, 0, "d/x", b"in the first directory");
+    lab.pull(2, 0);
+    fs(1).mkdir(&path("d")).unwrap();
+    write(&lab, 1, "d/y", b"in the second directory");
+    lab.pull(0, 1);
+    lab.pull(1, 0);
+    // One that knows of the first only renames it, and back.
+    fs(2).rename(&path("d"), &path("e")).unwrap();
+    fs(2).rename(&path("e"), &path("d")).unwrap();
+    for (n, name) in [(2, "d/u"), (1, "d/v"), (1, "d/w")] {
+        write(&lab, n, name, b"made later");
+    }
+    lab.pull(3, 2);
+    lab.pull(3, 1);
+    lab.pull(0, 3);
+    lab.pull(1, 3);
+    lab.converge();
+    lab.one_tree();
+    for n in 0..4 {
+        assert_eq!(names(&lab, n), ["d", "d/u", "d/v", "d/w", "d/x", "d/y"], "member {n}");
+    }
+}
+
 #[test]
 fn t21_types_and_names_that_swap_while_apart() {
     needs!(Root);

@@ -140,13 +140,17 @@ impl Volume {
         ahead: &mut VecDeque<FileId>,
     ) -> FsResult<Option<FileId>> {
         let mut missing = Vec::new();
-        let mut at = dir;
+        let (mut at, mut merged) = (dir, 0);
         loop {
             if at == FileId::ROOT {
                 break;
             }
             let local = self.local_or_none(at)?;
             if let Some(into) = local.merged_into {
+                merged += 1;
+                if merged > MAX_DEPTH {
+                    return Ok(None);
+                }
                 at = into;
                 continue;
             }
@@ -401,6 +405,16 @@ impl Volume {
         let before = self.local_or_none(dir)?.merged_into;
         if before == into {
             return Ok(());
+        }
+        // Where the other one has the name now: it was in this one, and is put in its place only after this.
+        let mut to = into;
+        for _ in 0..MAX_DEPTH {
+            let Some(at) = to else { break };
+            to = self.local_or_none(at)?.merged_into;
+            if to == Some(dir) {
+                self.set_merged(core, at, None, ahead)?;
+                break;
+            }
         }
         let mut change = Change::new(self, core);
         change.local_mut(dir)?.merged_into = into;
