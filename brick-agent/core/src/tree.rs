@@ -51,7 +51,8 @@ pub fn resolve(name: &[u8], claims: &[Claim]) -> Vec<Verdict> {
     claims
         .iter()
         .map(|claim| match (claim.is_dir, dir, file) {
-            (true, Some(winner), _) if winner.link == claim.link => Verdict::Keeps,
+            // Also by a second link of the same directory, as after a power cut.
+            (true, Some(winner), _) if winner.file == claim.file => Verdict::Keeps,
             (true, Some(winner), _) => Verdict::MergedInto(winner.file),
             (false, None, Some(winner)) if winner.link == claim.link => Verdict::Keeps,
             _ => Verdict::Sibling(conflict_name(name, &tag(&maker(claim), claim.stamp), 0)),
@@ -146,6 +147,13 @@ mod tests {
         let verdicts = resolve(b"d", &[d, e, f]);
         assert_eq!(verdicts[..2], [Verdict::MergedInto(e.file), Verdict::Keeps]);
         assert!(matches!(verdicts[2], Verdict::Sibling(_)));
+    }
+
+    #[test]
+    fn a_directory_that_wants_its_name_twice_is_not_in_itself() {
+        let d = claim(1, 1, true, 7);
+        let again = Claim { file: d.file, ..claim(2, 1, true, 9) };
+        assert_eq!(resolve(b"d", &[d, again]), [Verdict::Keeps, Verdict::Keeps]);
     }
 
     #[test]

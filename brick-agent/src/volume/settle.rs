@@ -337,14 +337,15 @@ impl Volume {
         local.overlay = None;
         local.filling = None;
         local.filled.clear();
+        let parked = local.parked;
         let exists = change.object(file)?.exists(file);
         change.commit()?;
         self.is_unsynced(core, file);
         core.moments.remove(&file);
         // What the kernel knew while a program wrote past us may be old.
         self.invalidate_node(core, file, false);
-        if !exists || !local_is_newest(self, file)? {
-            // Removed by a peer while it was written here, or written by one too.
+        if !exists || parked || !local_is_newest(self, file)? {
+            // Removed by a peer while it was written here, so that it made way for another, or written by one too.
             self.bring_about(core, vec![file]);
         }
         Ok(Settled::Done)

@@ -50,6 +50,7 @@ struct Shared {
 }
 
 struct Inner {
+    life: Arc<Life>,
     now: State,
     durable: State,
     /// From the durable state to the present one.
@@ -126,6 +127,7 @@ impl Inner {
     }
 
     fn push(&mut self, op: Op) {
+        self.life.say(|| format!("disk {op}"));
         self.now.apply(&op);
         self.log.push(op);
     }
@@ -368,6 +370,7 @@ impl SimDisk {
         shares: bool,
     ) -> Self {
         let inner = Inner {
+            life: life.clone(),
             now: State::default(),
             durable: State::default(),
             log: Vec::new(),

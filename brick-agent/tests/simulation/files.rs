@@ -2,6 +2,7 @@
 //! can be what programs see, and another what a power cut would leave.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What is written or lost as one.
 pub const SECTOR: usize = 512;
@@ -140,6 +141,30 @@ pub enum Op {
         at: usize,
         bytes: Vec<u8>,
     },
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |name: &[u8]| name.escape_ascii().to_string();
+        match self {
+            Op::Make { dir, name, ino, inode } => {
+                write!(f, "make {dir}/{} {ino} {:o}", text(name), inode.mode)
+            }
+            Op::Link { dir, name, ino } => write!(f, "link {dir}/{} {ino}", text(name)),
+            Op::Unlink { dir, name } => write!(f, "unlink {dir}/{}", text(name)),
+            Op::Rename { dir, name, to, to_name, .. } => {
+                write!(f, "rename {dir}/{} {to}/{}", text(name), text(to_name))
+            }
+            Op::Mode { ino, mode, .. } => write!(f, "mode {ino} {mode:o}"),
+            Op::Times { ino, mtime, ctime, .. } => write!(f, "times {ino} {mtime:?} {ctime:?}"),
+            Op::Xattr { ino, name, value } => {
+                write!(f, "xattr {ino} {} {}", text(name), value.as_ref().map_or(0, Vec::len))
+            }
+            Op::Resize { ino, size } => write!(f, "resize {ino} {size}"),
+            Op::Punch { ino, at, len } => write!(f, "punch {ino} {at} {len}"),
+            Op::Write { ino, at, bytes } => write!(f, "write {ino} {at} {}", bytes.len()),
+        }
+    }
 }
 
 impl Op {

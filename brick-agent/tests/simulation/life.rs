@@ -4,8 +4,12 @@
 use std::sync::Mutex;
 
 /// The present life of the agent of one machine.
-#[derive(Debug, Default)]
-pub struct Life(Mutex<State>);
+#[derive(Debug)]
+pub struct Life {
+    state: Mutex<State>,
+    /// Whose it is, if what it does is to be printed.
+    says: Option<String>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,40 +25,51 @@ struct State {
 const ENDLESS: u64 = 1_000_000;
 
 impl Life {
+    pub fn new(says: Option<String>) -> Self {
+        Life { state: Mutex::default(), says }
+    }
+
+    /// Prints what is done, if that is wanted.
+    pub fn say(&self, what: impl FnOnce() -> String) {
+        if let Some(name) = &self.says {
+            eprintln!("      {name}: {}", what());
+        }
+    }
+
     /// A new agent is there: what the one before had open is of no use any more.
     pub fn begin(&self) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         *state = State { number: state.number + 1, dead: false, left: None, looks: 0 };
     }
 
     /// The agent dies now.
     pub fn end(&self) {
-        self.0.lock().unwrap().dead = true;
+        self.state.lock().unwrap().dead = true;
     }
 
     /// The agent dies after so many more changes.
     pub fn end_after(&self, changes: u64) {
-        self.0.lock().unwrap().left = Some(changes);
+        self.state.lock().unwrap().left = Some(changes);
     }
 
     pub fn is_over(&self) -> bool {
-        self.0.lock().unwrap().dead
+        self.state.lock().unwrap().dead
     }
 
     pub fn number(&self) -> u64 {
-        self.0.lock().unwrap().number
+        self.state.lock().unwrap().number
     }
 
     /// Whether something opened in that life can still be used.
     pub fn lasts(&self, number: u64) -> bool {
-        let state = self.0.lock().unwrap();
+        let state = self.state.lock().unwrap();
         !state.dead && state.number == number
     }
 
     /// Counts a look at the index: an agent that never comes to an end is seen.
     pub fn look(&self) {
         let looks = {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
             state.looks += 1;
             state.looks
         };
@@ -63,12 +78,12 @@ impl Life {
 
     /// A step is over.
     pub fn gets_on(&self) {
-        self.0.lock().unwrap().looks = 0;
+        self.state.lock().unwrap().looks = 0;
     }
 
     /// Counts a change; false if it is not carried out any more.
     pub fn spend(&self) -> bool {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         if state.left == Some(0) {
             state.dead = true;
         }

@@ -55,8 +55,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(config: VolumeConfig, time: &Time, wrong: i64, chance: &mut Chance) -> Self {
-        let life = Arc::new(Life::default());
+    pub fn new(config: VolumeConfig, time: &Time, wrong: i64, chance: &mut Chance, says: bool) -> Self {
+        let life = Arc::new(Life::new(says.then(|| config.node.clone())));
         let clock = Arc::new(MachineTime::new(time.clone(), wrong));
         let stores = SimStores::new(life.clone(), Chance::new(chance.next()));
         let shares = chance.one_in(2);

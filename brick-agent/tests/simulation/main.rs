@@ -5,7 +5,7 @@
 //! * [`world`]: the machines, and what they say to each other by the messages of the peer API.
 //! * [`steps`]: what happens; [`program`]: what programs do; [`oracle`]: what they were told.
 //! * [`run`]: a run and its checks; [`shrink`]: a failing one with fewer steps.
-//! * [`cases`]: the tests.
+//! * [`cases`]: the tests; [`regressions`]: what they found once.
 //!
 //! `NEARBRICK_CASES=20000` runs so many seeds; `NEARBRICK_SEED=7` runs one and prints what happens;
 //! `NEARBRICK_KEEP=0-5,9` leaves out all other steps.
@@ -23,6 +23,7 @@ mod life;
 mod machine;
 mod oracle;
 mod program;
+mod regressions;
 mod run;
 mod shrink;
 mod steps;

@@ -115,6 +115,10 @@ impl Program<'_> {
             (stat.node, opened.handle)
         };
         let file = self.volume.object_behind(node).unwrap_or(FileId::ROOT);
+        if how == How::Truncate {
+            // The newest version was perhaps asked for first, and heard of only by that.
+            self.oracle.release_known(file, &self.volume.heads());
+        }
         Ok(Slot { handle, file, writes: how != How::Read })
     }
 
@@ -275,6 +279,9 @@ impl Program<'_> {
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
         let node = self.fs().stat(at)?.node;
         let done = self.volume.setattr(node, None, &set);
+        if size == 0 {
+            self.oracle.release_known(file, &self.volume.heads());
+        }
         self.ends(file);
         done.map(|_| format!("{file}"))
     }

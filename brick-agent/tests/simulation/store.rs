@@ -200,6 +200,10 @@ impl Store for SimStore {
             return Err(failed(Errno::NOSPC));
         }
         let kept = inner.stores.get_mut(&self.path).ok_or_else(|| failed(Errno::IO))?;
+        self.stores.life.say(|| {
+            let tables: Vec<_> = changes.iter().map(|c| c.table.name()).collect();
+            format!("commit {}", tables.join(" "))
+        });
         apply(&mut kept.now, &changes);
         kept.log.push(changes);
         Ok(())

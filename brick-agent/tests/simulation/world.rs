@@ -97,7 +97,7 @@ impl World {
                 };
                 let wrong =
                     if clocks && chance.one_in(3) { chance.below(4_000_000_000) as i64 * 100 } else { 0 };
-                Machine::new(config, &time, wrong, chance)
+                Machine::new(config, &time, wrong, chance, says)
             })
             .collect();
         let oracle = Oracle::default();
