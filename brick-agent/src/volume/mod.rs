@@ -276,4 +276,10 @@ impl Volume {
         drop(last);
         self.tick();
     }
+
+    /// Whether what went wrong last was with this file.
+    pub(crate) fn has_said_of(&self, file: FileId) -> bool {
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|(_, message, _)| message.contains(&file.to_string()))
+    }
 }

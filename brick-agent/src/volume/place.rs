@@ -87,7 +87,8 @@ impl Volume {
         for (file, error) in failed {
             tracing::warn!(%file, %error, "cannot be put in its place yet");
             self.settler.again();
-            if may_be_the_disk(error) {
+            // What was said while it was tried says more.
+            if may_be_the_disk(error) && !self.has_said_of(file) {
                 let message = format!("file {file} cannot be put in its place yet: {error}");
                 self.note_error(super::reason_of(error), message);
             }
