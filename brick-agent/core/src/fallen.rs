@@ -27,6 +27,13 @@ fn is_fallen(object: &Object, have: &VersionVector) -> bool {
         && !object.losers.iter().any(|l| l.includes(have))
 }
 
+/// Whether no brick says any more that it holds anything of it, though there were versions, and none is being written.
+pub fn is_lost(object: &Object) -> bool {
+    !object.contents.is_empty()
+        && object.writing().next().is_none()
+        && object.holders.values().all(|reg| reg.value.is_none())
+}
+
 /// What falls to `me`, which holds the complete version `have`.
 pub fn step(object: &Object, me: BrickId, have: &VersionVector) -> Option<Step> {
     if object.live_links().next().is_none() || object.writing().next().is_some() || !is_fallen(object, have) {

@@ -43,13 +43,8 @@ pub fn pending(object: &Object) -> Vec<Pending> {
                 .iter()
                 .filter(|(writer, reg)| reg.value && **writer != brick)
                 .map(|(_, reg)| reg.stamp.millis());
-            // A file that was created but has no version yet is being written by its maker.
-            let since = written.chain(being_written).min();
-            let unborn =
-                newest.is_empty() && held.is_none() && !object.writers.get(&brick).is_some_and(|r| r.value);
-            let since =
-                since.or_else(|| unborn.then(|| object.attr.as_ref().map_or(0, |a| a.stamp.millis())));
-            match since {
+            // Without a version, and with no one who is writing the first one, it is as empty everywhere.
+            match written.chain(being_written).min() {
                 Some(since) => Some(Pending { brick, bytes: object.size(), since }),
                 None if lacks_version => Some(Pending { brick, bytes: object.size(), since: 0 }),
                 None => None,

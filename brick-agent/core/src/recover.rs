@@ -40,6 +40,8 @@ pub struct Found<'a> {
     pub filled: bool,
     /// By its mark: the version of the bytes.
     pub marked: Option<&'a VersionVector>,
+    /// By its mark: it was made here and has no version yet, and is no stub.
+    pub made_here: bool,
     /// The inode is as the index has it.
     pub looks_same: bool,
     /// The inode was changed later than its bytes, as when it was marked.
@@ -175,7 +177,7 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
 fn without_index(object: &Object, found: &Found<'_>) -> Verdict {
     let Some(marked) = found.marked else {
         // A stub, or a file that its maker has not settled yet.
-        return match object.contents.is_empty() {
+        return match object.contents.is_empty() || found.made_here {
             true => Verdict::Edit(VersionVector::new()),
             false => Verdict::Keep,
         };
@@ -264,6 +266,7 @@ mod tests {
                 synced: synced.as_ref(),
                 filled: false,
                 marked: Some(&marked).filter(|v| !v.is_empty()),
+                made_here: false,
                 looks_same: row.same,
                 marked_last: true,
                 size: 10,
@@ -349,6 +352,7 @@ mod tests {
                 synced: None,
                 filled: false,
                 marked: Some(&marked),
+                made_here: false,
                 looks_same: false,
                 marked_last: false,
                 size: 10,

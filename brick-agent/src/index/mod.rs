@@ -28,6 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nearbrick_core::{Entry, FileId, Heard, Horizon, Incarnation, LinkId, Object, Place, VersionVector};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,21 @@ pub enum IndexError {
     /// A value that is not what its table holds.
     #[error("the brick's index has a damaged entry in {0}")]
     Damaged(&'static str),
+}
+
+impl IndexError {
+    /// What the disk says, where that is something to be told; else `IO`.
+    pub fn errno(&self) -> Errno {
+        let mut at: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = at {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                let told = |e: &Errno| matches!(*e, Errno::NOSPC | Errno::DQUOT | Errno::ROFS);
+                return Errno::from_io_error(error).filter(told).unwrap_or(Errno::IO);
+            }
+            at = error.source();
+        }
+        Errno::IO
+    }
 }
 
 /// The result of a call of the index.

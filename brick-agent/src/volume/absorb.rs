@@ -72,6 +72,9 @@ impl Volume {
                 if self.brick.former.contains(&entry.origin) {
                     ours.insert(entry.file);
                 }
+                if let (Op::Create { .. }, Some(link)) = (&entry.op, entry.made_link()) {
+                    self.made_again(&mut change, entry.file, link)?;
+                }
                 if is_seen(&entry.op) && known.insert(entry.file) {
                     change.todo(entry.file, true);
                     files.push(entry.file);
@@ -147,6 +150,13 @@ impl Volume {
 
     /// Tries again what could not be done before, and once more later if that is of no use yet.
     pub(super) fn try_again(&self) {
+        if let Err(error) = self.make_good() {
+            self.note_error(
+                super::reason_of(error),
+                format!("what was done on the disk cannot be noted in the index yet: {error}"),
+            );
+            self.settler.again();
+        }
         // What a person is to decide is not pressed.
         if !self.lock().brakes.is_empty() {
             return;

@@ -8,9 +8,9 @@ use super::Volume;
 use super::change::Change;
 use super::core::{At, Core, stat_from};
 use super::files::Handle;
-use super::types::{FsResult, HandleId, NodeId, SetAttr, Stat};
+use super::types::{FsResult, HandleId, NodeId, SetAttr, SetTime, Stat};
 use crate::brick::access;
-use crate::brick::disk::File;
+use crate::brick::disk::{self, File};
 use crate::index::Overlay;
 
 impl Volume {
@@ -92,23 +92,31 @@ impl Volume {
                 return Err(Errno::OPNOTSUPP);
             }
             let at = self.where_is(core, file)?;
-            if set.uid.is_some() || set.gid.is_some() {
-                access::chown(&at.dir, &at.name, set.uid, set.gid)?;
+            let before = access::stat(&at.dir, &at.name)?;
+            let done = (|| {
+                if set.uid.is_some() || set.gid.is_some() {
+                    access::chown(&at.dir, &at.name, set.uid, set.gid)?;
+                }
+                if let Some(mode) = set.mode {
+                    access::chmod(&at.dir, &at.name, mode)?;
+                }
+                if set.atime.is_some() || set.mtime.is_some() {
+                    access::utimens(&at.dir, &at.name, set.atime, set.mtime)?;
+                }
+                let mut change = Change::new(self, core);
+                if said {
+                    self.say_attributes(&mut change, file, &at, set.mtime.is_some())?;
+                }
+                if file != FileId::ROOT {
+                    change.refresh_print(file)?;
+                }
+                change.commit().map(drop)
+            })();
+            if let Err(error) = done {
+                let undone = Self::put_back_attributes(&at, &before, set, &kind);
+                self.not_said(core, file, &at, undone);
+                return Err(error);
             }
-            if let Some(mode) = set.mode {
-                access::chmod(&at.dir, &at.name, mode)?;
-            }
-            if set.atime.is_some() || set.mtime.is_some() {
-                access::utimens(&at.dir, &at.name, set.atime, set.mtime)?;
-            }
-            let mut change = Change::new(self, core);
-            if said {
-                self.say_attributes(&mut change, file, &at, set.mtime.is_some())?;
-            }
-            if file != FileId::ROOT {
-                change.refresh_print(file)?;
-            }
-            change.commit()?;
         }
         let local = if file == FileId::ROOT { Default::default() } else { self.local_of(file)? };
         let mut stat = self.stat_of(core, file, &local)?;
@@ -138,6 +146,21 @@ impl Volume {
         }
         let entry = change.emit(file, Op::SetAttr(attr))?;
         change.local_mut(file)?.mtime_at = entry.time;
+        Ok(())
+    }
+
+    /// Attributes were changed on the disk, or some of them, and that could not be said.
+    fn put_back_attributes(at: &At, before: &disk::Stat, set: &SetAttr, kind: &Kind) -> FsResult<()> {
+        if set.uid.is_some() || set.gid.is_some() {
+            access::chown(&at.dir, &at.name, Some(before.st_uid), Some(before.st_gid))?;
+        }
+        if !matches!(kind, Kind::Symlink(_)) {
+            access::chmod(&at.dir, &at.name, before.st_mode & 0o7777)?;
+        }
+        if set.mtime.is_some() {
+            let (sec, nsec) = super::change::print_of(before).mtime;
+            access::utimens(&at.dir, &at.name, None, Some(SetTime::At(access::time(sec, nsec))))?;
+        }
         Ok(())
     }
 

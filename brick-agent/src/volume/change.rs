@@ -32,6 +32,10 @@ pub struct Change<'a> {
     own_entries: bool,
     /// The last own entry that peers would miss.
     to_tell: Option<u64>,
+    /// Objects that are no longer to be found by their nodes.
+    gone: Vec<FileId>,
+    /// Directories that close no cycle any more.
+    mended: Vec<FileId>,
     /// The object that was made or got a name.
     made: Option<FileId>,
     /// Places that something came to want or ceased to.
@@ -63,6 +67,8 @@ impl<'a> Change<'a> {
             core,
             own_entries: false,
             to_tell: None,
+            gone: Vec::new(),
+            mended: Vec::new(),
             made: None,
             places: Vec::new(),
         }
@@ -229,6 +235,16 @@ impl<'a> Change<'a> {
         self.batch.meta(key, value);
     }
 
+    /// The object has no name any more: who has it open keeps it.
+    pub fn detach(&mut self, file: FileId) {
+        self.gone.push(file);
+    }
+
+    /// The directory closes no cycle any more.
+    pub fn mend(&mut self, dir: FileId) {
+        self.mended.push(dir);
+    }
+
     /// Something comes to be in `data/`, or ceases to.
     pub fn show(&mut self, place: &Place, shown: Option<Shown>) {
         self.batch.show(place, shown);
@@ -340,13 +356,19 @@ impl<'a> Change<'a> {
             own_entries,
             to_tell,
             places,
+            gone,
+            mended,
             ..
         } = self;
         batch.commit().map_err(|error| {
-            volume.note_error(nearbrick_core::heal::Reason::NoSpace, error.to_string());
-            index_failed(error)
+            let message = error.to_string();
+            let errno = index_failed(error);
+            volume.note_error(super::reason_of(errno), message);
+            errno
         })?;
         core.clock = clock;
+        gone.into_iter().for_each(|file| core.nodes.detach(file));
+        core.broken.retain(|dir| !mended.contains(dir));
         for (origin, heard) in heads {
             core.heads.insert(origin, heard.seq);
             core.times.insert(origin, heard.time);

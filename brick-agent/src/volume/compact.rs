@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nearbrick_core::{BrickId, Heard, Incarnation, Object, VersionVector, forget};
+use nearbrick_core::op::MAX_TIME;
+use nearbrick_core::{BrickId, Heard, Incarnation, Object, Op, VersionVector, forget};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
@@ -116,8 +117,14 @@ impl Volume {
         let outrun = told.get(&self.me).is_some_and(|ack| {
             // Of this life more is known than there was, or a later one.
             ack.heads.get(&self.incarnation) > core.heads.get(&self.incarnation)
-                || ack.incarnation != self.incarnation && ack.at > core.clock.last()
+                || ack.incarnation != self.incarnation
+                    && !self.brick.former.contains(&ack.incarnation)
+                    && ack.at > core.clock.last()
         });
+        if let Some(ack) = told.get(&self.me) {
+            // What this life says comes after what an earlier one said, though the clock was set back.
+            core.clock.saw(ack.at.min(MAX_TIME));
+        }
         if outrun {
             self.is_outrun();
         }
@@ -167,12 +174,11 @@ impl Volume {
             change.commit()?;
             stable
         };
-        if self.lock().brakes.is_empty() {
-            self.retry_todo()?;
-        }
+        self.try_again();
         for (origin, last) in targets {
             done.entries += self.compact_origin(origin, last)?;
         }
+        self.give_up_lost()?;
         done.objects = self.forget_dead(|brick| config.member(brick).is_some())?;
         if done != Compacted::default() {
             tracing::debug!(
@@ -182,6 +188,44 @@ impl Volume {
             );
         }
         Ok(done)
+    }
+
+    /// The names of files of which no brick holds anything any more. They go when all members, also those that were away,
+    /// have heard all that is known here, and so would have said if they had a copy.
+    fn give_up_lost(&self) -> FsResult<()> {
+        let config = self.config();
+        let core = &mut *self.lock();
+        let (lost, heads) = (core.tally.lost.clone(), core.heads.clone());
+        core.lost_since.retain(|file, _| lost.contains(file));
+        let mut gone = Vec::new();
+        for file in lost.into_iter().take(AT_ONCE) {
+            let since = core.lost_since.entry(file).or_insert_with(|| heads.clone());
+            let heard = |known: &Known| {
+                since.iter().all(|(origin, seq)| known.ack.heads.get(origin).is_some_and(|h| h >= seq))
+            };
+            let mut others = config.members.iter().filter(|m| m.brick != self.me);
+            if others.all(|m| core.acks.get(&m.brick).is_some_and(heard)) {
+                gone.push(file);
+            }
+        }
+        for file in gone {
+            let local = self.local_or_none(file)?;
+            if local.dirty || local.have.is_some() {
+                continue;
+            }
+            let mut change = Change::new(self, core);
+            let object = change.object(file)?;
+            for (link, _) in object.live_links() {
+                change.emit(file, Op::Unlink { link, seen: object.seen() })?;
+            }
+            let done = change.commit()?;
+            let message =
+                format!("file {file} is lost: no brick holds any version of it, and its name is removed");
+            tracing::error!("{message}");
+            self.note_error(nearbrick_core::heal::Reason::Corrupt, message);
+            self.seen_now(core, &done, vec![file])?;
+        }
+        Ok(())
     }
 
     /// Up to where all members that are waited for have heard each origin.

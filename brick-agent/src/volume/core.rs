@@ -15,6 +15,7 @@ use crate::brick::disk::{self, Dir};
 use crate::index::{Local, parked_name};
 use crate::peer::wire::Heads;
 
+use super::amiss::Amiss;
 use super::brakes::Brake;
 use super::compact::Known;
 use super::nodes::Nodes;
@@ -90,6 +91,10 @@ pub struct Core {
     pub unsaid: BTreeSet<FileId>,
     /// Since when files wait for another brick to say an older version again, by the clock's `passed`.
     pub fallen_since: BTreeMap<FileId, Duration>,
+    /// Files of which no brick holds anything: what was known of all journals when that was seen.
+    pub lost_since: BTreeMap<FileId, Heads>,
+    /// What was done on the disk and is not said yet.
+    pub amiss: Amiss,
     /// Copies of files that are being written, for those who are fetching them.
     pub moments: BTreeMap<FileId, Moment>,
     /// How programs go through directories of which the files are elsewhere.

@@ -11,6 +11,7 @@ use super::core::{At, Core};
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::{Reader, Stat as RawStat};
+use crate::brick::mark::Mark;
 use crate::index::{Local, Print};
 
 /// Whether the disk has no bytes of a file.
@@ -47,8 +48,15 @@ impl Volume {
         if !object.kind.as_ref().is_some_and(Kind::is_file) || !local.on_disk() {
             return Ok(());
         }
-        let at = self.at(core, file, &local)?;
-        let raw = access::stat(&at.dir, &at.name)?;
+        let there = self.at(core, file, &local).and_then(|at| Ok((access::stat(&at.dir, &at.name)?, at)));
+        let (raw, at) = match there {
+            Err(Errno::NOENT) => {
+                // It is found missing when it is put in its place.
+                todo.push(file);
+                return Ok(());
+            }
+            there => there?,
+        };
         if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
             return Ok(());
         }
@@ -58,7 +66,8 @@ impl Volume {
         if local.print == Some(now) && !local.dirty && (end == End::Killed || synced) {
             return Ok(());
         }
-        let marked = access::get_mark(&at.dir, &at.name)?.and_then(|mark| mark.version);
+        let mark = access::get_mark(&at.dir, &at.name)?.and_then(|mark| mark.version);
+        let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
             have: local.have.as_ref(),
             dirty: local.dirty,
@@ -70,6 +79,7 @@ impl Volume {
             marked_last: marked_last(&raw),
             size: now.size,
             hollow: end == End::PowerLost && is_hollow(&at)?,
+            made_here: mark.is_some() && marked.is_none(),
             hash_fits: None,
         };
         let mut verdict = judge(&object, self.me, end, &found);
@@ -77,6 +87,17 @@ impl Volume {
             let known = object.hash.as_ref().map(|(_, hash)| *hash);
             found.hash_fits = Some(Some(self.hash_of(core, file, &local)?) == known);
             verdict = judge(&object, self.me, end, &found);
+        }
+        let version = match &verdict {
+            Verdict::RefreshPrint => local.have.clone(),
+            Verdict::Holds(version) => Some(version.clone()),
+            _ => None,
+        };
+        let mut now = now;
+        if version.is_some() && version != marked {
+            // The mark is older than the bytes.
+            access::set_mark(&at.dir, &at.name, &Mark::new(file, version))?;
+            now = print_of(&access::stat(&at.dir, &at.name)?);
         }
         match verdict {
             Verdict::Hash | Verdict::Keep => self.is_as_known(core, file, &local, &now),
@@ -94,6 +115,51 @@ impl Volume {
                 self.give_up_bytes(core, file, &local, &object, verdict == Verdict::SetAside)
             }
         }
+    }
+
+    /// Whether an object that has its place has lost its mark, or has other owners, bits or attributes than the
+    /// index says: of changes of one inode a power cut may leave some.
+    pub(super) fn is_unlike(&self, core: &mut Core, file: FileId) -> FsResult<bool> {
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        if local.placed.is_empty() {
+            return Ok(false);
+        }
+        let Some(kind) = &object.kind else { return Ok(false) };
+        let there = self.at(core, file, &local).and_then(|at| Ok((access::get_mark(&at.dir, &at.name)?, at)));
+        let (mark, at) = match there {
+            Err(Errno::NOENT) => return Ok(false),
+            there => there?,
+        };
+        if mark.is_none_or(|mark| mark.file != file) {
+            let version = match local.dirty {
+                true if kind.is_file() => Some(VersionVector::new()),
+                _ => local.have.clone(),
+            };
+            access::set_mark(&at.dir, &at.name, &Mark::new(file, version))?;
+            let mut change = Change::new(self, core);
+            change.refresh_print(file)?;
+            change.commit()?;
+        }
+        let raw = access::stat(&at.dir, &at.name)?;
+        let other = object.attr.as_ref().is_some_and(|reg| {
+            let attr = &reg.value;
+            let mode = raw.st_mode & 0o7777 != attr.mode && !matches!(kind, Kind::Symlink(_));
+            mode || (raw.st_uid, raw.st_gid) != (attr.uid, attr.gid)
+        });
+        if other {
+            return Ok(true);
+        }
+        for (name, wanted) in object.xattrs_wanted() {
+            let now = match access::get_xattr(&at.dir, &at.name, name) {
+                Ok(value) => Some(value),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+                Err(error) => return Err(error),
+            };
+            if now.as_deref() != wanted.as_deref() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Only its names changed, or nothing.

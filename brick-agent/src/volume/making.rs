@@ -6,17 +6,20 @@ use std::os::unix::ffi::OsStrExt;
 
 use nearbrick_core::acl::{ACCESS, Acl, DEFAULT};
 use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
-use rustix::fs::{OFlags, XattrFlags};
+use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
-use super::core::{Core, Rebuild};
+use super::core::{At, Core, Rebuild};
 use super::types::{Caller, FsResult, NodeId, Opened, Stat};
 use super::{Volume, read};
 use crate::brick::access;
 use crate::brick::disk::{Dir, File};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Shown};
+
+/// What was made; of a file also the open brick file, for writing and for reading.
+type Made = (FileId, Stat, Option<(File, File)>);
 
 /// The kinds in a directory listing, as `d_type` values.
 pub(super) fn d_type(kind: &Kind) -> u8 {
@@ -87,7 +90,8 @@ impl Volume {
         open: Option<&File>,
         attr: &Attr,
     ) -> FsResult<()> {
-        let mark = Mark::new(file, None);
+        // A file that is made here is no stub: all of its bytes are here, and of no version yet.
+        let mark = Mark::new(file, open.map(|_| Default::default()));
         match open {
             Some(open) => {
                 open.chown(Some(attr.uid), Some(attr.gid))?;
@@ -104,7 +108,7 @@ impl Volume {
         }
     }
 
-    /// Makes a new object; of a file the open brick file is given back.
+    /// Makes a new object.
     fn make(
         &self,
         core: &mut Core,
@@ -113,7 +117,7 @@ impl Volume {
         given: &[u8],
         kind: Kind,
         mode: u32,
-    ) -> FsResult<(FileId, Stat, Option<File>)> {
+    ) -> FsResult<Made> {
         if core.rebuild != Rebuild::No {
             return Err(Errno::ROFS);
         }
@@ -150,13 +154,27 @@ impl Volume {
             mode = 0o777;
         }
         let file = self.new_id();
-        let open = Self::make_on_disk(&dir, given, &kind)?;
+        // Half of it is never seen, not even after a crash.
+        let staged = self.staging_for(file);
+        let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
         let made = (|| {
-            let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
-            Self::finish(&dir, given, file, &kind, open.as_ref(), &attr)?;
+            let open = Self::make_on_disk(&staged.dir, &staged.name, &kind)?;
+            Self::finish(&staged.dir, &staged.name, file, &kind, open.as_ref(), &attr)?;
             for (name, acl) in &acls {
-                access::set_xattr(&dir, given, name, acl, XattrFlags::empty())?;
+                access::set_xattr(&staged.dir, &staged.name, name, acl, XattrFlags::empty())?;
             }
+            let open = match open {
+                Some(open) => Some((open, access::open(&staged.dir, &staged.name, OFlags::RDONLY, 0)?)),
+                None => None,
+            };
+            access::rename(&staged.dir, &staged.name, &dir, given, RenameFlags::NOREPLACE)?;
+            Ok(open)
+        })();
+        if made.is_err() {
+            let _ = super::amiss::remove(&staged.dir, &staged.name);
+        }
+        let open = made?;
+        let made = (|| {
             let raw = access::stat(&dir, given)?;
             attr.mtime_sec = raw.st_mtime;
             attr.mtime_nsec = u32::try_from(raw.st_mtime_nsec).unwrap_or(0);
@@ -185,10 +203,7 @@ impl Volume {
         match made {
             Ok(stat) => Ok((file, stat, open)),
             Err(error) => {
-                let _ = match access::unlink(&dir, given) {
-                    Err(Errno::ISDIR) => access::rmdir(&dir, given),
-                    removed => removed,
-                };
+                self.unmake(core, &place, file, &At { dir, name: given.to_vec() });
                 Err(error)
             }
         }
@@ -268,10 +283,8 @@ impl Volume {
     ) -> FsResult<(Stat, Opened)> {
         let core = &mut *self.lock();
         let (file, stat, open) = self.make(core, caller, parent, given, Kind::File, mode)?;
-        let open = open.ok_or(Errno::IO)?;
+        let (open, data) = open.ok_or(Errno::IO)?;
         let writer = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let dir = self.file_of(core, parent).and_then(|p| self.dir(core, p))?;
-        let data = access::open(&dir, given, OFlags::RDONLY, 0)?;
         if !writer {
             self.settler.soon(file);
         }
@@ -311,7 +324,11 @@ impl Volume {
             change.commit()
         })();
         if let Err(error) = done {
-            let _ = access::unlink(&to.dir, given);
+            let undone = access::unlink(&to.dir, given);
+            if undone.is_err() {
+                self.names_not_said(core, [parent]);
+            }
+            self.not_said(core, file, &from, Ok(()));
             return Err(error);
         }
         let local = self.local_of(file)?;

@@ -13,6 +13,7 @@
 //! * `brakes`: removals that are held back until a person has looked.
 //! * `conflict`: losers of conflicts are kept; `versions`: where they and deleted files are for a while; `restore`: the way back.
 //! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
+//! * `amiss`: what was done on the disk and could not be said in the index.
 //! * `judge`: what became of bytes after an end without notice; `durable`: what of them is; `statements`: what this
 //!   brick said of itself, made true.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
@@ -27,6 +28,7 @@
 //! replaced by a version that does not include them.
 
 mod absorb;
+mod amiss;
 mod attributes;
 mod brakes;
 mod cached;
@@ -214,8 +216,9 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 /// A failure of the index, as programs see it.
 fn index_failed(error: IndexError) -> Errno {
-    tracing::error!(%error, "a request was answered with EIO");
-    Errno::IO
+    let errno = error.errno();
+    tracing::error!(%error, "a request was answered with {errno}");
+    errno
 }
 
 impl Volume {

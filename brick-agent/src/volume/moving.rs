@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::MutexGuard;
 
-use nearbrick_core::{FileId, LinkId, Op, Place, VersionVector};
+use nearbrick_core::{FileId, Kind, LinkId, Op, Place, VersionVector};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, Done};
-use super::core::Core;
+use super::core::{At, Core};
 use super::types::{FsResult, NodeId};
 use crate::brick::access;
-use crate::index::Shown;
+use crate::index::{Local, Shown};
 
 impl Volume {
     /// The place that a program names.
@@ -63,17 +63,63 @@ impl Volume {
         } else {
             access::unlink(&at.dir, &at.name)?;
         }
-        let mut change = Change::new(self, core);
-        self.forget_name(&mut change, &place, shown)?;
-        let done = change.commit()?;
+        let before = self.local_of(shown.file)?;
+        let said = (|| {
+            let mut change = Change::new(self, core);
+            self.forget_name(&mut change, &place, shown)?;
+            change.commit()
+        })();
+        let done = match said {
+            Ok(done) => done,
+            Err(error) => {
+                if !last {
+                    self.put_back_name(core, shown.file, &before, &place, &at);
+                }
+                return Err(error);
+            }
+        };
         if last {
             // Said first, so that after a crash in between it is not taken for a new file.
             match access::unlink(&at.dir, &at.name) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => tracing::error!(%error, "a removed file stays in data/: remove it by hand"),
+                Err(error) => {
+                    self.unsay_removal(core, shown, &before, &place)?;
+                    return Err(error);
+                }
             }
         }
         self.follow(core, done)
+    }
+
+    /// One of several names was removed on the disk, and that could not be said.
+    fn put_back_name(&self, core: &mut Core, file: FileId, local: &Local, place: &Place, at: &At) {
+        let other = local.placed.values().find(|p| *p != place).ok_or(Errno::NOENT);
+        let undone = other.and_then(|p| self.at_place(core, p)).and_then(|other| {
+            access::link(&other.dir, &other.name, &at.dir, &at.name)?;
+            self.not_said(core, file, at, Ok(()));
+            Ok(())
+        });
+        if undone.is_err() {
+            self.names_not_said(core, [place.parent]);
+        }
+    }
+
+    /// The disk does not let a name go that was said to be removed: it is there again.
+    fn unsay_removal(&self, core: &mut Core, shown: Shown, before: &Local, place: &Place) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        let link = change.emit(shown.file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
+        if before.dirty {
+            change.emit(shown.file, Op::Dirty { brick: self.me })?;
+        }
+        let mut local = before.clone();
+        local.placed = [(link, place.clone())].into();
+        *change.local_mut(shown.file)? = local;
+        change.show(place, Some(Shown { link, ..shown }));
+        let said = change.commit();
+        if said.is_err() {
+            self.names_not_said(core, [place.parent]);
+        }
+        said.map(drop)
     }
 
     /// A name goes, as a program wants it. The disk is the caller's.
@@ -94,7 +140,7 @@ impl Volume {
                 change.emit(file, Op::Drop { brick: self.me })?;
             }
             change.forget_local(file)?;
-            change.core.nodes.detach(file);
+            change.detach(file);
         } else {
             change.refresh_print(file)?;
         }
@@ -132,7 +178,7 @@ impl Volume {
         change.show(place, None);
         change.emit(dir, Op::Unlink { link: shown.link, seen: VersionVector::new() })?;
         change.local_mut(dir)?.placed.clear();
-        change.core.nodes.detach(dir);
+        change.detach(dir);
         change.core.forget_dir(dir);
         let local = change.local_mut(dir)?;
         if local.merged_into.is_none() && !local.broken {
@@ -159,10 +205,27 @@ impl Volume {
         let at = self.at_place(core, &place)?;
         self.hold(core, shown.file, &at);
         access::rmdir(&at.dir, &at.name)?;
-        let mut change = Change::new(self, core);
-        self.forget_dir_name(&mut change, &place, shown)?;
-        let done = change.commit()?;
-        self.follow(core, done)
+        let said = (|| {
+            let mut change = Change::new(self, core);
+            self.forget_dir_name(&mut change, &place, shown)?;
+            change.commit()
+        })();
+        match said {
+            Ok(done) => self.follow(core, done),
+            Err(error) => {
+                self.make_dir_again(core, shown.file, &place);
+                Err(error)
+            }
+        }
+    }
+
+    /// A directory was removed on the disk, and that could not be said.
+    fn make_dir_again(&self, core: &mut Core, dir: FileId, place: &Place) {
+        core.forget_dir(dir);
+        let made = self.object_of(dir).and_then(|object| self.make_at(core, dir, &object, &Kind::Dir, place));
+        if made.is_err() {
+            self.names_not_said(core, [place.parent]);
+        }
     }
 
     /// Renames, by the rules of `renameat2` with `flags`.
@@ -249,8 +312,20 @@ impl Volume {
             Ok(done) => self.follow(core, done),
             Err(error) => {
                 // Nothing was said: the disk goes back, as far as it can.
-                if new.is_none() {
-                    let _ = access::rename(&b.dir, &b.name, &a.dir, &a.name, RenameFlags::NOREPLACE);
+                let back = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+                let undone = match new {
+                    Some(new) if !exchange && !is_dir(&new) => Err(Errno::NOENT),
+                    _ => access::rename(&b.dir, &b.name, &a.dir, &a.name, back),
+                };
+                if undone.is_err() {
+                    self.names_not_said(core, [from.parent, to.parent]);
+                    return Err(error);
+                }
+                self.not_said(core, old.file, &a, Ok(()));
+                match new {
+                    Some(new) if exchange => self.not_said(core, new.file, &b, Ok(())),
+                    Some(new) => self.make_dir_again(core, new.file, &to),
+                    None => {}
                 }
                 Err(error)
             }
@@ -267,8 +342,9 @@ impl Volume {
         change.local_mut(file)?.placed.insert(shown.link, to.clone());
         change.show(to, Some(shown));
         if shown.kind == libc::DT_DIR {
-            if change.core.broken.remove(&file) {
+            if change.core.broken.contains(&file) {
                 change.local_mut(file)?.broken = false;
+                change.mend(file);
             }
             // What is shown as one directory moves as one.
             for merged in Self::merged_in(change.core, file) {

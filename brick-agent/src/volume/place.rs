@@ -14,6 +14,7 @@ use nearbrick_core::{FileId, Kind, LinkId, Object, Place, Stamp, acl, name};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::amiss;
 use super::change::Change;
 use super::core::{At, Core};
 use super::making::d_type;
@@ -100,6 +101,7 @@ impl Volume {
 
     fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
         let object = self.object_of(file)?;
+        self.is_still_parked(core, file)?;
         if Self::is_held(core, file, &object) {
             // It stays, and is tried again when a person has looked.
             let mut change = Change::new(self, core);
@@ -114,6 +116,25 @@ impl Volume {
         }
         let mut change = Change::new(self, core);
         change.todo(file, false);
+        change.commit().map(drop)
+    }
+
+    /// What waited for its place may be nowhere, after the power was lost.
+    fn is_still_parked(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let local = self.local_or_none(file)?;
+        if !local.parked
+            || access::stat(&self.brick.staging, crate::index::parked_name(file).as_bytes())
+                != Err(Errno::NOENT)
+        {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        if local.placed.is_empty() && !local.broken && local.merged_into.is_none() {
+            change.forget_local(file)?;
+        } else {
+            change.local_mut(file)?.parked = false;
+        }
+        self.right(&mut change, file)?;
         change.commit().map(drop)
     }
 
@@ -315,6 +336,13 @@ impl Volume {
             return self.remove_dir(core, file, &local, ahead);
         };
         let was: Vec<_> = local.placed.values().cloned().collect();
+        if was.as_slice() == [place.clone()] && !local.placed.contains_key(&link) {
+            // It is there under another of its names, which is gone.
+            let mut change = Change::new(self, core);
+            change.show(&place, Some(Shown { file, link, kind: libc::DT_DIR }));
+            change.local_mut(file)?.placed = BTreeMap::from([(link, place.clone())]);
+            change.commit()?;
+        }
         if was.as_slice() != [place.clone()] {
             if local.on_disk() && self.is_below(place.parent, file)? {
                 // The other way round on the disk: those that it belongs in go out of it first.
@@ -656,7 +684,7 @@ impl Volume {
         }
         let at = self.at(core, file, local)?;
         let print = super::change::print_of(&access::stat(&at.dir, &at.name)?);
-        Ok(local.print.is_some_and(|p| p != print))
+        Ok(local.print.is_some_and(|p| p != print) && !core.amiss.is_only_touched(file, &print))
     }
 
     /// A file that was changed past the mount is a program's edit like any other.
@@ -674,7 +702,7 @@ impl Volume {
     // --- on the disk ---
 
     /// Makes a new object on the disk: a stub, if it is a file.
-    fn make_at(
+    pub(super) fn make_at(
         &self,
         core: &mut Core,
         file: FileId,
@@ -682,14 +710,21 @@ impl Volume {
         kind: &Kind,
         place: &Place,
     ) -> FsResult<()> {
-        let at = self.at_place(core, place)?;
-        let open = Self::make_on_disk(&at.dir, &at.name, kind)?;
-        let made = self.dress(&at, open.as_ref(), file, object, kind);
+        let staged = self.staging_for(file);
+        let made = Self::make_on_disk(&staged.dir, &staged.name, kind)
+            .and_then(|open| self.dress(&staged, open.as_ref(), file, object, kind))
+            .and_then(|()| self.rename_to(core, &staged, place));
         if made.is_err() {
-            let remove = if kind.is_dir() { access::rmdir } else { access::unlink };
-            let _ = remove(&at.dir, &at.name);
+            let _ = amiss::remove(&staged.dir, &staged.name);
         }
         made
+    }
+
+    /// A free name in `staging/`, where an object is made before it is put in its place: half of it is never seen.
+    pub(super) fn staging_for(&self, file: FileId) -> At {
+        let staged = At { dir: self.brick.staging.clone(), name: format!("made-{file}").into_bytes() };
+        let _ = amiss::remove(&staged.dir, &staged.name);
+        staged
     }
 
     fn dress(

@@ -84,7 +84,7 @@ impl Volume {
                     let file = of
                         .filter(|f| *inodes.entry(*f).or_insert(raw.st_ino) == raw.st_ino)
                         .unwrap_or_else(|| self.new_id());
-                    let have = mark.and_then(|m| m.version);
+                    let have = mark.and_then(|m| m.version).filter(|v| !v.is_empty());
                     found.push((name.clone(), file, kind, have, print_of(&raw)));
                 }
                 let mut change = Change::new(self, core);

@@ -270,7 +270,7 @@ impl Volume {
         self.take_over(core, found, end)
     }
 
-    fn walk_dir(
+    pub(super) fn walk_dir(
         &self,
         core: &mut Core,
         dir: FileId,
@@ -286,6 +286,7 @@ impl Volume {
                 (Some(there), mark) if mark.as_ref().is_none_or(|m| m.file == there.file) => {
                     if there.kind == libc::DT_DIR && kind == FileType::Directory {
                         ahead.push(there.file);
+                        found.same.insert(there.file);
                     } else if (there.kind == libc::DT_DIR) == (kind == FileType::Directory) {
                         found.same.insert(there.file);
                     } else {
@@ -304,8 +305,10 @@ impl Volume {
         Ok(())
     }
 
-    fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
+    pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
         let mut todo = Vec::new();
+        let mut found = found;
+        self.with_all_inside(&mut found)?;
         let gone = found.gone.iter().map(|(_, shown)| shown.file);
         let came = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file));
         let moved: BTreeSet<_> = gone.chain(came).chain(found.parked.iter().copied()).collect();
@@ -326,7 +329,7 @@ impl Volume {
             change.commit()?;
             core.forget_dir(shown.file);
         }
-        for file in found.parked {
+        for file in found.parked.iter().copied() {
             let known = self.local_or_none(file)?;
             if lost.remove(&file).is_some() || known.parked {
                 let mut change = Change::new(self, core);
@@ -338,9 +341,14 @@ impl Volume {
         let mut new = found.new;
         while let Some((place, mark)) = new.pop() {
             let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
-            let dir = self.take_name(core, &place, mark, &mut lost, &mut todo)?;
+            if end == End::PowerLost && self.is_unknown_stub(core, &place, mark.as_ref())? {
+                continue;
+            }
+            let dir = self.take_name(core, &place, mark, &found.parked, &mut lost, &mut todo)?;
             let shown = self.shown(&place)?;
-            if let (Some(old), Some(now)) = (before.get(&place), shown)
+            // The disk went ahead of the index; after a power cut it may as well be the other way round.
+            if end != End::PowerLost
+                && let (Some(old), Some(now)) = (before.get(&place), shown)
                 && moved == Some(now.file)
                 && let Some(links) = lost.get_mut(&old.file)
             {
@@ -373,6 +381,9 @@ impl Volume {
         // Once their names are known.
         for file in found.same.union(&moved) {
             self.judge_file(core, *file, moved.contains(file), end, &mut todo)?;
+            if self.is_unlike(core, *file)? {
+                todo.push(*file);
+            }
         }
         if end == End::PowerLost {
             self.right_all(core)?;
@@ -383,12 +394,28 @@ impl Volume {
         Ok(())
     }
 
+    /// Of directories that are nowhere, all that was in them is gone too.
+    fn with_all_inside(&self, found: &mut Found) -> FsResult<()> {
+        let came: HashSet<_> = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file)).collect();
+        let mut at = 0;
+        while let Some((_, shown)) = found.gone.get(at).cloned() {
+            at += 1;
+            if shown.kind == libc::DT_DIR && !came.contains(&shown.file) {
+                let inside = self.index.shown_in(shown.file).map_err(index_failed)?;
+                let parent = shown.file;
+                found.gone.extend(inside.into_iter().map(|(name, s)| (Place { parent, name }, s)));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over a name that the index does not know. Gives the directory that it names, if it is one.
     fn take_name(
         &self,
         core: &mut Core,
         place: &Place,
         mark: Option<Mark>,
+        parked: &BTreeSet<FileId>,
         lost: &mut BTreeMap<FileId, Vec<(LinkId, Place)>>,
         todo: &mut Vec<FileId>,
     ) -> FsResult<Option<FileId>> {
@@ -436,14 +463,31 @@ impl Volume {
                     todo.push(file);
                     return Ok(kind.is_dir().then_some(file));
                 }
+                if local.placed.is_empty() && !parked.contains(&file) {
+                    // It had just been made for others, or waited for its place, and has got one that is its own or beside it.
+                    let mut change = Change::new(self, core);
+                    change.local_mut(file)?.parked = false;
+                    let link =
+                        object.live_links().map(|(link, _)| link).find(|l| !local.placed.contains_key(l));
+                    if let Some(link) = link {
+                        self.found_at(&mut change, file, link, place, &kind)?;
+                    }
+                    change.commit()?;
+                    if link.is_some() {
+                        todo.push(file);
+                        return Ok(kind.is_dir().then_some(file));
+                    }
+                }
                 if !object.exists(file) && !kind.is_dir() {
                     // Its removal was in the journal; only the disk lagged behind.
                     access::unlink(&at.dir, &at.name)?;
                     return Ok(None);
                 }
-                let same_inode = local.on_disk() && {
-                    let other = self.at(core, file, &local)?;
-                    access::stat(&other.dir, &other.name)?.st_ino == raw.st_ino
+                let other = self.at(core, file, &local).and_then(|at| access::stat(&at.dir, &at.name));
+                let same_inode = match other {
+                    Ok(other) => other.st_ino == raw.st_ino,
+                    Err(Errno::NOENT) => false,
+                    Err(error) => return Err(error),
                 };
                 if same_inode && !kind.is_dir() {
                     let mut change = Change::new(self, core);
@@ -456,12 +500,13 @@ impl Volume {
         }
         // New: made just before the end, or put there past the mount.
         let judging = core.rebuild == Rebuild::Judging;
-        let marked = mark.as_ref().and_then(|m| m.version.clone());
+        let marked = mark.as_ref().and_then(|m| m.version.clone()).filter(|v| !v.is_empty());
         let fresh = match mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
             _ => self.new_id(),
         };
-        access::set_mark(&at.dir, &at.name, &Mark::new(fresh, None))?;
+        let none = kind.is_file().then(VersionVector::new);
+        access::set_mark(&at.dir, &at.name, &Mark::new(fresh, none))?;
         let attr = Attr {
             mode: raw.st_mode & 0o7777,
             uid: raw.st_uid,
@@ -489,6 +534,21 @@ impl Volume {
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))
+    }
+
+    /// A stub of a file of which the index did not keep that it heard of it: others will tell it again.
+    fn is_unknown_stub(&self, core: &mut Core, place: &Place, mark: Option<&Mark>) -> FsResult<bool> {
+        let Some(mark) = mark.filter(|mark| mark.version.is_none()) else { return Ok(false) };
+        if self.object_of(mark.file)?.kind.is_some() || core.rebuild != Rebuild::No {
+            return Ok(false);
+        }
+        let at = self.at_place(core, place)?;
+        let raw = access::stat(&at.dir, &at.name)?;
+        if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        access::unlink(&at.dir, &at.name)?;
+        Ok(true)
     }
 
     pub(super) fn found_at(
@@ -539,12 +599,24 @@ impl Volume {
     }
 }
 
+/// How `data/`, or some directories of it, and the index are apart.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     same: BTreeSet<FileId>,
     gone: Vec<(Place, Shown)>,
     new: Vec<(Place, Option<Mark>)>,
     parked: BTreeSet<FileId>,
+}
+
+impl Found {
+    /// The names that are not as they were, and whose they were.
+    pub(super) fn names(&self) -> (Vec<Place>, Vec<FileId>) {
+        let new = self.new.iter().map(|(place, _)| place.clone());
+        let gone = self.gone.iter().map(|(place, shown)| (place.clone(), shown.file));
+        let (mut places, files): (Vec<_>, Vec<_>) = gone.unzip();
+        places.extend(new);
+        (places, files)
+    }
 }
 
 /// Fills the tables that are kept in memory; gives the files that are to be settled, and the latest

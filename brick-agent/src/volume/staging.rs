@@ -166,7 +166,7 @@ impl Volume {
                 Some(file) if lock(&self.transfers).contains(&file) => {}
                 Some(file) => parts.push(self.part(file)?),
                 None if at_start && !name.starts_with(b"park-") => {
-                    access::unlink(&self.brick.staging, &name)?;
+                    super::amiss::remove(&self.brick.staging, &name)?;
                 }
                 None => {}
             }

@@ -34,8 +34,7 @@ impl Volume {
         let is_former = |origin: &Incarnation| self.brick.former.contains(origin);
         let held = object.holders.get(&self.me).map(|reg| reg.stamp.origin);
         let writes = object.writers.get(&self.me).map(|reg| reg.stamp.origin);
-        let links = object.links.keys().map(|link| link.origin);
-        match held.into_iter().chain(writes).chain(links).any(|origin| is_former(&origin)) {
+        match held.into_iter().chain(writes).any(|origin| is_former(&origin)) {
             true => self.right(change, file),
             false => Ok(()),
         }
@@ -58,25 +57,20 @@ impl Volume {
                 change.emit(file, Op::Clean { brick: self.me })?;
             }
         }
-        self.give_up_second_names(change, file, &object)
+        Ok(())
     }
 
-    /// A file that a former life made, and that this one took for new since its index had not kept that, has
-    /// the name that it was given first.
-    fn give_up_second_names(&self, change: &mut Change<'_>, file: FileId, object: &Object) -> FsResult<()> {
-        let is_former = |link: &LinkId| self.brick.former.contains(&link.origin);
-        if !object.live_links().any(|(link, _)| is_former(&link)) {
-            return Ok(());
-        }
-        let ours: Vec<_> = object
-            .live_links()
-            .map(|(link, _)| link)
-            .filter(|link| link.origin == self.incarnation)
-            .collect();
-        for link in ours {
-            let made = self.index.entry(link.origin, link.seq).map_err(super::index_failed)?;
-            if made.is_some_and(|entry| matches!(entry.op, Op::Create { .. })) {
-                change.emit(file, Op::Unlink { link, seen: VersionVector::new() })?;
+    /// An object was made once more: its first maker is heard of, or a former life of this brick, and this one had taken it for
+    /// new since its index had not kept that it knew it. Of the two names the one with the smaller id stays.
+    pub(super) fn made_again(&self, change: &mut Change<'_>, file: FileId, link: LinkId) -> FsResult<()> {
+        let is_ours = |l: &LinkId| l.origin == self.incarnation || self.brick.former.contains(&l.origin);
+        let object = change.object(file)?;
+        let live: Vec<_> = object.live_links().map(|(l, _)| l).collect();
+        for other in live.iter().copied().filter(|l| *l != link && live.contains(&link)) {
+            let entry = self.index.entry(other.origin, other.seq).map_err(super::index_failed)?;
+            let goes = other.max(link);
+            if entry.is_some_and(|e| e.file == file && matches!(e.op, Op::Create { .. })) && is_ours(&goes) {
+                change.emit(file, Op::Unlink { link: goes, seen: VersionVector::new() })?;
                 change.todo(file, true);
             }
         }

@@ -44,6 +44,8 @@ pub struct Tally {
     pub me: Option<BrickId>,
     /// Files of which a newer version than the one here was, and no brick holds it any more.
     pub fallen: BTreeSet<FileId>,
+    /// Files of which no brick holds anything any more.
+    pub lost: BTreeSet<FileId>,
     /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
     pub kept: BTreeSet<FileId>,
 }
@@ -109,6 +111,7 @@ impl Tally {
         let have = local.filter(|l| !l.dirty).and_then(|l| l.have.as_ref());
         let step = self.me.zip(have).and_then(|(me, have)| fallen::step(object, me, have));
         set(&mut self.fallen, file, step.is_some());
+        set(&mut self.lost, file, new.files > 0 && fallen::is_lost(object));
         match local.filter(|l| l.dirty) {
             Some(local) => {
                 self.dirty.insert(file, local.dirty_since);

@@ -81,10 +81,14 @@ impl Volume {
             Target::Named(file, at) => (file, at),
             Target::Open(file) => return file.change_xattr(name, Some(value), flags),
         };
+        let before = xattr_of(&at, name)?;
         access::set_xattr(&at.dir, &at.name, name, value, flags)?;
-        let mut change = Change::new(self, core);
-        change.emit(file, Op::SetXattr { name: name.to_vec(), value: Some(value.to_vec()) })?;
-        self.xattr_changed(change, file)
+        let said = (|| {
+            let mut change = Change::new(self, core);
+            change.emit(file, Op::SetXattr { name: name.to_vec(), value: Some(value.to_vec()) })?;
+            self.xattr_changed(change, file)
+        })();
+        said.inspect_err(|_| self.not_said(core, file, &at, put_back(&at, name, before.as_deref())))
     }
 
     /// Sets an ACL, and with it the mode.
@@ -101,9 +105,29 @@ impl Volume {
             Target::Open(file) => return file.change_xattr(name, Some(value), XattrFlags::empty()),
         };
         let before = access::stat(&at.dir, &at.name)?.st_mode;
+        let list_before = xattr_of(&at, name)?;
+        let said = self.change_acl(core, caller, file, &at, name, value, before);
+        said.inspect_err(|_| {
+            let undone = put_back(&at, name, list_before.as_deref())
+                .and_then(|()| access::chmod(&at.dir, &at.name, before & 0o7777));
+            self.not_said(core, file, &at, undone);
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn change_acl(
+        &self,
+        core: &mut Core,
+        caller: Caller,
+        file: FileId,
+        at: &At,
+        name: &[u8],
+        value: &[u8],
+        before: u32,
+    ) -> FsResult<()> {
         access::set_xattr(&at.dir, &at.name, name, value, XattrFlags::empty())?;
         let mut mode = access::stat(&at.dir, &at.name)?.st_mode;
-        if name == ACCESS && mode & libc::S_ISGID != 0 && !may_keep_setgid(caller, &at)? {
+        if name == ACCESS && mode & libc::S_ISGID != 0 && !may_keep_setgid(caller, at)? {
             mode &= !libc::S_ISGID;
             access::chmod(&at.dir, &at.name, mode & 0o7777)?;
         }
@@ -116,7 +140,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         change.emit(file, Op::SetXattr { name: name.to_vec(), value: kept })?;
         if mode != before {
-            self.say_attributes(&mut change, file, &at, false)?;
+            self.say_attributes(&mut change, file, at, false)?;
         }
         self.xattr_changed(change, file)
     }
@@ -135,10 +159,14 @@ impl Volume {
             Target::Named(file, at) => (file, at),
             Target::Open(file) => return file.change_xattr(name, None, XattrFlags::empty()),
         };
+        let before = xattr_of(&at, name)?;
         access::remove_xattr(&at.dir, &at.name, name)?;
-        let mut change = Change::new(self, core);
-        change.emit(file, Op::SetXattr { name: name.to_vec(), value: None })?;
-        self.xattr_changed(change, file)
+        let said = (|| {
+            let mut change = Change::new(self, core);
+            change.emit(file, Op::SetXattr { name: name.to_vec(), value: None })?;
+            self.xattr_changed(change, file)
+        })();
+        said.inspect_err(|_| self.not_said(core, file, &at, put_back(&at, name, before.as_deref())))
     }
 
     /// Says in the journal which attributes something has that was found on the disk.
@@ -156,6 +184,26 @@ impl Volume {
             change.refresh_print(file)?;
         }
         change.commit().map(drop)
+    }
+}
+
+/// The attribute as it is.
+fn xattr_of(at: &At, name: &[u8]) -> FsResult<Option<Vec<u8>>> {
+    match access::get_xattr(&at.dir, &at.name, name) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets it as it was.
+fn put_back(at: &At, name: &[u8], value: Option<&[u8]>) -> FsResult<()> {
+    match value {
+        Some(value) => access::set_xattr(&at.dir, &at.name, name, value, XattrFlags::empty()),
+        None => match access::remove_xattr(&at.dir, &at.name, name) {
+            Err(Errno::NODATA) => Ok(()),
+            done => done,
+        },
     }
 }
 

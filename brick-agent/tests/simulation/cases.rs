@@ -75,7 +75,6 @@ fn t14_t15_members_whose_clocks_jump_by_years_agree() {
 }
 
 #[test]
-#[ignore = "known to fail: what a crash or a failing disk leaves is not judged rightly yet (SEMANTICS, Not yet)"]
 fn t28_agents_killed_at_any_step_lose_nothing() {
     seeds("t28", Faults { kills: true, compaction: true, ..NONE });
 }
@@ -87,7 +86,6 @@ fn t01_t02_power_cut_at_any_step_loses_nothing_acknowledged() {
 }
 
 #[test]
-#[ignore = "known to fail: what a crash or a failing disk leaves is not judged rightly yet (SEMANTICS, Not yet)"]
 fn t23_disks_that_are_full_failing_or_read_only_lose_nothing_acknowledged() {
     seeds("t23", Faults { disks: true, compaction: true, ..NONE });
 }

@@ -115,8 +115,12 @@ impl Lab {
 
     /// Opens a volume; why not, if it is refused.
     pub fn try_open(&self, n: usize) -> Result<Arc<Volume>, String> {
-        let config = self.members[n].config.clone();
-        Volume::open(config, VolumeOptions::default()).map_err(|e| e.to_string())
+        self.open_in(n, VolumeOptions::default())
+    }
+
+    /// Opens a volume in these surroundings; why not, if it is refused.
+    pub fn open_in(&self, n: usize, options: VolumeOptions) -> Result<Arc<Volume>, String> {
+        Volume::open(self.members[n].config.clone(), options).map_err(|e| e.to_string())
     }
 
     /// The index of a closed brick.

@@ -4,6 +4,7 @@
 //! * [`child`]: another process; [`locks`] and [`mapping`]: what it shares with this one.
 //! * [`disk`]: directories and disk images for bricks; nothing of them stays.
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
+//! * [`faulty`]: an index that cannot be written.
 //! * [`fs`]: paths and whole files over the calls of a volume.
 //! * [`ops`]: random operations; [`drive`] does them to a volume, [`reference`] to a plain model.
 //! * [`random`]: random cases with their seed, and bytes that are spoiled.
@@ -14,6 +15,7 @@ pub mod agent;
 pub mod child;
 pub mod disk;
 pub mod drive;
+pub mod faulty;
 pub mod fs;
 pub mod locks;
 pub mod mapping;
