@@ -173,6 +173,16 @@ impl Memory {
     }
 }
 
+/// Waits until the condition holds.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 pub fn entry(origin: u64, seq: u64, op: Op) -> Entry {
     Entry { origin: Incarnation(origin), seq, time: seq << 16, file: file(1), op }
 }
