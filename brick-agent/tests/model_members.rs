@@ -343,21 +343,25 @@ fn t08_equal_edits_are_no_conflict() {
 #[test]
 fn a_third_member_reads_what_it_does_not_hold() {
     needs!(Root);
-    let lab = Lab::new(3, 2);
-    let fs_a = Fs::new(lab.volume(0));
+    let mut lab = Lab::new(3, 2);
     let bytes: Vec<u8> = (0..300_000u32).map(|i| (i / 7) as u8).collect();
-    fs_a.write_file(&path("f"), &bytes).unwrap();
+    for name in ["read", "unread"] {
+        Fs::new(lab.volume(0)).write_file(&path(name), &bytes).unwrap();
+    }
     lab.settle(0);
     lab.exchange();
-    let fs_c = Fs::new(lab.volume(2));
-    assert!(fs_c.read_file(&path("f")).unwrap() == bytes, "read remotely");
+    assert!(Fs::new(lab.volume(2)).read_file(&path("read")).unwrap() == bytes, "read remotely");
     lab.converge();
-    let status = lab.volume(2).status();
-    assert_eq!(status.files, 1);
-    // Its holders are gone for now: names stay, and a read says that it cannot.
-    let before = lab.net.bytes.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(before >= 2 * bytes.len() as u64);
-    drop((fs_a, fs_c));
+    assert_eq!(lab.volume(2).status().files, 2);
+    let moved = lab.net.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(moved >= 3 * bytes.len() as u64, "one copy of each at its second brick, and one that was read");
+    // The holders are gone for now: names stay, what was read is here, and another read says that it cannot.
+    lab.close(0);
+    lab.close(1);
+    let fs = Fs::new(lab.volume(2));
+    assert_eq!(fs.stat(&path("unread")).unwrap().size, bytes.len() as u64);
+    assert!(fs.read_file(&path("read")).unwrap() == bytes, "a cached copy");
+    assert_eq!(fs.read_file(&path("unread")).unwrap_err(), rustix::io::Errno::IO);
 }
 
 #[test]

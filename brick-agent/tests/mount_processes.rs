@@ -47,7 +47,7 @@ fn its<'a>(held: &'a mut Option<File>, path: &Path) -> &'a File {
 
 /// What the other process does.
 #[test]
-#[ignore = "the other process of the other tests"]
+#[ignore = "no test: the tests of this file start it as their other process"]
 fn child() {
     let mut held: Option<File> = None;
     let mut mapping: Option<SharedMapping> = None;

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use nearbrick_agent::peer::wire::Heads;
 use nearbrick_core::{FileId, Incarnation};
 
-use super::machine::Machine;
+use super::machine::{End, Machine};
 
 /// Stands for the bytes of a file. Each write of a program writes other bytes than any before.
 pub type Content = u64;
@@ -74,14 +74,17 @@ impl Oracle {
         self.written.remove(&(member, ino));
     }
 
-    /// The agent ended without notice: what programs were writing may be there in part.
-    pub fn crashed(&mut self, member: usize, machine: &Machine) {
+    /// The agent ended without notice: what programs were writing may be there in part. What is not durable
+    /// after a kill may still be lost to a power cut that comes later.
+    pub fn crashed(&mut self, member: usize, how: End, machine: &Machine) {
         for found in machine.disk.files_below(&[b"data"]) {
             if found.mark.is_none() || self.written.contains(&(member, found.ino)) {
                 self.saw(&found.bytes);
             }
         }
-        self.written.retain(|(m, _)| *m != member);
+        if how == End::PowerCut {
+            self.written.retain(|(m, _)| *m != member);
+        }
     }
 
     /// A program was told that these bytes are durable.

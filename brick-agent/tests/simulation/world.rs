@@ -163,7 +163,7 @@ impl World {
     pub fn end(&mut self, n: usize, how: End, chance: &mut Chance) {
         let machine = &mut self.machines[n];
         let left = machine.end(&self.net, how, chance);
-        self.oracle.crashed(n, &self.machines[n]);
+        self.oracle.crashed(n, how, &self.machines[n]);
         self.say(format!("{} {how:?}: {left}", node(n)));
     }
 
