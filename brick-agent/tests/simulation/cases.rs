@@ -80,7 +80,6 @@ fn t28_agents_killed_at_any_step_lose_nothing() {
 }
 
 #[test]
-#[ignore = "known to fail: what a crash or a failing disk leaves is not judged rightly yet (SEMANTICS, Not yet)"]
 fn t01_t02_power_cut_at_any_step_loses_nothing_acknowledged() {
     seeds("t01_t02", Faults { kills: true, power: true, compaction: true, ..NONE });
 }
@@ -91,7 +90,6 @@ fn t23_disks_that_are_full_failing_or_read_only_lose_nothing_acknowledged() {
 }
 
 #[test]
-#[ignore = "known to fail: what a crash or a failing disk leaves is not judged rightly yet (SEMANTICS, Not yet)"]
 fn p01_whatever_happens_nothing_is_lost_and_pending_is_true() {
     seeds("p01", ALL);
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use nearbrick_agent::peer::wire::Heads;
-use nearbrick_core::{FileId, Incarnation};
+use nearbrick_core::{FileId, Incarnation, VersionVector};
 
 use super::machine::{End, Machine};
 
@@ -18,14 +18,31 @@ pub fn content_of(bytes: &[u8]) -> Content {
     hasher.finish()
 }
 
+/// What a member knows of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// How far it has heard of the journals.
+    pub heads: Heads,
+    /// What the versions that it knows include: of one it may have been told by its writer, past the journals.
+    pub versions: VersionVector,
+}
+
+impl Known {
+    /// Whether it is later than `before` in what this life has written.
+    fn is_later(&self, before: &Known, life: Incarnation) -> bool {
+        let heard = |known: &Known| known.heads.get(&life).copied().unwrap_or(0);
+        heard(self) > heard(before) || self.versions.get(life) > before.versions.get(life)
+    }
+}
+
 /// A program was told that these bytes of a file are durable.
 #[derive(Debug)]
 struct Promise {
     member: usize,
     file: FileId,
     content: Content,
-    /// What that member had heard then: the version that these bytes got comes after that.
-    before: Heads,
+    /// What that member knew then: the version that these bytes got comes after that.
+    before: Known,
     what: String,
 }
 
@@ -88,7 +105,7 @@ impl Oracle {
     }
 
     /// A program was told that these bytes are durable.
-    pub fn promise(&mut self, member: usize, file: FileId, bytes: &[u8], before: Heads, what: String) {
+    pub fn promise(&mut self, member: usize, file: FileId, bytes: &[u8], before: Known, what: String) {
         if !bytes.is_empty() {
             let content = content_of(bytes);
             self.promises.push(Promise { member, file, content, before, what });
@@ -101,14 +118,12 @@ impl Oracle {
         self.promises.retain(|p| p.content != content);
     }
 
-    /// A program empties or removes the file where so much had been heard: all versions that may be known there.
-    pub fn release_known(&mut self, file: FileId, heads: &Heads) {
+    /// A program empties or removes the file where so much is known: all versions that may be known there.
+    pub fn release_known(&mut self, file: FileId, known: &Known) {
         let lives = &self.lives;
         self.promises.retain(|p| {
-            let later = |(life, seq): (&Incarnation, &u64)| {
-                lives.get(life) == Some(&p.member) && *seq > p.before.get(life).copied().unwrap_or(0)
-            };
-            p.file != file || !heads.iter().any(later)
+            let mut of_member = lives.iter().filter(|(_, member)| **member == p.member);
+            p.file != file || !of_member.any(|(life, _)| known.is_later(&p.before, *life))
         });
     }
 

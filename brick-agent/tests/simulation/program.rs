@@ -1,6 +1,7 @@
 //! What programs do at one workstation, and what the oracle learns from it.
 
 use nearbrick_agent::peer::Served;
+use nearbrick_agent::peer::compare::{CompareReply, CompareRequest};
 use nearbrick_agent::volume::Volume;
 use nearbrick_agent::volume::types::SetAttr;
 use nearbrick_core::FileId;
@@ -8,7 +9,7 @@ use nearbrick_core::op::Kind;
 use rustix::io::Errno;
 
 use super::machine::{Machine, Slot};
-use super::oracle::Oracle;
+use super::oracle::{Known, Oracle};
 use super::steps::{Action, DIRS, How, PATHS};
 use super::support::fs::{Fs, Name, path, read_all, write_all};
 
@@ -68,13 +69,29 @@ impl Program<'_> {
         Fs::new(self.volume)
     }
 
-    /// What is at this path is about to be emptied or removed.
-    fn gives_up(&mut self, at: &[Name]) {
-        let Some(found) = self.machine.disk.file_at(at) else { return };
-        self.oracle.release(&found.bytes);
-        if let Some(mark) = found.mark {
-            self.oracle.release_known(mark.file, &self.volume.heads());
+    fn known(&self, file: FileId) -> Known {
+        let mut known = Known { heads: self.volume.heads(), ..Known::default() };
+        if let Ok(CompareReply::Objects { objects, .. }) =
+            self.volume.compared(&CompareRequest::Objects(vec![file]))
+        {
+            objects.iter().flat_map(|(_, o)| &o.contents).for_each(|c| known.versions.merge(&c.version));
         }
+        known
+    }
+
+    /// What is at this path is about to be emptied or removed; which file that is.
+    fn gives_up(&mut self, at: &[Name]) -> Option<FileId> {
+        let found = self.machine.disk.file_at(at)?;
+        self.oracle.release(&found.bytes);
+        let file = found.mark?.file;
+        self.gave_up(file);
+        Some(file)
+    }
+
+    /// It is emptied or removed. The newest version was perhaps asked for first, and heard of only by that.
+    fn gave_up(&mut self, file: FileId) {
+        let known = self.known(file);
+        self.oracle.release_known(file, &known);
     }
 
     /// The file's bytes are about to be changed by a program.
@@ -116,8 +133,7 @@ impl Program<'_> {
         };
         let file = self.volume.object_behind(node).unwrap_or(FileId::ROOT);
         if how == How::Truncate {
-            // The newest version was perhaps asked for first, and heard of only by that.
-            self.oracle.release_known(file, &self.volume.heads());
+            self.gave_up(file);
         }
         Ok(Slot { handle, file, writes: how != How::Read })
     }
@@ -153,7 +169,7 @@ impl Program<'_> {
     }
 
     fn sync_of(&mut self, slot: &Slot, name: &str) -> Result<(), Errno> {
-        let before = self.volume.heads();
+        let before = self.known(slot.file);
         self.volume.fsync(slot.handle, false)?;
         // What has no name any more is no one's.
         if let Some(found) = self.machine.disk.marked(slot.file)
@@ -218,8 +234,9 @@ impl Program<'_> {
     }
 
     fn unlink(&mut self, at: &[Name]) -> Done {
-        self.gives_up(at);
+        let file = self.gives_up(at);
         self.fs().unlink(at)?;
+        file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
     }
 
@@ -234,8 +251,9 @@ impl Program<'_> {
         if new.is_ok_and(|new| new.node == old.node) {
             return Ok("the same".to_owned());
         }
-        self.gives_up(to);
+        let file = self.gives_up(to);
         self.fs().rename(from, to)?;
+        file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
     }
 
@@ -280,7 +298,7 @@ impl Program<'_> {
         let node = self.fs().stat(at)?.node;
         let done = self.volume.setattr(node, None, &set);
         if size == 0 {
-            self.oracle.release_known(file, &self.volume.heads());
+            self.gave_up(file);
         }
         self.ends(file);
         done.map(|_| format!("{file}"))
