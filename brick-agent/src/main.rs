@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -208,9 +209,27 @@ fn main() -> ExitCode {
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
     match runtime.block_on(run(args)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::ForGood) => ExitCode::SUCCESS,
+        Ok(Ended::ToBeginAnew) => failed(&begin_anew()),
         Err(line) => failed(&line),
     }
+}
+
+/// Why the agent ended.
+enum Ended {
+    /// It was told to.
+    ForGood,
+    /// Only a new process can go on.
+    ToBeginAnew,
+}
+
+/// This program once more, in the place of this process. Gives back only why that cannot be.
+fn begin_anew() -> String {
+    let error = match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    format!("cannot begin anew: {error}: start it again")
 }
 
 fn ask_versions(versions: Versions) -> Result<(), String> {
@@ -253,7 +272,7 @@ fn failed(line: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(args: Run) -> Result<(), String> {
+async fn run(args: Run) -> Result<Ended, String> {
     fuse::available().map_err(|e| e.to_string())?;
     raise_descriptors();
     let tls = Tls::load(&args.tls_dir, &args.node).map_err(|e| e.to_string())?;
@@ -304,8 +323,12 @@ async fn run(args: Run) -> Result<(), String> {
     let following = tokio::spawn(follower.run(no_work.clone()));
     let reporting = tokio::spawn(reporter.run(no_reports.clone()));
 
-    ends.wait().await;
-    let how = if args.hand_over { "leaves to the next agent" } else { "unmounts" };
+    let ended = tokio::select! {
+        () = ends.wait() => Ended::ForGood,
+        () = supervisor.must_begin_anew() => Ended::ToBeginAnew,
+    };
+    let leaves = args.hand_over || matches!(ended, Ended::ToBeginAnew);
+    let how = if leaves { "leaves to the next agent" } else { "unmounts" };
     tracing::info!("ends: {how} and closes all volumes");
     no_work.cancel();
     let _ = following.await;
@@ -317,7 +340,7 @@ async fn run(args: Run) -> Result<(), String> {
         let _ = task.await;
     }
     tracing::info!("ended");
-    Ok(())
+    Ok(ended)
 }
 
 fn holder_options(args: &Run) -> Result<Option<HolderOptions>, String> {

@@ -69,6 +69,8 @@ struct Inner {
     leaving: Mutex<BTreeMap<VolumeKey, JoinHandle<()>>>,
     changed: watch::Sender<u64>,
     stop: CancellationToken,
+    /// Only a new agent can go on: mounts are left to it.
+    anew: CancellationToken,
 }
 
 /// One volume.
@@ -110,8 +112,14 @@ impl Supervisor {
             leaving: Mutex::default(),
             changed: watch::Sender::new(0),
             stop: CancellationToken::new(),
+            anew: CancellationToken::new(),
         };
         Supervisor { inner: Arc::new(inner) }
+    }
+
+    /// Ends when this agent is to end and begin anew, with the mounts left to the new one.
+    pub async fn must_begin_anew(&self) {
+        self.inner.anew.cancelled().await;
     }
 
     /// Brings up what was in use before, without asking the API.

@@ -387,3 +387,33 @@ fn an_outcome_says_what_could_not_be_healed_and_does_the_rest() {
     assert_eq!(std::fs::read(lab.data(0).join("of-c")).unwrap(), b"ccc");
     assert_eq!(std::fs::read(lab.data(1).join("of-a")).unwrap(), b"aaa");
 }
+
+/// One deletes a file, and another, apart, moves it later: all who held it had put its bytes aside by then.
+#[test]
+fn t09_a_move_that_beats_a_deletion_brings_the_bytes_back() {
+    needs!(Root);
+    for restart in [false, true] {
+        let mut lab = Lab::new(3, 2);
+        Fs::new(lab.volume(0)).write_file(&path("report"), b"a year of work").unwrap();
+        lab.converge();
+        let held: Vec<usize> = (0..3).filter(|n| lab.volume(*n).status().stubs == 0).collect();
+        let away = (0..3).find(|n| !held.contains(n)).unwrap();
+        Fs::new(lab.volume(held[0])).unlink(&path("report")).unwrap();
+        lab.pull(held[1], held[0]);
+        assert_eq!(lab.volume(held[1]).kept_versions(None).unwrap().len(), 1);
+        Fs::new(lab.volume(away)).rename(&path("report"), &path("thesis")).unwrap();
+        if restart {
+            lab.close(held[1]);
+            lab.lose_power(held[1]);
+            lab.open(held[1]);
+        }
+        lab.converge();
+        lab.one_tree();
+        for n in 0..3 {
+            let fs = Fs::new(lab.volume(n));
+            assert_eq!(fs.read_file(&path("thesis")).unwrap(), b"a year of work", "{n}");
+            assert!(fs.read_file(&path("report")).is_err());
+        }
+        assert_eq!(lab.volume(held[1]).kept_versions(None).unwrap(), [], "it is back in the tree");
+    }
+}

@@ -20,6 +20,7 @@
 //! Invariant: `wants` follows from `objects`, and those from all operations up to the heads; `shown` and `local`
 //! say what is in `data/`. Pending and totals follow from `objects` and are kept in memory.
 
+mod reserve;
 pub mod store;
 
 use std::collections::BTreeMap;
@@ -245,6 +246,21 @@ impl Index {
     /// The store's; then nothing may be acknowledged.
     pub fn persist(&self) -> Result<()> {
         self.store.persist()
+    }
+
+    /// Whether the store takes no more, until it is opened again, since a commit failed.
+    pub fn is_stuck(&self) -> bool {
+        self.store.is_stuck()
+    }
+
+    /// Whether the disk is so full that there is room only for what must be said, and for what frees space.
+    pub fn is_short(&self) -> bool {
+        self.store.is_short()
+    }
+
+    /// To be called now and then: what was given up while the disk was full is set apart again.
+    pub fn refill_reserve(&self) {
+        self.store.refill_reserve();
     }
 
     fn all(&self, table: Table) -> Pairs<'_> {

@@ -8,10 +8,12 @@
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::Result;
+use super::reserve::Reserve;
 
 /// Bytes in the store; cloning copies none.
 pub use fjall::Slice as Bytes;
@@ -97,6 +99,16 @@ pub trait Store: Send + Sync {
     fn commit(&self, changes: Vec<Set>) -> Result<()>;
     /// Makes every commit so far durable.
     fn persist(&self) -> Result<()>;
+    /// Whether it takes no more until it is opened again: it does not know what of a commit that failed is on the disk.
+    fn is_stuck(&self) -> bool {
+        false
+    }
+    /// Sets apart again what was given up to have room on a full disk.
+    fn refill_reserve(&self) {}
+    /// Whether there is room only for what must be said, and for what frees space.
+    fn is_short(&self) -> bool {
+        false
+    }
 }
 
 /// Where stores are.
@@ -125,6 +137,8 @@ struct FjallStore {
     db: Database,
     /// In the order of [`Table::ALL`].
     tables: Vec<Keyspace>,
+    reserve: Option<Reserve>,
+    stuck: AtomicBool,
 }
 
 impl Stores for FjallStores {
@@ -145,6 +159,13 @@ impl Stores for FjallStores {
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {
+        // Before the store, which may need its room.
+        let reserve = Reserve::open(&path.with_file_name("reserve"));
+        let reserve =
+            reserve.inspect_err(|error| tracing::warn!(%error, "no space is set apart for the index")).ok();
+        if let Some(reserve) = &reserve {
+            reserve.make_room();
+        }
         let db = Database::builder(path).cache_size(48 << 20).worker_threads(2).open()?;
         let tables = Table::ALL
             .iter()
@@ -153,13 +174,26 @@ impl Stores for FjallStores {
                 db.keyspace(table.name(), options)
             })
             .collect::<std::result::Result<_, _>>()?;
-        Ok(Arc::new(FjallStore { db, tables }))
+        Ok(Arc::new(FjallStore { db, tables, reserve, stuck: AtomicBool::new(false) }))
     }
 }
 
 impl FjallStore {
     fn table(&self, table: Table) -> &Keyspace {
         &self.tables[table as usize]
+    }
+
+    fn noted<T>(&self, done: fjall::Result<T>) -> Result<T> {
+        if done.is_err() {
+            self.stuck.store(true, Ordering::Release);
+        }
+        Ok(done?)
+    }
+
+    fn make_room(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.make_room();
+        }
     }
 }
 
@@ -181,6 +215,7 @@ impl Store for FjallStore {
     }
 
     fn commit(&self, changes: Vec<Set>) -> Result<()> {
+        self.make_room();
         let mut batch = self.db.batch();
         for Set { table, key, value } in changes {
             match value {
@@ -188,11 +223,26 @@ impl Store for FjallStore {
                 None => batch.remove(self.table(table), key),
             }
         }
-        Ok(batch.commit()?)
+        self.noted(batch.commit())
     }
 
     fn persist(&self) -> Result<()> {
-        Ok(self.db.persist(PersistMode::SyncAll)?)
+        self.make_room();
+        self.noted(self.db.persist(PersistMode::SyncAll))
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    fn refill_reserve(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.refill();
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.reserve.as_ref().is_some_and(Reserve::is_short)
     }
 }
 

@@ -89,6 +89,9 @@ impl VolumeTask {
                 Ok(open) => {
                     wait = FIRST_RETRY;
                     self.keep(open).await;
+                    if self.inner.anew.is_cancelled() {
+                        self.stop.cancelled().await;
+                    }
                     continue;
                 }
                 Err(Some(why)) => self.show(Phase::Refused(why)),
@@ -192,6 +195,8 @@ impl VolumeTask {
                         let message = "someone unmounted it; it is mounted again".to_owned();
                         self.show(Phase::Degraded { message, mounted: false });
                         again = tokio::time::Instant::now();
+                    } else if self.is_stuck(&open) {
+                        break;
                     } else if let Some(keep) = open.keep.clone() {
                         let kept = tokio::task::spawn_blocking(move || keep.again()).await;
                         let why = kept.ok().and_then(Result::err);
@@ -212,6 +217,7 @@ impl VolumeTask {
                     let volume = open.volume.clone();
                     tokio::task::spawn_blocking(move || {
                         volume.make_space(0);
+                        volume.refill_reserve();
                         if let Err(error) = volume.tidy_versions() {
                             tracing::warn!(%error, "versions/ cannot be tidied up");
                         }
@@ -240,6 +246,16 @@ impl VolumeTask {
             }
         }
         self.close(open, mounted).await;
+    }
+
+    /// Whether this agent is to end so that a new one can go on. Only where the mount outlives that.
+    fn is_stuck(&self, open: &Open) -> bool {
+        let stuck = open.keep.is_some() && open.volume.wants_new_agent();
+        if stuck && !self.inner.anew.is_cancelled() {
+            tracing::warn!(volume = %self.shared.key, "the index took no more since its disk was full; there is space again: this agent begins anew");
+            self.inner.anew.cancel();
+        }
+        stuck
     }
 
     async fn mount(&self, open: &Open) -> Result<Mounted, String> {
@@ -275,7 +291,8 @@ impl VolumeTask {
         let at = self.shared.key.below(&self.inner.options.mounts_dir);
         let Open { config, volume, exchange, .. } = open;
         self.shared.healer.send_replace(None);
-        let leaves = self.inner.options.hand_over && self.inner.stop.is_cancelled();
+        let anew = self.inner.anew.is_cancelled();
+        let leaves = anew || self.inner.options.hand_over && self.inner.stop.is_cancelled();
         let ended = tokio::task::spawn_blocking(move || match mounted {
             Some(mount) if leaves && mount.is_kept() => mount.hand_over(),
             mounted => {

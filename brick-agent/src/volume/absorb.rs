@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::change::{Change, Done};
 use super::core::{Core, Rebuild};
-use super::place::set_mtime;
+use super::dress::set_mtime;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 

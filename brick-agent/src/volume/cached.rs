@@ -24,6 +24,8 @@ const SMALL: u64 = 256 << 10;
 /// How many of them, and how many bytes, are fetched at once.
 const AHEAD_FILES: usize = 128;
 const AHEAD_BYTES: u64 = 8 << 20;
+/// Free bytes with which an index that was stuck is opened again.
+const TO_BEGIN: u64 = 32 << 20;
 /// Copies emptied with one round of syncs.
 const AT_ONCE: usize = 64;
 
@@ -39,6 +41,16 @@ impl Volume {
         let space = self.brick.data.stat_fs()?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
         Ok(Space { capacity: bytes(space.f_blocks), free: bytes(space.f_bavail) })
+    }
+
+    /// Whether the index takes no more since a commit failed, and would if this agent began anew: there is space again.
+    pub fn wants_new_agent(&self) -> bool {
+        self.index.is_stuck() && self.space().is_ok_and(|space| space.free >= TO_BEGIN)
+    }
+
+    /// Sets room for the index apart again.
+    pub fn refill_reserve(&self) {
+        self.index.refill_reserve();
     }
 
     /// Empties cached copies if there is little space, so that `more` bytes fit too. Says how many bytes it freed.

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::change::{Change, errno, print_of};
 use super::core::{At, Core};
+use super::dress::{set_owner_and_mode, set_xattrs};
 use super::making::d_type;
-use super::place::{set_owner_and_mode, set_xattrs};
 use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, read};

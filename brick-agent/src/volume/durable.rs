@@ -9,6 +9,9 @@ use super::change::Change;
 use super::core::Core;
 use super::types::FsResult;
 use super::{Volume, index_failed, reason_of};
+use crate::brick::access;
+use crate::brick::mark::Mark;
+use crate::index::Local;
 
 /// Files of which it is noted before programs may have the lock.
 const AT_ONCE: usize = 256;
@@ -83,6 +86,25 @@ impl Volume {
             Self::synced_as(&mut change, *file, version)?;
         }
         change.commit().map(drop)
+    }
+
+    /// The mark of a stub says that nothing of it is here. A program emptied this one, and is about to be told that what it
+    /// wrote is durable: after that the mark must not say so, as it may be all that is left if the index is lost.
+    pub(super) fn is_no_stub(&self, file: FileId) -> FsResult<()> {
+        let was_stub = |local: &Local| local.dirty && local.have.is_none() && !local.base.is_empty();
+        if !self.index.local(file).map_err(index_failed)?.is_some_and(|local| was_stub(&local)) {
+            return Ok(());
+        }
+        let core = &mut *self.lock();
+        let local = self.local_or_none(file)?;
+        if !was_stub(&local) || !local.on_disk() {
+            return Ok(());
+        }
+        let at = self.at(core, file, &local)?;
+        if access::get_mark(&at.dir, &at.name)?.is_some_and(|mark| mark.version.is_none()) {
+            access::set_mark(&at.dir, &at.name, &Mark::new(file, Some(VersionVector::new())))?;
+        }
+        Ok(())
     }
 
     /// A program had a file synced whose bytes were of this version then, or based on it.

@@ -194,6 +194,7 @@ impl Volume {
     pub fn fsync(&self, handle: HandleId, datasync: bool) -> FsResult<()> {
         self.with_file(handle, |open| {
             let version = self.version_for_others(open.file)?;
+            self.is_no_stub(open.file)?;
             let before = self.to_be_synced([open.file])?;
             if datasync {
                 open.io.sync_data()?

@@ -121,6 +121,9 @@ impl Volume {
         if core.rebuild != Rebuild::No {
             return Err(Errno::ROFS);
         }
+        if self.index.is_short() {
+            return Err(Errno::NOSPC);
+        }
         let parent = self.file_of(core, parent)?;
         Self::checked(parent, given)?;
         let place = Place { parent, name: given.to_vec() };

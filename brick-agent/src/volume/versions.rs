@@ -4,7 +4,7 @@
 //! Invariants: nothing in `data/` shares an inode with it. What is kept is bounded in age, bytes and number, and
 //! the oldest go first ([`retention`]). A version is kept once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nearbrick_core::retention::{self, Bounds};
@@ -22,6 +22,8 @@ use crate::index::Local;
 
 /// Says of a kept file what it was.
 const XATTR: &[u8] = b"trusted.nearbrick.kept";
+/// Of the attribute.
+const FORMAT: u8 = 2;
 /// Versions of one file.
 const OF_A_FILE: usize = 32;
 /// Versions of a brick.
@@ -73,6 +75,8 @@ pub(super) struct Label {
     pub path: Vec<u8>,
     /// Who wrote it, if that is known.
     pub writer: Option<BrickId>,
+    /// Whether the bytes were known to be durable when they came here.
+    pub durable: bool,
 }
 
 /// A version that is kept.
@@ -102,6 +106,8 @@ pub struct KeptVersion {
 #[derive(Debug, Default)]
 pub struct Catalog {
     versions: BTreeMap<String, retention::Kept>,
+    /// Those that came since this agent began.
+    came: BTreeSet<String>,
     bytes: u64,
     /// What they may take, as of the last look at the disk.
     most: u64,
@@ -139,13 +145,13 @@ fn changed_ms(raw: &Stat) -> u64 {
 }
 
 impl Label {
-    fn read(dir: &dyn DirAccess, name: &[u8]) -> Option<Self> {
+    pub(super) fn read(dir: &dyn DirAccess, name: &[u8]) -> Option<Self> {
         let bytes = dir.get_xattr(name, XATTR).ok()?;
-        postcard::from_bytes::<Label>(&bytes).ok().filter(|label| label.format == 1)
+        postcard::from_bytes::<Label>(&bytes).ok().filter(|label| label.format == FORMAT)
     }
 
     /// What the disk does not take of it is left out: first the folders, then all.
-    fn write(&self, dir: &dyn DirAccess, name: &[u8]) {
+    pub(super) fn write(&self, dir: &dyn DirAccess, name: &[u8]) {
         let short = |at: usize| Label { path: self.path[at..].to_vec(), ..self.clone() };
         let cut = self.path.len().saturating_sub(MAX_PATH);
         let last = self.path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
@@ -160,6 +166,13 @@ impl Label {
                 }
             }
         }
+    }
+}
+
+impl Label {
+    /// It is kept no more.
+    pub(super) fn remove(&self, dir: &dyn DirAccess, name: &[u8]) {
+        let _ = dir.remove_xattr(name, XATTR);
     }
 }
 
@@ -199,6 +212,11 @@ impl Volume {
         fits.unwrap_or(false)
     }
 
+    /// Whether it came here since this agent began: the power was not lost after that.
+    pub(super) fn came_now(&self, name: &str) -> bool {
+        self.catalog().is_ok_and(|c| c.as_ref().is_some_and(|c| c.came.contains(name)))
+    }
+
     /// Whether this version of the file is kept.
     pub(super) fn is_kept(&self, file: FileId, version: &VersionVector) -> bool {
         access::stat(&self.brick.versions, name_of(file, version).as_bytes()).is_ok()
@@ -207,7 +225,7 @@ impl Volume {
     /// What is to be said of a version of an object that is at `path`.
     pub(super) fn label(&self, object: &Object, version: &VersionVector, path: Vec<u8>, why: Why) -> Label {
         let writer = object.contents.iter().find(|c| c.version == *version).map(|c| c.writer);
-        Label { format: 1, why, since_ms: self.clock.now_ms(), path, writer }
+        Label { format: FORMAT, why, since_ms: self.clock.now_ms(), path, writer, durable: false }
     }
 
     /// The path of something on the disk, for people; of what has no place in the tree its name.
@@ -270,10 +288,15 @@ impl Volume {
     pub(super) fn unlink_from_versions(&self, file: FileId, version: &VersionVector) {
         let name = name_of(file, version);
         let _ = access::unlink(&self.brick.versions, name.as_bytes());
+        self.is_not_kept(&name);
+    }
+
+    /// It is in `versions/` no more.
+    pub(super) fn is_not_kept(&self, name: &str) {
         if let Ok(mut catalog) = self.catalog()
             && let Some(catalog) = catalog.as_mut()
         {
-            catalog.remove(&name);
+            catalog.remove(name);
         }
     }
 
@@ -298,6 +321,7 @@ impl Volume {
         if let Some(catalog) = self.catalog()?.as_mut() {
             let kept = retention::Kept { file, since_ms: label.since_ms, bytes: on_disk(raw) };
             catalog.remove(&name);
+            catalog.came.insert(name.clone());
             catalog.add(name, kept);
         }
         Ok(())
@@ -418,6 +442,7 @@ impl Catalog {
     }
 
     fn remove(&mut self, name: &str) {
+        self.came.remove(name);
         if let Some(kept) = self.versions.remove(name) {
             self.bytes = self.bytes.saturating_sub(kept.bytes);
         }

@@ -1,6 +1,7 @@
 //! What seeds found once, each under the name of what must hold.
 
 use super::cases::quiet;
+use super::machine::End;
 use super::run::verdict;
 use super::steps::{Action, Step, What};
 
@@ -25,6 +26,22 @@ fn t09_a_file_that_made_way_while_it_was_written_comes_back() {
         pull(2, 0),
         does(2, Action::Save { path: 1, len: 171, sync: true }),
         pull(0, 2),
+    ]);
+    verdict(&plan, |_| {}).unwrap();
+}
+
+/// The mark of a stub says that its bytes are elsewhere. A program emptied this one, wrote another version, and had it synced; that
+/// was not settled yet when the agent was killed, and the index was lost with it.
+#[test]
+fn t03_what_was_written_over_a_stub_and_synced_outlives_the_index() {
+    let plan = quiet(vec![
+        does(0, Action::Put { path: 1, len: 300, sync: true }),
+        step(What::Pass { ms: 1000 }),
+        step(What::Work { member: 0 }),
+        pull(1, 0),
+        does(1, Action::Put { path: 1, len: 437, sync: true }),
+        step(What::End { member: 1, how: End::Kill, after: None }),
+        step(What::LoseIndex { member: 1 }),
     ]);
     verdict(&plan, |_| {}).unwrap();
 }

@@ -147,8 +147,11 @@ impl Link {
         for (start, end) in parts {
             let mut at = *start;
             while at < *end {
-                let (data, until) =
-                    if holes { chunk::next_data(&*source.file, at, *end).unwrap() } else { (at, *end) };
+                let (data, until) = if holes {
+                    chunk::next_data(&*source.file, at, *end).map_err(|_| Reason::Unreachable)?
+                } else {
+                    (at, *end)
+                };
                 if data > at {
                     chunk::hash_zeroes(&mut hash, data - at, || true);
                     sink.hole(file, data - at);
@@ -304,11 +307,13 @@ impl Remote for Link {
         request: &KeepRequest,
         _limit: Duration,
     ) -> Vec<(BrickId, Result<(), Reason>)> {
-        let me = self.net.members.lock().unwrap()[&self.me].upgrade().unwrap();
+        let me = self.net.members.lock().unwrap().get(&self.me).and_then(Weak::upgrade);
+        // Its agent has just ended.
+        let Some(me) = me else { return Vec::new() };
         let ask = |brick: &BrickId| {
             let Some(peer) = self.net.reach(self.me, *brick) else { return Err(Reason::Unreachable) };
-            let news = me.entries_after(&peer.heads(), usize::MAX).unwrap();
-            peer.absorb(self.me, news).unwrap();
+            let news = me.entries_after(&peer.heads(), usize::MAX).map_err(|_| Reason::Unreachable)?;
+            peer.absorb(self.me, news).map_err(|_| Reason::Unreachable)?;
             peer.keep(self.me, &request.heads, request.file, &request.version)
         };
         let mut done: Vec<(BrickId, Result<(), Reason>)> = Vec::new();
