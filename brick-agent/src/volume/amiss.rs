@@ -96,7 +96,7 @@ impl Volume {
         let unlike = std::mem::take(&mut core.amiss.unlike);
         self.bring_about(core, unlike.into_iter().collect());
         let dirs = core.amiss.dirs.clone();
-        let mut found = Found::default();
+        let mut found = Found::with(self.parked()?);
         for dir in dirs {
             match self.walk_dir(core, dir, &mut Vec::new(), &mut found) {
                 Ok(()) | Err(Errno::NOENT) => {}

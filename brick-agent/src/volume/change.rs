@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use nearbrick_core::{Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, stamp};
+use nearbrick_core::{Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, Stamp, stamp};
 use rustix::io::Errno;
 
 use crate::brick::access;
@@ -51,6 +51,11 @@ pub struct Done {
 
 fn wants(object: Option<&Object>) -> BTreeMap<LinkId, Place> {
     object.map(|o| o.live_links().map(|(link, reg)| (link, reg.value.clone())).collect()).unwrap_or_default()
+}
+
+/// When a link came to want its place.
+fn since(object: Option<&Object>, link: &LinkId) -> Option<Stamp> {
+    Some(object?.links.get(link)?.place.as_ref()?.stamp)
 }
 
 impl<'a> Change<'a> {
@@ -318,6 +323,9 @@ impl<'a> Change<'a> {
             for (link, place) in &new {
                 if old.get(link) != Some(place) {
                     self.batch.want(place, *link, Some(*file));
+                    self.places.push(place.clone());
+                } else if since(touched.before.as_ref(), link) != since(touched.now.as_ref(), link) {
+                    // It came there later, and may lose the name to another.
                     self.places.push(place.clone());
                 }
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nearbrick_core::{BrickId, FileId, Object};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, print_of};
@@ -67,6 +68,10 @@ impl Volume {
 
     /// What a file is now that programs here may be writing: for a peer that is about to write it.
     pub(super) fn newest_for_peer(&self, file: FileId) -> FsResult<Option<Object>> {
+        if self.is_rebuilding() {
+            // It does not know yet what its own files are.
+            return Err(Errno::AGAIN);
+        }
         for look in 1..=LOOKS {
             if self.brought_up(file, look == LOOKS)? {
                 break;

@@ -21,7 +21,7 @@ use super::change::Change;
 use super::core::{At, Core};
 use super::making::d_type;
 use super::types::FsResult;
-use super::versions::Why;
+use super::versions::{Label, Why};
 use crate::brick::access;
 use crate::index::{Local, Shown};
 
@@ -73,6 +73,9 @@ impl Volume {
         for (file, error) in failed {
             tracing::warn!(%file, %error, "cannot be put in its place yet");
             self.settler.again();
+            if matches!(error, Errno::EXIST | Errno::NOENT) {
+                self.is_taken(core, file);
+            }
             // What was said while it was tried says more.
             if may_be_the_disk(error) && !self.has_said_of(file) {
                 let message = format!("file {file} cannot be put in its place yet: {error}");
@@ -82,6 +85,15 @@ impl Volume {
             change.todo(file, true);
             let _ = change.commit();
         }
+    }
+
+    /// Something that the index does not know has the object's place, or it is not where the index says: what was done before and
+    /// could not be said.
+    fn is_taken(&self, core: &mut Core, file: FileId) {
+        let Ok(object) = self.object_of(file) else { return };
+        let parents = object.live_links().map(|(_, reg)| reg.value.parent);
+        let dirs: Vec<_> = parents.filter_map(|parent| self.merged_to(parent).ok()).collect();
+        self.names_not_said(core, dirs);
     }
 
     fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
@@ -204,9 +216,17 @@ impl Volume {
         let local = change.local_mut(file)?;
         local.placed.remove(&there.link);
         local.parked = !elsewhere;
-        change.refresh_print(file)?;
         change.todo(file, true);
-        change.commit()?;
+        let said = change.refresh_print(file).and_then(|()| change.commit());
+        if let Err(error) = said {
+            let parked = crate::index::parked_name(file).into_bytes();
+            let staging = &self.brick.staging;
+            let back = || access::rename(staging, &parked, &at.dir, &at.name, RenameFlags::NOREPLACE);
+            if elsewhere || back().is_err() {
+                self.names_not_said(core, [place.parent]);
+            }
+            return Err(error);
+        }
         self.invalidate_entry(core, place);
         if file != by {
             ahead.push_back(file);
@@ -375,24 +395,17 @@ impl Volume {
         local.placed.values().for_each(|place| change.show(place, None));
         change.forget_local(file)?;
         change.commit()?;
-        // All names but one, so that what is kept has no other.
-        for place in local.placed.values().skip(usize::from(!local.parked)) {
-            self.unlink_at(core, place)?;
-        }
-        let kept = match (&local.have, &label) {
-            (Some(have), Some(label)) => {
-                self.move_to_versions(&at, file, have, label).unwrap_or_else(|error| {
-                    tracing::warn!(%file, %error, "a deleted file cannot be kept in versions/");
-                    false
-                })
-            }
-            _ => false,
-        };
-        if !kept {
-            match access::unlink(&at.dir, &at.name) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
+        let mut names = local.placed.clone();
+        if let Err(error) = self.remove_names(core, file, local, &at, label.as_ref(), &mut names) {
+            // The disk keeps it: so the index says again that it is there.
+            let mut change = Change::new(self, core);
+            let kind = object.kind.as_ref().map_or(libc::DT_UNKNOWN, d_type);
+            names
+                .iter()
+                .for_each(|(link, place)| change.show(place, Some(Shown { file, link: *link, kind })));
+            *change.local_mut(file)? = Local { placed: names, ..local.clone() };
+            change.commit()?;
+            return Err(error);
         }
         for place in local.placed.values() {
             self.invalidate_entry(core, place);
@@ -400,6 +413,34 @@ impl Volume {
         }
         core.nodes.detach(file);
         Ok(())
+    }
+
+    /// Takes an object off the disk: all names but one first, so that what is kept has no other. What is left of its
+    /// names if that fails is in `names`.
+    fn remove_names(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+        last: &At,
+        label: Option<&Label>,
+        names: &mut BTreeMap<LinkId, Place>,
+    ) -> FsResult<()> {
+        for (link, place) in local.placed.iter().skip(usize::from(!local.parked)) {
+            self.unlink_at(core, place)?;
+            names.remove(link);
+        }
+        if let (Some(have), Some(label)) = (&local.have, label) {
+            match self.move_to_versions(last, file, have, label) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%file, %error, "a deleted file cannot be kept in versions/"),
+            }
+        }
+        match access::unlink(&last.dir, &last.name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether someone changed the complete file here past the mount.

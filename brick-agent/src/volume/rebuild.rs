@@ -227,15 +227,13 @@ impl Volume {
 
     /// Objects that were on the way from one place to another when the index was lost.
     fn take_parked(&self, core: &mut Core) -> FsResult<()> {
-        for (name, _) in self.brick.staging.list()? {
-            let id =
-                std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("park-")?.parse::<FileId>().ok());
-            let Some(file) = id else { continue };
+        for file in self.parked()? {
+            let name = crate::index::parked_name(file);
             if self.object_of(file)?.kind.is_none() {
                 let kept = format!("unjudged-{file}");
                 tracing::warn!(%file, "nobody knows this object any more: kept as {}", self.brick.own("versions").join(&kept).display());
                 self.brick.staging.rename(
-                    &name,
+                    name.as_bytes(),
                     &*self.brick.versions,
                     kept.as_bytes(),
                     rustix::fs::RenameFlags::empty(),

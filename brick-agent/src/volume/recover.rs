@@ -254,20 +254,20 @@ impl Volume {
 
     /// Compares `data/` with the index, and takes over what differs.
     pub(super) fn walk(&self, core: &mut Core, end: End) -> FsResult<()> {
-        let mut found = Found::default();
-        // An object that was parked when the end came, before that was said.
-        for (name, _) in self.brick.staging.list()? {
-            let id =
-                std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("park-")?.parse::<FileId>().ok());
-            if let Some(file) = id {
-                found.parked.insert(file);
-            }
-        }
+        let mut found = Found::with(self.parked()?);
         let mut ahead = vec![FileId::ROOT];
         while let Some(dir) = ahead.pop() {
             self.walk_dir(core, dir, &mut ahead, &mut found)?;
         }
         self.take_over(core, found, end)
+    }
+
+    /// Objects that are parked, also those of which that was not said before the end came.
+    pub(super) fn parked(&self) -> FsResult<BTreeSet<FileId>> {
+        let file = |(name, _): (Vec<u8>, FileType)| {
+            std::str::from_utf8(&name).ok()?.strip_prefix("park-")?.parse::<FileId>().ok()
+        };
+        Ok(self.brick.staging.list()?.into_iter().filter_map(file).collect())
     }
 
     pub(super) fn walk_dir(
@@ -609,6 +609,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Nothing yet but what is parked.
+    pub(super) fn with(parked: BTreeSet<FileId>) -> Self {
+        Found { parked, ..Found::default() }
+    }
+
     /// The names that are not as they were, and whose they were.
     pub(super) fn names(&self) -> (Vec<Place>, Vec<FileId>) {
         let new = self.new.iter().map(|(place, _)| place.clone());

@@ -94,8 +94,12 @@ impl Oracle {
     /// The agent ended without notice: what programs were writing may be there in part. What is not durable
     /// after a kill may still be lost to a power cut that comes later.
     pub fn crashed(&mut self, member: usize, how: End, machine: &Machine) {
-        for found in machine.disk.files_below(&[b"data"]) {
-            if found.mark.is_none() || self.written.contains(&(member, found.ino)) {
+        let in_data = machine.disk.files_below(&[b"data"]).into_iter().map(|found| (found, true));
+        // Also what was just being moved out of another's way.
+        let in_staging =
+            machine.disk.files_below(&[b".nearbrick", b"staging"]).into_iter().map(|found| (found, false));
+        for (found, new) in in_data.chain(in_staging) {
+            if new && found.mark.is_none() || self.written.contains(&(member, found.ino)) {
                 self.saw(&found.bytes);
             }
         }

@@ -1,9 +1,10 @@
 //! What seeds found once, each under the name of what must hold.
 
 use super::cases::quiet;
+use super::disk::Trouble;
 use super::machine::End;
 use super::run::verdict;
-use super::steps::{Action, Step, What};
+use super::steps::{Action, How, Step, What};
 
 fn step(what: What) -> Step {
     Step { salt: 1, what }
@@ -42,6 +43,32 @@ fn t03_what_was_written_over_a_stub_and_synced_outlives_the_index() {
         does(1, Action::Put { path: 1, len: 437, sync: true }),
         step(What::End { member: 1, how: End::Kill, after: None }),
         step(What::LoseIndex { member: 1 }),
+    ]);
+    verdict(&plan, |_| {}).unwrap();
+}
+
+/// What could not be removed from a disk that was read-only for a while stood in the way of the file that took its name.
+#[test]
+fn t23_a_file_that_could_not_be_removed_is_removed_later() {
+    let plan = quiet(vec![
+        does(0, Action::Save { path: 2, len: 1383, sync: true }),
+        pull(1, 0),
+        step(What::Disk { member: 1, trouble: Trouble::ReadOnly }),
+        does(0, Action::Save { path: 2, len: 374, sync: true }),
+        pull(1, 0),
+    ]);
+    verdict(&plan, |_| {}).unwrap();
+}
+
+/// The index took nothing when a file had just been put in its place: then it stood in its own way.
+#[test]
+fn t23_a_place_of_which_nothing_could_be_said_is_found_later() {
+    let plan = quiet(vec![
+        does(0, Action::Open { path: 1, slot: 2, how: How::Exclusive }),
+        step(What::Disk { member: 1, trouble: Trouble::Full }),
+        does(0, Action::Put { path: 0, len: 1277, sync: true }),
+        does(1, Action::Mkdir { dir: 0 }),
+        pull(1, 0),
     ]);
     verdict(&plan, |_| {}).unwrap();
 }
