@@ -104,6 +104,14 @@ fn a_directory_of_thousands_is_listed_in_pages_while_it_changes() {
     assert_eq!((listed, seen.len()), (2900, 2900));
 }
 
+/// A change of the owner takes setuid and setgid away, not only from files.
+#[test]
+fn regression_a_pipe_loses_setuid_with_its_owner() {
+    needs!(Root);
+    let path = path("b");
+    run(&[Op::Fifo { path: path.clone(), mode: 0o4755 }, Op::Chown { path, uid: 0, gid: 0 }]);
+}
+
 #[test]
 fn an_unlinked_file_lives_until_it_is_closed() {
     needs!(Root);

@@ -1,5 +1,6 @@
 //! What became of a file's bytes: what `core/recover` makes of them, done.
 
+use nearbrick_core::op::is_exchanged;
 use nearbrick_core::recover::{End, Found, Verdict, judge};
 use nearbrick_core::{FileId, Kind, Object, Op, VersionVector};
 use rustix::fs::{FileType, OFlags};
@@ -149,6 +150,14 @@ impl Volume {
         if other {
             return Ok(true);
         }
+        // What was to take the name of another that is gone, when the end came, still has its own.
+        for (link, reg) in object.live_links() {
+            let Some(there) = local.placed.get(&link) else { continue };
+            if there.name != reg.value.name || there.parent != self.merged_to(reg.value.parent)? {
+                return Ok(true);
+            }
+        }
+        self.say_unknown_xattrs(core, file, &at, &object)?;
         for (name, wanted) in object.xattrs_wanted() {
             let now = match access::get_xattr(&at.dir, &at.name, name) {
                 Ok(value) => Some(value),
@@ -160,6 +169,22 @@ impl Volume {
             }
         }
         Ok(false)
+    }
+
+    /// Attributes of which the index knows nothing: they were set just before the end.
+    fn say_unknown_xattrs(&self, core: &mut Core, file: FileId, at: &At, object: &Object) -> FsResult<()> {
+        let (names, known) = (access::list_xattr(&at.dir, &at.name)?, object.xattrs_wanted());
+        let unknown = names.split(|b| *b == 0).filter(|name| is_exchanged(name) && !known.contains_key(name));
+        let unknown: Vec<_> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        for name in unknown {
+            let value = Some(access::get_xattr(&at.dir, &at.name, name)?);
+            change.emit(file, Op::SetXattr { name: name.to_vec(), value })?;
+        }
+        change.commit().map(drop)
     }
 
     /// Only its names changed, or nothing.

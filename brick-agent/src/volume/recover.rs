@@ -339,6 +339,7 @@ impl Volume {
             todo.push(file);
         }
         let mut new = found.new;
+        let mut replaced = Vec::new();
         while let Some((place, mark)) = new.pop() {
             let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
             if end == End::PowerLost && self.is_unknown_stub(core, &place, mark.as_ref())? {
@@ -346,18 +347,12 @@ impl Volume {
             }
             let dir = self.take_name(core, &place, mark, &found.parked, &mut lost, &mut todo)?;
             let shown = self.shown(&place)?;
-            // The disk went ahead of the index; after a power cut it may as well be the other way round.
-            if end != End::PowerLost
-                && let (Some(old), Some(now)) = (before.get(&place), shown)
+            // The disk went ahead of the index, and what had the name before is nowhere any more. After a power cut it may as well
+            // be the other way round: then it is found under the name that it had before.
+            if let (Some(old), Some(now)) = (before.get(&place), shown)
                 && moved == Some(now.file)
-                && let Some(links) = lost.get_mut(&old.file)
             {
-                links.retain(|(link, _)| *link != old.link);
-                if links.is_empty() {
-                    lost.remove(&old.file);
-                }
-                self.was_replaced(core, *old)?;
-                todo.push(old.file);
+                replaced.push(*old);
             }
             if let Some(shown) = shown {
                 self.once.was_made(place, shown.file);
@@ -373,6 +368,19 @@ impl Volume {
                     }
                 }
             }
+        }
+        for old in replaced {
+            let Some(links) = lost.get_mut(&old.file) else { continue };
+            let before = links.len();
+            links.retain(|(link, _)| *link != old.link);
+            if links.len() == before {
+                continue;
+            }
+            if links.is_empty() {
+                lost.remove(&old.file);
+            }
+            self.was_replaced(core, old)?;
+            todo.push(old.file);
         }
         for (file, links) in lost {
             self.miss(core, file, &links)?;

@@ -72,3 +72,19 @@ fn t23_a_place_of_which_nothing_could_be_said_is_found_later() {
     ]);
     verdict(&plan, |_| {}).unwrap();
 }
+
+/// An attribute came to the disk just before the power was lost, and not to the index.
+#[test]
+fn t18_an_attribute_of_which_only_the_disk_knows_is_said() {
+    for salt in 0..30 {
+        let with = |what| Step { salt, what };
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 300, sync: true }),
+            pull(1, 0),
+            with(What::End { member: 0, how: End::PowerCut, after: Some(2) }),
+            does(0, Action::Xattr { path: 2, value: Some(162) }),
+            step(What::Work { member: 0 }),
+        ]);
+        assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}

@@ -146,7 +146,7 @@ pub fn apply(volume: &Volume, slots: &mut Slots, op: &Op) -> Outcome {
         Op::Chown { path, uid, gid } => {
             // The shell does what chown does to setuid and setgid: see the tests of the mount.
             let mode = match fs.stat(path)? {
-                stat if stat.kind.is_file() => Some(stat.perm & 0o1777),
+                stat if !matches!(stat.kind, Kind::Dir | Kind::Symlink(_)) => Some(stat.perm & 0o1777),
                 _ => None,
             };
             return set(

@@ -253,7 +253,7 @@ impl Reference {
                 let id = self.find(path)?;
                 let node = &mut self.nodes[id];
                 node.owner = (*uid, *gid);
-                if matches!(node.what, Body::File(_)) {
+                if matches!(node.what, Body::File(_) | Body::Fifo) {
                     node.perm &= 0o1777;
                 }
             }
