@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nearbrick_core::BrickId;
 use nearbrick_core::conflict::Policy;
+use nearbrick_core::resolution::Order;
 use nearbrick_crds::HealPolicySpec;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -117,6 +118,8 @@ pub struct VolumeConfig {
 pub struct Upkeep {
     /// A person's word that the brick with this incarnation is to say all that it has again.
     pub say_again: Option<String>,
+    /// Persons' words on conflicts: the resolutions of the volume's `FileConflict`s.
+    pub orders: Vec<Order>,
 }
 
 /// A week, in milliseconds: how long versions are kept, unless the volume says otherwise.

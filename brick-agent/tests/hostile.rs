@@ -29,7 +29,8 @@ use nearbrick_agent::peer::wire::{
 };
 use nearbrick_agent::peer::{Remote, Served};
 use nearbrick_core::op::{Attr, Entry, Kind, Op, Place};
-use nearbrick_core::{BrickId, FileId, Incarnation, LinkId, Object, VersionVector};
+use nearbrick_core::resolution::{Choice, Decision, Side, Word};
+use nearbrick_core::{BrickId, Content, FileId, Incarnation, LinkId, Object, Stamp, VersionVector};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -110,6 +111,20 @@ fn attr() -> impl Strategy<Value = Attr> {
     )
 }
 
+fn decision() -> impl Strategy<Value = Decision> {
+    let side = (vector(), brick(), number(), prop::option::of(file_id())).prop_map(
+        |(version, writer, size, beside)| {
+            let stamp = Stamp { time: size, origin: Incarnation(1) };
+            let content = Content { version, writer, size, stamp, mtime: (size as i64, 0) };
+            Side { content, beside, hash: None }
+        },
+    );
+    let word = (number(), number()).prop_map(|(made, generation)| Word { made, generation });
+    (word, prop::collection::vec(side, 0..4), vector(), 0u32..4).prop_map(|(word, sides, outcome, holds)| {
+        Decision { word, choice: Choice::Newest, sides, outcome, holds }
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let xattr = prop::sample::select(
         [&b"user.a"[..], b"user.", b"trusted.nearbrick", b"system.posix_acl_access", b"security.x"]
@@ -135,6 +150,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop::collection::vec(brick(), 0..4).prop_map(Op::Replicas),
         1 => (vector(), prop::option::of(file_id())).prop_map(|(loser, kept)| Op::Resolve { loser, kept }),
         1 => (file_id(), name()).prop_map(|(of, name)| Op::Kept { of, name }),
+        1 => (brick(), decision()).prop_map(|(brick, decision)| Op::Decide { brick, decision }),
     ]
 }
 

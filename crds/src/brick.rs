@@ -8,6 +8,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conflict::ConflictReport;
 use crate::meta::LocalRef;
 use crate::pending::Pending;
 
@@ -137,9 +138,14 @@ pub struct BrickStatus {
     /// All that others lack and this brick has, each file once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
-    /// Open conflicts.
+    /// Open conflicts: files of which there are several versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflicts: Option<u64>,
+    /// The first hundred of them by the file's id, and the last hundred that were resolved within the volume's
+    /// `versionRetention`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
+    pub conflict_list: Vec<ConflictReport>,
     /// The last error that a person should know of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,

@@ -29,6 +29,9 @@ pub const REMOVALS_FOLLOWED: &str = "RemovalsFollowed";
 /// Brick: what every other member said is taken over; `False` while an entry of one makes no sense here.
 pub const JOURNALS_FOLLOWED: &str = "JournalsFollowed";
 
+/// FileConflict: a person's resolution was carried out.
+pub const RESOLVED: &str = "Resolved";
+
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

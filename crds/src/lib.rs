@@ -30,7 +30,10 @@ pub mod volume;
 pub mod workstation;
 
 pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut};
-pub use conflict::{ConflictPolicy, FileConflict, FileConflictSpec, FileConflictStatus, FileVersion};
+pub use conflict::{
+    CarriedOut, ConflictPhase, ConflictPolicy, ConflictReport, FileConflict, FileConflictSpec,
+    FileConflictStatus, FileVersion,
+};
 pub use job::{
     FailureReason, HealJob, HealJobSpec, HealJobStatus, JobBytes, JobFiles, JobPhase, JobReason, Transfer,
     TransferFailure, TransferPhase,

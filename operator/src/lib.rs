@@ -2,11 +2,12 @@
 //!
 //! It only talks to the Kubernetes API, never touches file data, and holds no state of its own: end it
 //! at any moment and nothing is lost. One of several acts at a time ([`lease`]). What it decides is in
-//! [`plan`], without a client; each controller (`volume`, `heal`, `job`, `policy`, `workstation`) reads
+//! [`plan`], without a client; each controller (`volume`, `heal`, `job`, `policy`, `workstation`, `conflict`) reads
 //! from [`stores`], decides, and applies.
 
 mod agent;
 mod backoff;
+mod conflict;
 mod context;
 mod controller;
 mod error;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 pub use context::Settings;
 use futures::stream;
 use kube::Client;
-use nearbrick_crds::{FileConflict, ReplicaMigration};
+use nearbrick_crds::ReplicaMigration;
 
 use crate::context::Context;
 use crate::lease::Elector;
@@ -124,7 +125,7 @@ async fn act(
 }
 
 async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) {
-    let Queues { volume, heal, job, policy } = queues;
+    let Queues { volume, heal, job, policy, conflict } = queues;
     let c = || context.clone();
     let s = || shutdown.clone();
     tokio::join!(
@@ -134,6 +135,6 @@ async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) 
         controller::run("policy", c(), policy, s(), policy::reconcile),
         controller::run("workstation", c(), stream::pending(), s(), workstation::reconcile),
         controller::run("migration", c(), stream::pending(), s(), unacted::reconcile::<ReplicaMigration>),
-        controller::run("conflict", c(), stream::pending(), s(), unacted::reconcile::<FileConflict>),
+        controller::run("conflict", c(), conflict, s(), conflict::reconcile),
     );
 }

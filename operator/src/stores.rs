@@ -19,7 +19,8 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt};
 use kube::{Client, Resource, ResourceExt};
-use nearbrick_crds::{Brick, HealJob, HealPolicy, JobPhase, Workstation, WorkstationVolume};
+use nearbrick_crds::condition;
+use nearbrick_crds::{Brick, FileConflict, HealJob, HealPolicy, JobPhase, Workstation, WorkstationVolume};
 use serde::de::DeserializeOwned;
 
 use crate::world::is_active;
@@ -37,6 +38,8 @@ pub struct Stores {
     pub bricks: Store<Brick>,
     /// Workstations.
     pub workstations: Store<Workstation>,
+    /// Conflicts.
+    pub conflicts: Store<FileConflict>,
     /// Nodes: names and labels only.
     pub nodes: Store<PartialObjectMeta<Node>>,
     filled: Arc<AtomicBool>,
@@ -57,9 +60,10 @@ impl Stores {
             self.jobs.wait_until_ready(),
             self.bricks.wait_until_ready(),
             self.workstations.wait_until_ready(),
+            self.conflicts.wait_until_ready(),
             self.nodes.wait_until_ready(),
         );
-        let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
+        let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
         self.filled.store(all, Ordering::Relaxed);
         all
     }
@@ -81,6 +85,8 @@ pub struct Queues {
     pub job: UnboundedReceiver<ObjectRef<HealJob>>,
     /// Policies whose volumes may have changed.
     pub policy: UnboundedReceiver<ObjectRef<HealPolicy>>,
+    /// Volumes whose conflicts may have changed.
+    pub conflict: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
 }
 
 /// The ends of the queues at the watches.
@@ -91,6 +97,7 @@ struct Wake {
     heal: UnboundedSender<ObjectRef<WorkstationVolume>>,
     job: UnboundedSender<ObjectRef<HealJob>>,
     policy: UnboundedSender<ObjectRef<HealPolicy>>,
+    conflict: UnboundedSender<ObjectRef<WorkstationVolume>>,
 }
 
 /// The stores, the queues, and the watches as a future that must be polled for as long as they are used.
@@ -100,15 +107,17 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let (jobs, w_jobs) = reflector::store();
     let (bricks, w_bricks) = reflector::store();
     let (workstations, w_workstations) = reflector::store();
+    let (conflicts, w_conflicts) = reflector::store();
     let (nodes, w_nodes) = reflector::store();
     let filled = Arc::new(AtomicBool::new(false));
-    let stores = Stores { volumes, policies, jobs, bricks, workstations, nodes, filled };
+    let stores = Stores { volumes, policies, jobs, bricks, workstations, conflicts, nodes, filled };
 
     let (volume, volume_rx) = unbounded();
     let (heal, heal_rx) = unbounded();
     let (job, job_rx) = unbounded();
     let (policy, policy_rx) = unbounded();
-    let wake = Wake { stores: stores.clone(), volume, heal, job, policy };
+    let (conflict, conflict_rx) = unbounded();
+    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict };
 
     // The order of the arguments: kind, events, store's writer, whom to wake.
     let w = wake.clone();
@@ -118,7 +127,17 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, gone| w.job_changed(j, gone));
     let w = wake.clone();
-    let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| w.brick_changed(b, gone));
+    let mut seen = HashMap::new();
+    let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| {
+        w.brick_changed(b, gone);
+        if changed(&mut seen, b, gone, conflicts_of) {
+            w.conflicts_changed(b.namespace(), &b.spec.volume_ref.name);
+        }
+    });
+    let w = wake.clone();
+    let conflicts = follow(watch::<FileConflict>(client), w_conflicts, move |c, _| {
+        w.conflicts_changed(c.namespace(), &c.spec.volume_ref.name);
+    });
     let w = wake.clone();
     let mut seen = HashMap::new();
     let workstations = follow(watch::<Workstation>(client), w_workstations, move |ws, gone| {
@@ -136,9 +155,10 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
         }
     });
     let all = async move {
-        tokio::join!(volumes, policies, jobs, bricks, workstations, nodes);
+        tokio::join!(volumes, policies, jobs, bricks, workstations, conflicts, nodes);
     };
-    let queues = Queues { volume: volume_rx, heal: heal_rx, job: job_rx, policy: policy_rx };
+    let queues =
+        Queues { volume: volume_rx, heal: heal_rx, job: job_rx, policy: policy_rx, conflict: conflict_rx };
     (stores, queues, all)
 }
 
@@ -200,7 +220,7 @@ where
     K: Resource,
     P: Hash,
 {
-    let name = object.name_any();
+    let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
     if gone {
         seen.remove(&name);
         return true;
@@ -209,6 +229,15 @@ where
     part(object).hash(&mut hasher);
     let hash = hasher.finish();
     seen.insert(name, hash) != Some(hash)
+}
+
+/// What a brick says of conflicts, and whether that counts.
+fn conflicts_of(brick: &Brick) -> String {
+    let status = brick.status.clone().unwrap_or_default();
+    let reason = condition::find(&status.conditions, condition::READY).map(|c| c.reason.clone());
+    // Of the same order each time, as it comes from the object.
+    let list = serde_json::to_string(&status.conflict_list).unwrap_or_default();
+    format!("{:?} {reason:?} {:?} {list}", status.state, status.conflicts)
 }
 
 /// A reference to the volume that `spec.volumeRef` of an object names.
@@ -275,11 +304,16 @@ impl Wake {
         }
     }
 
+    fn conflicts_changed(&self, namespace: Option<String>, volume: &str) {
+        let _ = self.conflict.unbounded_send(volume_ref(namespace, volume));
+    }
+
     fn workstation_changed(&self, workstation: &Workstation) {
         let node = workstation.name_any();
         let bricks = self.stores.bricks.state_filter(|b| b.spec.node == node);
         for brick in &bricks {
             self.both(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
+            self.conflicts_changed(brick.namespace(), &brick.spec.volume_ref.name);
         }
         let names: Vec<_> =
             bricks.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())).collect();

@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition;
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
 use nearbrick_crds::unacted::Unacted;
-use nearbrick_crds::{Condition, FileConflict, ReplicaMigration};
+use nearbrick_crds::{Condition, ReplicaMigration};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -44,15 +44,6 @@ pub trait UnactedKind:
 }
 
 impl UnactedKind for ReplicaMigration {
-    fn conditions(&self) -> &[Condition] {
-        self.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()
-    }
-    fn unacted_fields(&self) -> Vec<&'static str> {
-        self.spec.unacted()
-    }
-}
-
-impl UnactedKind for FileConflict {
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()
     }

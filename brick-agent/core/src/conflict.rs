@@ -81,14 +81,20 @@ impl Policy {
     }
 }
 
-/// A version that lost, and that it falls to this brick to keep.
-pub fn to_keep<'a>(object: &'a Object, me: BrickId, policy: &Policy) -> Option<Lost<'a>> {
+/// A version that lost, and that it falls to this brick to keep. Bricks that are away, as far as is known here, are not
+/// waited for where another holds it too.
+pub fn to_keep<'a>(
+    object: &'a Object,
+    me: BrickId,
+    policy: &Policy,
+    is_away: &dyn Fn(BrickId) -> bool,
+) -> Option<Lost<'a>> {
     if !object.in_conflict() {
         return None;
     }
     let winner = policy.winner(object)?;
     let loser = object.current().filter(|c| c.version != winner.version);
-    let loser = loser.filter(|c| keeper(object, c) == Some(me)).last()?;
+    let loser = loser.filter(|c| keeper(object, c, is_away) == Some(me)).last()?;
     Some(Lost { loser, winner, fate: policy.fate(winner) })
 }
 
@@ -100,11 +106,12 @@ pub fn defers_to<'a>(object: &'a Object, loser: &Content, policy: &Policy) -> Ve
 }
 
 /// The brick that keeps a loser.
-fn keeper(object: &Object, loser: &Content) -> Option<BrickId> {
+fn keeper(object: &Object, loser: &Content, is_away: &dyn Fn(BrickId) -> bool) -> Option<BrickId> {
     let holds = |brick: &BrickId| {
         object.holders.get(brick).and_then(|reg| reg.value.as_ref()) == Some(&loser.version)
     };
-    Some(loser.writer).filter(holds).or_else(|| object.holders.keys().find(|b| holds(b)).copied())
+    let all = || [loser.writer].into_iter().chain(object.holders.keys().copied()).filter(holds);
+    all().find(|brick| !is_away(*brick)).or_else(|| all().next())
 }
 
 /// The file that a loser becomes: the same whoever makes it, so that it is made once.
@@ -145,6 +152,11 @@ mod tests {
         Entry { origin: Incarnation(origin), seq, time: seq << 20, file: FileId([9; 16]), op }
     }
 
+    /// Nobody is away.
+    fn here(_: BrickId) -> bool {
+        false
+    }
+
     fn resolve(origin: u64, seq: u64, loser: &VersionVector) -> Entry {
         let op = Op::Resolve { loser: loser.clone(), kept: None };
         Entry { origin: Incarnation(origin), seq, time: seq << 20, file: FileId([9; 16]), op }
@@ -160,8 +172,8 @@ mod tests {
         assert!(object.in_conflict());
         let winner = object.head().unwrap().clone();
         let (w, l) = if winner.version == a { (1, 2) } else { (2, 1) };
-        assert_eq!(to_keep(&object, brick(w), &Policy::KeepBoth), None);
-        let lost = to_keep(&object, brick(l), &Policy::KeepBoth).unwrap();
+        assert_eq!(to_keep(&object, brick(w), &Policy::KeepBoth, &here), None);
+        let lost = to_keep(&object, brick(l), &Policy::KeepBoth, &here).unwrap();
         assert_eq!((lost.winner, lost.fate), (&winner, Fate::Beside));
         let loser = lost.loser.clone();
         assert_ne!(kept_as(FileId([9; 16]), &loser.version), FileId([9; 16]));
@@ -215,7 +227,7 @@ mod tests {
         let object = apart([(30, 5), (20, 8), (10, 7)]);
         let fate = |policy: Policy| {
             let me = (1..=3).map(brick).find(|b| policy.winner(&object).is_some_and(|w| w.writer != *b));
-            to_keep(&object, me.unwrap_or(brick(1)), &policy).map(|lost| lost.fate)
+            to_keep(&object, me.unwrap_or(brick(1)), &policy, &here).map(|lost| lost.fate)
         };
         assert_eq!(fate(Policy::KeepBoth), Some(Fate::Beside));
         assert_eq!(fate(Policy::Newest), Some(Fate::Aside));
@@ -227,6 +239,26 @@ mod tests {
             "no one wrote there: nothing is hidden"
         );
         assert_eq!(fate(Policy::Manual), None);
+    }
+
+    #[test]
+    fn a_holder_that_is_there_keeps_the_loser_of_a_writer_that_is_away() {
+        let mut object = apart([(30, 5), (20, 8), (10, 7)]);
+        let loser = object.contents.iter().find(|c| c.writer == brick(3)).unwrap().clone();
+        let have = Op::Have { brick: brick(4), version: loser.version.clone(), hash: [0; 32] };
+        object.apply(&Entry {
+            origin: Incarnation(4),
+            seq: 1,
+            time: 1 << 20,
+            file: FileId([9; 16]),
+            op: have,
+        });
+        let keeps = |who: u8, is_away: &dyn Fn(BrickId) -> bool| {
+            to_keep(&object, brick(who), &Policy::Largest, is_away).map(|lost| lost.loser.clone())
+        };
+        assert_eq!((keeps(3, &here), keeps(4, &here)), (Some(loser.clone()), None));
+        let away = |b: BrickId| b == brick(3);
+        assert_eq!((keeps(3, &away), keeps(4, &away)), (None, Some(loser)));
     }
 
     #[test]
@@ -258,7 +290,8 @@ mod tests {
             let head = object.head().map(|h| h.version.clone());
             for c in object.current().filter(|c| Some(&c.version) != head.as_ref()) {
                 let held = object.holders.values().any(|r| r.value.as_ref() == Some(&c.version));
-                prop_assert_eq!(keeper(&object, c).is_some(), held);
+                prop_assert_eq!(keeper(&object, c, &here).is_some(), held);
+                prop_assert_eq!(keeper(&object, c, &|_| true), keeper(&object, c, &here));
             }
         }
 

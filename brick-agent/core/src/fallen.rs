@@ -24,7 +24,7 @@ fn is_fallen(object: &Object, have: &VersionVector) -> bool {
     let after = |v: &VersionVector| v.relation(have) == Relation::After;
     object.contents.iter().any(|c| after(&c.version))
         && !object.contents.iter().any(|c| c.version.includes(have) && object.is_held(&c.version))
-        && !object.losers.iter().any(|l| l.includes(have))
+        && !object.has_lost(have)
 }
 
 /// Whether no brick says any more that it holds anything of it, though there were versions, and none is being written.

@@ -139,7 +139,7 @@ mod tests {
             let local = Local { have: have.as_ref(), dirty };
             if let Decision::Fetch { version, from, .. } = decide(&object, brick(1), local) {
                 prop_assert!(!dirty);
-                let lost = |h: &VersionVector| object.losers.iter().any(|l| l.includes(h));
+                let lost = |h: &VersionVector| object.has_lost(h);
                 prop_assert!(have.as_ref().is_none_or(|h| version.includes(h) || lost(h)));
                 prop_assert!(!from.is_empty() && !from.contains(&brick(1)));
                 prop_assert_eq!(may_replace(&object, local, &version), Ok(()));

@@ -7,6 +7,7 @@
 //! * [`object`]: the state of one object, merged from operations in any order.
 //! * [`merge`]: the state of one object, merged from states.
 //! * [`conflict`]: which version keeps the name, what becomes of the others, and who sees to that.
+//! * [`resolution`]: a person's word on a conflict: what it chooses, and what is remembered of that.
 //! * [`pending`]: which bricks lack the newest data of an object.
 //! * [`fallen`]: what becomes of versions that no brick holds any more.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
@@ -43,6 +44,7 @@ pub mod op;
 pub mod pending;
 pub mod rate;
 pub mod recover;
+pub mod resolution;
 pub mod retention;
 pub mod stamp;
 pub mod tree;

@@ -39,6 +39,7 @@ impl Object {
             holders,
             hash,
             replicas,
+            decisions,
         } = other;
         if let Some(kind) = kind {
             self.set_kind(kind);
@@ -63,6 +64,7 @@ impl Object {
             self.set_hash(hash);
         }
         join(&mut self.replicas, replicas);
+        decisions.into_iter().for_each(|(brick, reg)| put(&mut self.decisions, brick, reg.value, reg.stamp));
     }
 }
 
@@ -82,6 +84,7 @@ impl Object {
             .chain(self.writers.values().map(|reg| reg.stamp))
             .chain(self.holders.values().map(|reg| reg.stamp))
             .chain(self.replicas.iter().map(|reg| reg.stamp))
+            .chain(self.decisions.values().map(|reg| reg.stamp))
     }
 
     /// Checks a state that a peer sent, as [`Entry::check`](crate::Entry::check) does an operation.
@@ -94,7 +97,7 @@ impl Object {
         }
         if self.links.len().max(self.xattrs.len()) > MAX_PARTS
             || self.contents.len().max(self.losers.len()) > MAX_MEMBERS
-            || self.writers.len().max(self.holders.len()) > MAX_MEMBERS
+            || self.writers.len().max(self.holders.len()).max(self.decisions.len()) > MAX_MEMBERS
         {
             return Err(BadEntry::TooBig("object"));
         }
@@ -117,6 +120,7 @@ impl Object {
         if self.contents.iter().any(nonsense) {
             return Err(BadEntry::Nonsense("version"));
         }
+        self.decisions.values().try_for_each(|reg| reg.value.check())?;
         self.replicas.iter().try_for_each(|reg| check_replicas(&reg.value))
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BrickId, FileId, LinkId};
 use crate::op::{Attr, Entry, Kind, Op, Place};
+use crate::resolution::Decision;
 use crate::stamp::{Reg, Stamp};
 use crate::version::{Relation, VersionVector};
 
@@ -75,6 +76,8 @@ pub struct Object {
     pub hash: Option<(VersionVector, [u8; 32])>,
     /// The bricks that must hold the newest data.
     pub replicas: Option<Reg<Vec<BrickId>>>,
+    /// A person's last word on its conflicts that each brick has carried out.
+    pub decisions: BTreeMap<BrickId, Reg<Decision>>,
 }
 
 pub(crate) fn set<T: Ord>(slot: &mut Option<Reg<T>>, value: T, stamp: Stamp) {
@@ -141,6 +144,7 @@ impl Object {
                 self.prune_losers();
             }
             Op::Kept { of, name } => set(&mut self.kept, (*of, name.clone()), stamp),
+            Op::Decide { brick, decision } => put(&mut self.decisions, *brick, decision.clone(), stamp),
         }
     }
 
@@ -205,7 +209,7 @@ impl Object {
         // One alone counts in any case.
         let any_held = self.contents.len() > 1 && self.contents.iter().any(|c| self.is_held(&c.version));
         let counts = move |c: &Content| !any_held || self.is_held(&c.version);
-        let lost = move |c: &Content| self.losers.contains(&c.version);
+        let lost = move |c: &Content| self.losers.contains(&c.version) || self.is_superseded(&c.version);
         let all_lost = self.contents.iter().filter(|c| counts(c)).all(lost);
         let last = self.contents.iter().rposition(counts);
         self.contents
@@ -226,9 +230,16 @@ impl Object {
     pub fn standing_of(&self, have: &VersionVector) -> Option<Relation> {
         let head = &self.head()?.version;
         Some(match have.relation(head) {
-            Relation::Concurrent if self.losers.iter().any(|l| l.includes(have)) => Relation::Before,
+            Relation::Concurrent if self.has_lost(have) => Relation::Before,
             relation => relation,
         })
+    }
+
+    /// Whether the version lost a conflict, or came before one that did.
+    pub fn has_lost(&self, have: &VersionVector) -> bool {
+        let superseded = |c: &&Content| self.is_superseded(&c.version);
+        self.losers.iter().any(|l| l.includes(have))
+            || self.contents.iter().filter(superseded).any(|c| c.version.includes(have))
     }
 
     /// A vector that includes every version known.
@@ -248,10 +259,11 @@ impl Object {
         self.current().nth(1).is_some()
     }
 
-    /// The object of which it is the kept loser, as long as nobody gave it another name.
-    pub fn kept_loser_of(&self) -> Option<FileId> {
+    /// The object of which it, with this id, is the kept loser, as long as nobody gave it another name, or said that it
+    /// is to stay as a file of its own.
+    pub fn kept_loser_of(&self, me: FileId) -> Option<FileId> {
         let (of, name) = &self.kept.as_ref()?.value;
-        self.live_links().any(|(_, place)| place.value.name == *name).then_some(*of)
+        (*of != me && self.live_links().any(|(_, place)| place.value.name == *name)).then_some(*of)
     }
 
     /// The bricks at which programs are changing it.
@@ -310,6 +322,7 @@ impl Object {
 pub(crate) mod tests {
     use super::*;
     use crate::id::Incarnation;
+    use crate::resolution::{Choice, Side, Word};
     use proptest::prelude::*;
 
     pub(crate) fn brick(n: u8) -> BrickId {
@@ -327,6 +340,22 @@ pub(crate) mod tests {
 
     fn link() -> impl Strategy<Value = LinkId> {
         (0u64..3, 1u64..4).prop_map(|(o, seq)| LinkId { origin: Incarnation(o), seq })
+    }
+
+    fn decision(generation: u64, holds: u32, outcome: VersionVector) -> Decision {
+        let side = |who: u64| Side {
+            content: Content {
+                version: VersionVector::from_iter([(Incarnation(who), 1)]),
+                writer: brick(0),
+                size: 1,
+                stamp: Stamp::ZERO,
+                mtime: (1, 0),
+            },
+            beside: None,
+            hash: None,
+        };
+        let word = Word { made: 1, generation };
+        Decision { word, choice: Choice::Newest, sides: vec![side(0), side(1)], outcome, holds }
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -359,6 +388,9 @@ pub(crate) mod tests {
             prop::collection::vec(bricks(), 0..3).prop_map(Op::Replicas),
             version().prop_map(|loser| Op::Resolve { loser, kept: None }),
             (0u8..4).prop_map(|n| Op::Kept { of: FileId([n; 16]), name: vec![b'a' + n % 2] }),
+            (bricks(), version(), 0u64..3, 0u32..2).prop_map(|(brick, outcome, generation, holds)| {
+                Op::Decide { brick, decision: decision(generation, holds, outcome) }
+            }),
         ]
     }
 

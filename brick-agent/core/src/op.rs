@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::acl;
 use crate::id::{BrickId, FileId, Incarnation, LinkId};
 use crate::name::{self, BadName};
+use crate::resolution::Decision;
 use crate::stamp::Stamp;
 use crate::version::VersionVector;
 
@@ -157,10 +158,17 @@ pub enum Op {
     /// This object has the bytes of a version of `of` that lost a conflict. The
     /// conflict is open as long as the object has this name.
     Kept {
-        /// The object in conflict.
+        /// The object in conflict; itself: it is a file of its own by a person's word.
         of: FileId,
         /// The name that was given to it for that reason.
         name: Vec<u8>,
+    },
+    /// A person's word on the file's conflict was carried out. The version that came of it is in an entry before this one.
+    Decide {
+        /// The brick that did it.
+        brick: BrickId,
+        /// What was decided, and between what.
+        decision: Decision,
     },
 }
 
@@ -255,6 +263,7 @@ impl Entry {
                 Ok(name::check(&place.name)?)
             }
             Op::Kept { name, .. } => Ok(name::check(name)?),
+            Op::Decide { decision, .. } => decision.check(),
             Op::Unlink { link, .. } => check_link(*link),
             Op::Content { version, size, mtime_nsec, .. } => {
                 if version.is_empty() || *size > MAX_SIZE || *mtime_nsec >= 1_000_000_000 {

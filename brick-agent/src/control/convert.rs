@@ -5,8 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use nearbrick_core::BrickId;
 use nearbrick_core::conflict::Policy;
+use nearbrick_core::resolution::{Choice, Order, Word};
 use nearbrick_crds as crds;
-use nearbrick_crds::{Brick, HealPolicy, HealPolicySpec, WorkstationVolume};
+use nearbrick_crds::{Brick, FileConflict, HealPolicy, HealPolicySpec, WorkstationVolume};
 use uuid::Uuid;
 
 use crate::config::{
@@ -181,7 +182,10 @@ pub fn volume_config(
         healing: previous.map(|p| p.healing.clone()).unwrap_or_default(),
         release_removals: annotation(volume, RELEASE_REMOVALS),
         take_back_removals: annotation(volume, TAKE_BACK_REMOVALS),
-        upkeep: Upkeep { say_again: annotation(volume, SAY_AGAIN) },
+        upkeep: Upkeep {
+            say_again: annotation(volume, SAY_AGAIN),
+            orders: previous.map(|p| p.upkeep.orders.clone()).unwrap_or_default(),
+        },
     })
 }
 
@@ -197,6 +201,34 @@ pub fn healing(volume: &WorkstationVolume, policies: &[impl AsRef<HealPolicy>]) 
     };
     let anchor = volume.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second());
     Healing { policy, anchor }
+}
+
+/// What persons chose in the volume's conflicts, sorted by the file. An object that names no file, no choice, or a brick that is
+/// not known, orders nothing: the operator says why.
+pub fn orders(conflicts: &[impl AsRef<FileConflict>], config: &VolumeConfig) -> Vec<Order> {
+    let order = |conflict: &FileConflict| {
+        let word = Word {
+            made: u64::try_from(conflict.made()?).ok()?,
+            generation: u64::try_from(conflict.metadata.generation?).ok()?,
+        };
+        let choice = match conflict.spec.resolution.as_deref()?.parse().ok()? {
+            crds::ConflictPolicy::KeepBoth => Choice::KeepBoth,
+            crds::ConflictPolicy::Newest => Choice::Newest,
+            crds::ConflictPolicy::Largest => Choice::Largest,
+            crds::ConflictPolicy::Brick(name) => {
+                Choice::Brick(config.members.iter().find(|m| m.name == name || m.node == name)?.brick)
+            }
+            crds::ConflictPolicy::Manual => return None,
+        };
+        Some(Order { file: conflict.file()?.parse().ok()?, word, choice })
+    };
+    let of_volume = |conflict: &&FileConflict| {
+        conflict.spec.volume_ref.name == config.name && conflict.metadata.deletion_timestamp.is_none()
+    };
+    let mut orders: Vec<Order> =
+        conflicts.iter().map(AsRef::as_ref).filter(of_volume).filter_map(order).collect();
+    orders.sort_by_key(|order| (order.file, order.word));
+    orders
 }
 
 /// The bricks of the volume, sorted; this one is always among them. A brick
@@ -361,6 +393,50 @@ pub(crate) mod tests {
             ("", Policy::Newest),
         ];
         assert_eq!(rules, wanted.map(|(path, policy)| (path.to_owned(), policy)));
+    }
+
+    #[test]
+    fn s07_what_is_chosen_counts_for_the_volume_and_the_file_that_the_object_names() {
+        const FILE: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let both = vec![brick("ws-b", 2)];
+        let config = convert(&brick("ws-a", 1), &[], both).unwrap();
+        let conflict = |name: &str, volume: &str, resolution: Option<&str>| {
+            let spec = crds::FileConflictSpec {
+                volume_ref: LocalRef::new(volume),
+                path: "a".to_owned(),
+                resolution: resolution.map(str::to_owned),
+            };
+            let mut object = FileConflict::new(name, spec);
+            object.metadata.creation_timestamp = Some(nearbrick_crds::meta::time_from_unix(50));
+            object.metadata.generation = Some(3);
+            object
+        };
+        let of = |object: FileConflict| orders(&[Arc::new(object)], &config);
+        let name = format!("home.{FILE}");
+        let word = Word { made: 50, generation: 3 };
+        for (text, choice) in [
+            ("KeepBoth", Choice::KeepBoth),
+            ("Newest", Choice::Newest),
+            ("Largest", Choice::Largest),
+            ("Brick/ws-b", Choice::Brick(BrickId([2; 16]))),
+            ("Brick/home.ws-a", Choice::Brick(BrickId([1; 16]))),
+        ] {
+            let wanted = Order { file: FILE.parse().unwrap(), word, choice };
+            assert_eq!(of(conflict(&name, "home", Some(text))), [wanted]);
+        }
+        for (name, volume, resolution) in [
+            (name.as_str(), "home", None),
+            (&name, "home", Some("Manual")),
+            (&name, "home", Some("Brick/ws-z")),
+            (&name, "other", Some("Newest")),
+            ("home.x", "home", Some("Newest")),
+            (&format!("other.{FILE}"), "home", Some("Newest")),
+        ] {
+            assert_eq!(of(conflict(name, volume, resolution)), [], "{name} {volume} {resolution:?}");
+        }
+        let mut going = conflict(&name, "home", Some("Newest"));
+        going.metadata.deletion_timestamp = Some(nearbrick_crds::meta::time_from_unix(60));
+        assert_eq!(of(going), []);
     }
 
     #[test]

@@ -3,17 +3,19 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nearbrick_core::BrickId;
+use nearbrick_core::resolution::Choice;
 use nearbrick_crds::condition::{
     Finding, JOURNALS_FOLLOWED, READY, REMOVALS_FOLLOWED, SAFE_TO_LEAVE, Status, conditions,
 };
 use nearbrick_crds::meta::time_from_unix;
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{
-    BrickState, BrickStatus, Condition, LastError, Pending, PendingOut, Time, WorkstationStatus,
+    BrickState, BrickStatus, CarriedOut, Condition, ConflictReport, FileVersion, LastError, Pending,
+    PendingOut, Time, WorkstationStatus,
 };
 
 use crate::config::VolumeConfig;
-use crate::volume::{Count, VolumeStatus};
+use crate::volume::{Count, ListedConflict, ListedVersion, VolumeStatus};
 
 use super::convert::{RELEASE_REMOVALS, SAY_AGAIN, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
@@ -53,6 +55,48 @@ fn pending_out(status: &VolumeStatus, config: &VolumeConfig) -> Vec<PendingOut> 
         .collect();
     list.sort_by(|a, b| a.brick.cmp(&b.brick));
     list
+}
+
+/// The longest path that goes into a status; of a longer one the end is left.
+const MAX_PATH: usize = 512;
+
+fn path(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let from = text.char_indices().map(|(at, _)| at).find(|at| text.len() - at <= MAX_PATH).unwrap_or(0);
+    line(&text[from..])
+}
+
+fn conflict(listed: &ListedConflict, config: &VolumeConfig) -> ConflictReport {
+    let name = |id: BrickId| config.member(id).map_or_else(|| id.to_string(), |m| m.name.clone());
+    let node = |id: BrickId| config.member(id).map_or_else(|| id.to_string(), |m| m.node.clone());
+    let version = |v: &ListedVersion| FileVersion {
+        brick: v.holders.iter().find(|b| **b == v.writer).or(v.holders.first()).map(|b| name(*b)),
+        path: v.path.as_deref().map(path),
+        size: Some(v.size),
+        mtime: Some(time_from_unix(v.mtime.0)),
+        hash: v.hash.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect()),
+        writer: Some(node(v.writer)),
+        chosen: v.chosen.then_some(true),
+    };
+    ConflictReport {
+        file: listed.file.to_string(),
+        path: path(&listed.path),
+        open: listed.open,
+        versions: listed.versions.iter().map(version).collect(),
+        carried_out: listed.decision.map(|decision| CarriedOut {
+            made: i64::try_from(decision.word.made).unwrap_or(i64::MAX),
+            generation: i64::try_from(decision.word.generation).unwrap_or(i64::MAX),
+            resolution: match decision.choice {
+                Choice::KeepBoth => "KeepBoth".to_owned(),
+                Choice::Newest => "Newest".to_owned(),
+                Choice::Largest => "Largest".to_owned(),
+                Choice::Brick(brick) => format!("Brick/{}", node(brick)),
+            },
+            by: Some(name(decision.by)),
+            at: Some(time(decision.at_ms)),
+        }),
+        hindrance: listed.hindrance.as_ref().map(|why| line(&why.to_string())),
+    }
 }
 
 /// What a person reads about removals that are held back, and what to do.
@@ -181,6 +225,7 @@ pub fn brick_status(
         pending_out: pending_out(status, config),
         pending: Some(pending(&status.pending)),
         conflicts: Some(status.conflicts),
+        conflict_list: status.listed_conflicts.iter().map(|c| conflict(c, config)).collect(),
         rejected_messages: Some(status.rejected),
         last_error: status.last_error.as_ref().map(|(reason, message, at)| LastError {
             reason: reason.as_str().to_owned(),
@@ -336,6 +381,7 @@ mod tests {
             capacity_bytes: 5000,
             free_bytes: 4000,
             conflicts: 0,
+            listed_conflicts: Vec::new(),
             rejected: 3,
             stale_reads: 0,
             sync_failures: 0,
@@ -444,6 +490,48 @@ mod tests {
         assert_eq!(report.pending_out[0].oldest_since, Some(time(5_000)));
         assert_eq!(report.pending.unwrap().size.as_deref(), Some("2.0 KiB"));
         assert!(is_true(&report.conditions, READY));
+    }
+
+    #[test]
+    fn a_conflict_is_reported_with_the_names_of_who_wrote_and_who_holds_its_versions() {
+        use crate::volume::ListedDecision;
+        use nearbrick_core::FileId;
+        use nearbrick_core::resolution::Word;
+        let listed = |open| ListedConflict {
+            file: FileId([7; 16]),
+            path: [&b"\xff/"[..], &[b'p'; 600]].concat(),
+            open,
+            versions: vec![ListedVersion {
+                writer: BrickId([2; 16]),
+                holders: vec![BrickId([1; 16]), BrickId([2; 16])],
+                size: 5,
+                mtime: (1000, 1),
+                hash: Some([0xab; 32]),
+                path: Some(b"p (conflict, ws-b, x)".to_vec()),
+                chosen: !open,
+            }],
+            decision: (!open).then_some(ListedDecision {
+                word: Word { made: 9, generation: 2 },
+                choice: Choice::Brick(BrickId([2; 16])),
+                by: BrickId([2; 16]),
+                at_ms: 5_000,
+            }),
+            hindrance: None,
+        };
+        let list = vec![listed(true), listed(false)];
+        let facts =
+            facts(Phase::Ready, Some(VolumeStatus { conflicts: 1, listed_conflicts: list, ..status() }));
+        let report = brick_status(&facts, &reporting(), None, &[], Some(1), &time(0));
+        let [open, resolved] = report.conflict_list.as_slice() else { panic!() };
+        assert_eq!((open.file.as_str(), open.path.len(), open.open), (&*"07".repeat(16), MAX_PATH, true));
+        let version = &open.versions[0];
+        assert_eq!((version.brick.as_deref(), version.writer.as_deref()), (Some("home.ws-b"), Some("ws-b")));
+        assert_eq!((version.size, version.chosen), (Some(5), None));
+        assert_eq!(version.hash.as_deref(), Some(&*"ab".repeat(32)));
+        let carried = resolved.carried_out.as_ref().unwrap();
+        assert_eq!((carried.made, carried.generation), (9, 2));
+        assert_eq!((carried.resolution.as_str(), carried.by.as_deref()), ("Brick/ws-b", Some("home.ws-b")));
+        assert_eq!(resolved.versions[0].chosen, Some(true));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Follows the API: the bricks of this workstation, and for each of them its
-//! volume, the volume's other bricks, its heal jobs, and the heal policies of its namespace.
+//! volume, the volume's other bricks, its heal jobs and conflicts, and the heal policies of its namespace.
 //!
 //! A volume is taken down only when a whole list of this workstation's bricks was seen and
 //! does not have it. While the API is away, everything stays as it is.
@@ -14,7 +14,7 @@ use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
-use nearbrick_crds::{Brick, HealJob, HealPolicy, Workstation, WorkstationVolume};
+use nearbrick_crds::{Brick, FileConflict, HealJob, HealPolicy, Workstation, WorkstationVolume};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::VolumeConfig;
 
 use super::api::{ApiServer, one_line};
-use super::convert::{VolumeKey, healing, volume_config};
+use super::convert::{VolumeKey, healing, orders, volume_config};
 use super::tracked::{Patience, Tracked};
 
 /// What follows from the API: implemented by the supervisor.
@@ -233,25 +233,36 @@ impl Follower {
             Brick(Event<Brick>),
             Job(Event<HealJob>),
             Policy(Event<HealPolicy>),
+            Conflict(Event<FileConflict>),
         }
         let namespace = &key.namespace;
         let by_volume = format!("spec.volumeRef.name={}", key.volume);
         let volumes = self.events(self.api.namespaced(namespace), format!("metadata.name={}", key.volume));
         let bricks = self.events(self.api.namespaced(namespace), by_volume.clone());
-        let heals = self.events(self.api.namespaced(namespace), by_volume);
+        let heals = self.events(self.api.namespaced(namespace), by_volume.clone());
+        let conflicts = self.events(self.api.namespaced(namespace), by_volume);
         let policies = self.events(self.api.namespaced(namespace), String::new());
         let mut changes = select(
             select(volumes.map(Change::Volume), bricks.map(Change::Brick)),
-            select(heals.map(Change::Job), policies.map(Change::Policy)),
+            select(
+                select(heals.map(Change::Job), policies.map(Change::Policy)),
+                conflicts.map(Change::Conflict),
+            ),
         );
-        let (mut volumes, mut bricks, mut heals, mut policies) =
-            (Tracked::default(), Tracked::default(), Tracked::default(), Tracked::default());
+        let (mut volumes, mut bricks, mut heals, mut policies, mut conflicts) = (
+            Tracked::default(),
+            Tracked::default(),
+            Tracked::default(),
+            Tracked::default(),
+            Tracked::default(),
+        );
         loop {
             let look = tokio::select! {
                 change = changes.next() => match change {
                     Some(Change::Volume(event)) => volumes.take(event),
                     Some(Change::Brick(event)) => bricks.take(event),
                     Some(Change::Policy(event)) => policies.take(event),
+                    Some(Change::Conflict(event)) => conflicts.take(event),
                     Some(Change::Job(event)) => {
                         if heals.take(event) {
                             jobs.send_replace(heals.objects().cloned().collect());
@@ -268,7 +279,7 @@ impl Follower {
                 if stop.is_cancelled() {
                     return;
                 }
-                self.decide(key, &own, volumes.objects().next(), &bricks, &policies);
+                self.decide(key, &own, volumes.objects().next(), &bricks, &policies, &conflicts);
             }
         }
     }
@@ -280,6 +291,7 @@ impl Follower {
         volume: Option<&Arc<WorkstationVolume>>,
         bricks: &Tracked<Brick>,
         policies: &Tracked<HealPolicy>,
+        conflicts: &Tracked<FileConflict>,
     ) {
         let Some(volume) = volume else {
             let why = format!("WorkstationVolume {key} is not there");
@@ -291,6 +303,9 @@ impl Follower {
             Ok(mut config) => {
                 if policies.is_synced() {
                     config.healing = healing(volume, &policies.objects().collect::<Vec<_>>());
+                }
+                if conflicts.is_synced() {
+                    config.upkeep.orders = orders(&conflicts.objects().collect::<Vec<_>>(), &config);
                 }
                 self.volumes.problem(key, None);
                 if previous.as_deref() != Some(&config) {

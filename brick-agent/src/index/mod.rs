@@ -199,6 +199,12 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
 }
 
+/// What is known of an object. The index of an earlier version has no decisions.
+fn object(bytes: &[u8]) -> Result<Object> {
+    let none = [0];
+    decode(bytes, "objects").or_else(|error| decode(&[bytes, &none].concat(), "objects").map_err(|_| error))
+}
+
 fn place_key(place: &Place) -> Vec<u8> {
     let mut key = Vec::with_capacity(16 + place.name.len());
     key.extend_from_slice(&place.parent.0);
@@ -272,14 +278,14 @@ impl Index {
     /// # Errors
     /// The store's.
     pub fn object(&self, file: FileId) -> Result<Option<Object>> {
-        self.store.get(Table::Objects, &file.0)?.map(|v| decode(&v, "objects")).transpose()
+        self.store.get(Table::Objects, &file.0)?.map(|v| object(&v)).transpose()
     }
 
     /// All objects.
     pub fn objects(&self) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
         self.all(Table::Objects).map(|pair| {
             let (key, value) = pair?;
-            Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
+            Ok((file_id(&key, "objects")?, object(&value)?))
         })
     }
 
@@ -437,7 +443,7 @@ impl Index {
     pub fn objects_under(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
         self.store.prefix(Table::Objects, prefix).map(|pair| {
             let (key, value) = pair?;
-            Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
+            Ok((file_id(&key, "objects")?, object(&value)?))
         })
     }
 

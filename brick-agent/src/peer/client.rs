@@ -658,6 +658,10 @@ impl Remote for Client {
         })
     }
 
+    fn is_reached(&self, brick: BrickId) -> bool {
+        self.is_up(brick)
+    }
+
     fn order(&self, from: &mut [BrickId]) {
         let ordered = self.ordered(from, ORDER_BYTES);
         from.copy_from_slice(&ordered);

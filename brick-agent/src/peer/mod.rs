@@ -184,6 +184,11 @@ pub trait Remote: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether the brick was there when it was last asked, or was not asked yet. Asks nobody.
+    fn is_reached(&self, _brick: BrickId) -> bool {
+        true
+    }
+
     /// Puts those first from which bytes are likely to come soonest. A hint: it may do nothing.
     fn order(&self, _from: &mut [BrickId]) {}
 

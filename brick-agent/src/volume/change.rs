@@ -395,6 +395,17 @@ impl<'a> Change<'a> {
                 if !was_fallen && core.tally.fallen.contains(&file) {
                     volume.settler.soon(file);
                 }
+                if object.changed {
+                    volume.look_at_order(file, now);
+                }
+                if object.changed
+                    && let Some(of) = now.kept_loser_of(file)
+                    && let Ok(winner) = volume.index.object(of)
+                {
+                    core.tally.is_there(of, winner.is_some_and(|o| o.exists(of)));
+                }
+            } else {
+                core.tally.is_there(file, false);
             }
         }
         if own_entries && let Some(remote) = volume.remote() {

@@ -22,7 +22,7 @@ use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, read};
 use crate::brick::access;
-use crate::brick::disk::{self, File, FileAccess, Reader};
+use crate::brick::disk::{self, File, FileAccess, Reader, Stat};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Print, Shown};
 use crate::peer::Remote;
@@ -43,6 +43,20 @@ struct Loser {
     print: Print,
 }
 
+/// A file that comes to be beside another one.
+pub(super) struct Beside<'a> {
+    /// Its id.
+    pub file: FileId,
+    /// Where it is.
+    pub place: Place,
+    /// What it is on the disk.
+    pub raw: Stat,
+    /// The version that its bytes are.
+    pub content: &'a Content,
+    /// The other one, whose attributes and replica set it has.
+    pub object: &'a Object,
+}
+
 /// A version of the same size as a loser.
 struct Alike {
     /// The file that has it.
@@ -57,7 +71,10 @@ struct Alike {
 
 impl Volume {
     /// What happens to versions of this file of which neither includes the other.
-    pub(super) fn policy_of(&self, object: &Object, local: &Local) -> Policy {
+    pub(super) fn policy_of(&self, file: FileId, object: &Object, local: &Local) -> Policy {
+        if self.are_both_ordered(file, object) {
+            return Policy::KeepBoth;
+        }
         let configured = read(&self.configured).clone();
         let rules = configured.config.conflicts.iter().zip(&configured.conflict_globs);
         let mut path = None;
@@ -114,8 +131,9 @@ impl Volume {
         if local.dirty || local.placed.is_empty() || core.nodes.of(file).is_some_and(|n| n.writers > 0) {
             return Ok(None);
         }
-        let policy = self.policy_of(&object, &local);
-        let Some(lost) = to_keep(&object, self.me, &policy) else { return Ok(None) };
+        let policy = self.policy_of(file, &object, &local);
+        let is_away = self.away_for(file);
+        let Some(lost) = to_keep(&object, self.me, &policy, &is_away) else { return Ok(None) };
         if local.have.as_ref() != Some(&lost.loser.version) {
             return Ok(None);
         }
@@ -258,7 +276,7 @@ impl Volume {
     fn put_aside(&self, file: FileId, loser: &Loser, staged: &str, data: &File) -> FsResult<()> {
         let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
         let version = &loser.version.version;
-        self.dress_kept(file, loser, &object, staged, data)?;
+        self.dress_kept(file, version, loser.print.mtime, &object, staged, data)?;
         let path = {
             let _core = self.lock();
             self.path_to_keep(&object, &local)
@@ -279,11 +297,13 @@ impl Volume {
         Ok(())
     }
 
-    /// What the staged bytes of a loser need beside them, as a file that is `as_file`.
-    fn dress_kept(
+    /// What staged bytes of a version need beside them, as a file that is `as_file`; owner, mode and attributes are those of
+    /// `object`.
+    pub(super) fn dress_kept(
         &self,
         as_file: FileId,
-        loser: &Loser,
+        version: &VersionVector,
+        mtime: (i64, u32),
         object: &Object,
         staged: &str,
         data: &File,
@@ -291,11 +311,58 @@ impl Volume {
         let staged = At { dir: self.brick.staging.clone(), name: staged.as_bytes().to_vec() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
         set_xattrs(&staged, object)?;
-        access::set_file_mark(&**data, &Mark::new(as_file, Some(loser.version.version.clone())))?;
-        let (sec, nsec) = loser.print.mtime;
-        let mtime = super::types::SetTime::At(access::time(sec, nsec));
+        access::set_file_mark(&**data, &Mark::new(as_file, Some(version.clone())))?;
+        let mtime = super::types::SetTime::At(access::time(mtime.0, mtime.1));
         access::utimens(&staged.dir, &staged.name, None, Some(mtime))?;
         Ok(staged)
+    }
+
+    /// A file came to be beside another one, with its bytes; it is `of` that one's conflict, unless it is to be a file of its own.
+    pub(super) fn say_beside(
+        &self,
+        change: &mut Change<'_>,
+        new: &Beside<'_>,
+        of: Option<FileId>,
+    ) -> FsResult<()> {
+        let Beside { file, place, raw, content, object } = new;
+        let (file, print) = (*file, print_of(raw));
+        let attr = Attr {
+            mode: raw.st_mode & 0o7777,
+            uid: raw.st_uid,
+            gid: raw.st_gid,
+            mtime_sec: print.mtime.0,
+            mtime_nsec: print.mtime.1,
+        };
+        self.revive(change, place.parent)?;
+        let replicas = object.replica_set().to_vec();
+        let op = Op::Create { brick: self.me, kind: Kind::File, attr, place: place.clone(), replicas };
+        let link = change.emit(file, op)?.made_link().ok_or(Errno::IO)?;
+        for (name, value) in &object.xattrs {
+            if let Some(value) = value.value.clone() {
+                change.emit(file, Op::SetXattr { name: name.clone(), value: Some(value) })?;
+            }
+        }
+        if let Some(of) = of {
+            change.emit(file, Op::Kept { of, name: place.name.clone() })?;
+        }
+        let said = Op::Content {
+            brick: self.me,
+            version: content.version.clone(),
+            size: print.size,
+            mtime_sec: print.mtime.0,
+            mtime_nsec: print.mtime.1,
+            still_dirty: false,
+        };
+        let entry = change.emit(file, said)?;
+        *change.local_mut(file)? = Local {
+            placed: BTreeMap::from([(link, place.clone())]),
+            have: Some(content.version.clone()),
+            print: Some(print),
+            mtime_at: entry.time,
+            ..Local::default()
+        };
+        change.show(place, Some(Shown { file, link, kind: d_type(&Kind::File) }));
+        Ok(())
     }
 
     fn show_kept(&self, file: FileId, loser: &Loser, staged: &str, data: &File) -> FsResult<()> {
@@ -312,46 +379,20 @@ impl Volume {
             self.unstage(staged);
             None
         } else {
-            Some(self.put_beside(core, kept, loser, &object, &local, staged, data)?)
+            let mtime = loser.print.mtime;
+            Some(self.put_beside(core, kept, &loser.version, mtime, &object, &local, staged, data)?)
         };
         let mut change = Change::new(self, core);
         let mut shown = None;
         if let Some(place) = name {
-            let raw = data.stat()?;
-            let attr = Attr {
-                mode: raw.st_mode & 0o7777,
-                uid: raw.st_uid,
-                gid: raw.st_gid,
-                mtime_sec: loser.print.mtime.0,
-                mtime_nsec: loser.print.mtime.1,
+            let new = Beside {
+                file: kept,
+                place: place.clone(),
+                raw: data.stat()?,
+                content: &loser.version,
+                object: &object,
             };
-            self.revive(&mut change, place.parent)?;
-            let replicas = object.replica_set().to_vec();
-            let op = Op::Create { brick: self.me, kind: Kind::File, attr, place: place.clone(), replicas };
-            let link = change.emit(kept, op)?.made_link().ok_or(Errno::IO)?;
-            for (name, value) in &object.xattrs {
-                if let Some(value) = value.value.clone() {
-                    change.emit(kept, Op::SetXattr { name: name.clone(), value: Some(value) })?;
-                }
-            }
-            change.emit(kept, Op::Kept { of: file, name: place.name.clone() })?;
-            let content = Op::Content {
-                brick: self.me,
-                version: loser.version.version.clone(),
-                size: loser.print.size,
-                mtime_sec: loser.print.mtime.0,
-                mtime_nsec: loser.print.mtime.1,
-                still_dirty: false,
-            };
-            let entry = change.emit(kept, content)?;
-            *change.local_mut(kept)? = Local {
-                placed: BTreeMap::from([(link, place.clone())]),
-                have: Some(loser.version.version.clone()),
-                print: Some(print_of(&raw)),
-                mtime_at: entry.time,
-                ..Local::default()
-            };
-            change.show(&place, Some(Shown { file: kept, link, kind: d_type(&Kind::File) }));
+            self.say_beside(&mut change, &new, Some(file))?;
             shown = Some(place);
         }
         change.emit(file, Op::Resolve { loser: loser.version.version.clone(), kept: Some(kept) })?;
@@ -365,24 +406,25 @@ impl Volume {
         Ok(())
     }
 
-    /// Gives the staged bytes a free name beside the winner.
+    /// Gives the staged bytes of a version a free name beside the winner.
     #[allow(clippy::too_many_arguments)]
-    fn put_beside(
+    pub(super) fn put_beside(
         &self,
         core: &mut Core,
         kept: FileId,
-        loser: &Loser,
+        content: &Content,
+        mtime: (i64, u32),
         object: &Object,
         local: &Local,
         staged: &str,
         data: &File,
     ) -> FsResult<Place> {
-        let staged = self.dress_kept(kept, loser, object, staged, data)?;
+        let staged = self.dress_kept(kept, &content.version, mtime, object, staged, data)?;
         let winner = local.place().ok_or(Errno::NOENT)?;
         let config = self.config();
-        let writer = loser.version.writer;
+        let writer = content.writer;
         let node = config.member(writer).map_or_else(|| writer.to_string(), |m| m.node.clone());
-        let tag = tag_of(&node, &loser.version);
+        let tag = tag_of(&node, content);
         for n in 0..NAMES {
             let place = Place { parent: winner.parent, name: conflict_name(&winner.name, &tag, n) };
             if self.shown(&place)?.is_some() {

@@ -14,7 +14,7 @@ use super::dress::{set_mtime, set_owner_and_mode, set_xattrs};
 use super::opening::{Standing, standing};
 use super::staging::Staged;
 use super::types::FsResult;
-use super::versions::Why;
+use super::versions::{Linked, Why};
 use crate::brick::access;
 use crate::brick::disk::{File, Reader};
 use crate::brick::mark::Mark;
@@ -258,22 +258,30 @@ impl Volume {
         })
     }
 
-    /// A loser of a conflict is replaced by what won: it stays in `versions/`.
-    fn keep_replaced<'a>(
+    /// A loser of a conflict is replaced by what won, or by what a person chose: it stays in `versions/`. Gives what was put
+    /// there.
+    fn keep_replaced(
         &self,
         core: &mut Core,
         a: &Arrived,
         object: &nearbrick_core::Object,
-        local: &'a crate::index::Local,
-    ) -> FsResult<Option<&'a VersionVector>> {
+        local: &crate::index::Local,
+    ) -> FsResult<Option<(FileId, VersionVector)>> {
         let Some(have) = &local.have else { return Ok(None) };
-        if a.version.includes(have) || self.is_kept(a.file, have) {
+        let by_word = object.kept_for_word(a.file, have);
+        if by_word.is_none() && a.version.includes(have) {
             return Ok(None);
         }
-        let label = self.label(object, have, self.path_to_keep(object, local), Why::Lost);
+        // What a person turned down is nowhere in the tree, so it must not be given up for want of room.
+        let must = by_word.is_some();
+        let (file, version) = by_word.unwrap_or_else(|| (a.file, have.clone()));
+        let label = self.label(object, &version, self.path_to_keep(object, local), Why::Lost);
         let at = self.at(core, a.file, local)?;
-        self.link_to_versions(&at, a.file, have, &label)?;
-        Ok(Some(have))
+        match self.link_to_versions(&at, file, &version, &label)? {
+            Linked::Now => Ok(Some((file, version))),
+            Linked::NoRoom if must => Err(Errno::NOSPC),
+            Linked::Before | Linked::NoRoom => Ok(None),
+        }
     }
 
     fn replace(
@@ -296,7 +304,7 @@ impl Volume {
         if let Err(error) = self.rename_over(core, &staged, local) {
             if let Some(lost) = lost {
                 // It stays where it is, and only its inode was touched.
-                self.unlink_from_versions(a.file, lost);
+                self.unlink_from_versions(lost.0, &lost.1);
                 let mut change = Change::new(self, core);
                 change.refresh_print(a.file)?;
                 change.commit()?;
@@ -324,18 +332,30 @@ impl Volume {
             change.todo(a.file, true);
         }
         change.commit()?;
-        if let Some(node) = core.nodes.of(a.file).filter(|n| n.opens > 0) {
+        self.show_replaced(core, a.file, local, &a.version, data);
+        Ok(())
+    }
+
+    /// Other bytes have taken the place of a file that was here as `local` says: programs are to see them.
+    pub(super) fn show_replaced(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &crate::index::Local,
+        version: &VersionVector,
+        data: File,
+    ) {
+        if let Some(node) = core.nodes.of(file).filter(|n| n.opens > 0) {
             if let Some(stub) = &node.stub {
-                stub.healed_as(&a.version, data);
+                stub.healed_as(version, data);
             }
             // Who has the old file open keeps it; the name stands for the new one.
             for place in local.placed.values() {
                 self.invalidate_entry(core, place);
             }
-            core.nodes.detach(a.file);
+            core.nodes.detach(file);
         } else {
-            self.invalidate_node(core, a.file, true);
+            self.invalidate_node(core, file, true);
         }
-        Ok(())
     }
 }

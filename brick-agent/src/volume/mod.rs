@@ -11,6 +11,7 @@
 //!   all members have heard is given up.
 //! * `sync_copies`: `fsync` that waits for other bricks; `unheard`: what no other member has heard of yet.
 //! * `brakes`: removals that are held back until a person has looked.
+//! * `resolve`: a person's word on a conflict is carried out; `conflict_list`: what is said of conflicts.
 //! * `conflict`: losers of conflicts are kept; `versions`: where they and deleted files are for a while; `restore`: the way back.
 //! * `staging`: what is on its way; `install`: what a heal brought takes its place; `served`: what peers ask for.
 //! * `amiss`: what was done on the disk and could not be said in the index.
@@ -36,6 +37,7 @@ mod change;
 mod compact;
 mod compare;
 mod conflict;
+mod conflict_list;
 mod core;
 mod dress;
 mod durable;
@@ -54,6 +56,7 @@ mod place;
 mod rebuild;
 mod recover;
 mod refused;
+mod resolve;
 mod restore;
 mod resume;
 mod revive;
@@ -99,8 +102,10 @@ pub use brakes::{Brake, HeldRemovals};
 pub(crate) use change::errno as errno_of;
 pub use compact::Compacted;
 pub use compare::Comparison;
+pub use conflict_list::{ListedConflict, ListedDecision, ListedVersion};
 pub(crate) use install::{Arrived, Older, Planned, reason_of};
 pub use refused::RefusedEntry;
+pub use resolve::Hindrance;
 pub use restore::RestoreError;
 pub use resume::{Held, Keeper, Resumed};
 pub(crate) use staging::Staged;
@@ -198,6 +203,8 @@ pub struct Volume {
     outrun: AtomicBool,
     /// It is to say all that it has again.
     again: AtomicBool,
+    /// Persons' words on conflicts.
+    orders: Mutex<resolve::Orders>,
     /// Counts what was staged since the start.
     staged: AtomicU64,
 }
@@ -243,6 +250,7 @@ impl Volume {
         self.judge_alone();
         self.follow_annotations();
         self.follow_say_again();
+        self.follow_orders();
     }
 
     /// The configuration.

@@ -123,7 +123,7 @@ impl Volume {
     }
 
     /// A name goes, as a program wants it. The disk is the caller's.
-    fn forget_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<()> {
+    pub(super) fn forget_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<()> {
         let file = shown.file;
         let seen = change.object(file)?.seen();
         change.show(place, None);

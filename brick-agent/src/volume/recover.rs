@@ -173,6 +173,7 @@ impl Volume {
             closed: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
             again: AtomicBool::new(false),
+            orders: Default::default(),
             staged: AtomicU64::new(0),
         });
         let failed = |what: &str| {
@@ -204,6 +205,7 @@ impl Volume {
         }
         volume.follow_annotations();
         volume.follow_say_again();
+        volume.follow_orders();
         Ok(volume)
     }
 
@@ -680,6 +682,10 @@ fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError
         look(core, id, &local);
     }
     dirty.append(&mut look_again);
+    for of in core.tally.kept.iter().map(|(of, _)| *of).collect::<BTreeSet<_>>() {
+        let there = index.object(of)?.is_some_and(|o| o.exists(of));
+        core.tally.is_there(of, there);
+    }
     for parent in parents {
         if parent != FileId::ROOT && index.object(parent)?.is_none_or(|o| o.kind.is_none()) {
             core.torsos.insert(parent);

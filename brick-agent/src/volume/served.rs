@@ -142,6 +142,12 @@ impl Volume {
         })
     }
 
+    /// A version that is in `versions/`: a person may want it back at another brick.
+    fn kept_source(&self, file: FileId, version: &VersionVector) -> Option<Source> {
+        let (file, size) = self.open_kept(file, version).ok()?;
+        Some(Source { file, size, version: version.clone(), kind: SourceKind::Copy })
+    }
+
     /// A copy that shares its blocks with the file; none where the file system cannot.
     fn copy_of(&self, live: &File) -> Option<File> {
         let copy = access::open(&self.brick.staging, b".", OFlags::TMPFILE | OFlags::RDWR, 0o600).ok()?;
@@ -233,7 +239,7 @@ impl Served for Volume {
     }
 
     fn exactly(&self, file: FileId, version: &VersionVector) -> Result<Source, Reason> {
-        self.open_source(file, version, true)
+        self.open_source(file, version, true).or_else(|why| self.kept_source(file, version).ok_or(why))
     }
 
     fn still(&self, file: FileId, version: &VersionVector) -> bool {

@@ -51,6 +51,8 @@ enum Due {
     Sync,
     /// What could not be done before is tried again.
     Again,
+    /// A person's word on a conflict of this file is carried out.
+    Order(FileId),
 }
 
 struct Shared {
@@ -124,6 +126,11 @@ impl Settler {
     /// Something could not be done: it is tried again before long.
     pub fn again(&self) {
         self.within(Due::Again, TRY_AGAIN);
+    }
+
+    /// A person's word on a conflict of this file is to be looked at.
+    pub fn order(&self, file: FileId, wait: Duration) {
+        self.within(Due::Order(file), wait);
     }
 
     /// A program begins to write the file: it is looked at from time to time.
@@ -200,6 +207,7 @@ impl Volume {
                 Due::File(file) => files.push(file),
                 Due::Sync => self.make_synced(),
                 Due::Again => self.try_again(),
+                Due::Order(file) => self.see_to_order(file),
             }
         }
         self.look_at(files);

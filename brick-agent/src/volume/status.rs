@@ -10,6 +10,7 @@ use nearbrick_core::{BrickId, Incarnation};
 
 use super::Volume;
 use super::brakes::HeldRemovals;
+use super::conflict_list::ListedConflict;
 use super::core::Rebuild;
 use super::refused::RefusedEntry;
 
@@ -66,6 +67,8 @@ pub struct VolumeStatus {
     pub free_bytes: u64,
     /// Files in conflict.
     pub conflicts: u64,
+    /// Some of them, and those on which a person's word was carried out lately.
+    pub listed_conflicts: Vec<ListedConflict>,
     /// Messages of peers that made no sense.
     pub rejected: u64,
     /// Opens of older bytes because the newest were out of reach.
@@ -124,7 +127,8 @@ impl Volume {
             unheard: has_others && core.unheard.is_some(),
             capacity_bytes: space.as_ref().map_or(0, |s| s.f_blocks * s.f_frsize),
             free_bytes: space.as_ref().map_or(0, |s| s.f_bavail * s.f_frsize),
-            conflicts: tally.in_conflict.union(&tally.kept).count() as u64,
+            conflicts: tally.open_conflicts().len() as u64,
+            listed_conflicts: self.listed_conflicts(&core),
             rejected: self.rejected.load(Ordering::Relaxed),
             stale_reads: self.stale_reads.load(Ordering::Relaxed),
             sync_failures: self.sync_failures.load(Ordering::Relaxed),

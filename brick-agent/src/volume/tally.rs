@@ -46,8 +46,12 @@ pub struct Tally {
     pub fallen: BTreeSet<FileId>,
     /// Files of which no brick holds anything any more.
     pub lost: BTreeSet<FileId>,
-    /// Losers of conflicts that are kept under a name of their own, which no one has changed yet.
-    pub kept: BTreeSet<FileId>,
+    /// Losers of conflicts that are kept under a name of their own, which no one has changed yet: of which file, and which.
+    pub kept: BTreeSet<(FileId, FileId)>,
+    /// Of these files those that are no more: there is nothing left to decide.
+    pub ended: BTreeSet<FileId>,
+    /// Those on which a person's word was carried out: when, in milliseconds since 1970.
+    pub decided: BTreeMap<FileId, u64>,
 }
 
 #[derive(Default)]
@@ -84,6 +88,24 @@ fn set(files: &mut BTreeSet<FileId>, file: FileId, in_it: bool) {
 }
 
 impl Tally {
+    /// The losers of conflicts of this file that are files beside it.
+    pub fn kept_of(&self, file: FileId) -> impl Iterator<Item = FileId> + '_ {
+        let all = (file, FileId([0; 16]))..=(file, FileId([255; 16]));
+        self.kept.range(all).map(|(_, kept)| *kept)
+    }
+
+    /// The files of which a conflict is open.
+    pub fn open_conflicts(&self) -> BTreeSet<FileId> {
+        let kept = self.kept.iter().map(|(of, _)| *of).filter(|of| !self.ended.contains(of));
+        self.in_conflict.iter().copied().chain(kept).collect()
+    }
+
+    /// Whether the file, which has losers beside it, is there at all.
+    pub fn is_there(&mut self, file: FileId, there: bool) {
+        let has_kept = self.kept_of(file).next().is_some();
+        set(&mut self.ended, file, has_kept && !there);
+    }
+
     /// An object, or what is here of it, changed.
     pub fn change(
         &mut self,
@@ -107,7 +129,21 @@ impl Tally {
         set(&mut self.in_conflict, file, new.files > 0 && object.in_conflict());
         let elsewhere = object.writing().any(|brick| Some(brick) != self.me);
         set(&mut self.written_elsewhere, file, new.files > 0 && elsewhere);
-        set(&mut self.kept, file, new.files > 0 && object.kept_loser_of().is_some());
+        if let Some(of) = before.and_then(|(object, _)| object.kept_loser_of(file)) {
+            self.kept.remove(&(of, file));
+        }
+        if let Some(of) = object.kept_loser_of(file).filter(|_| new.files > 0) {
+            self.kept.insert((of, file));
+        }
+        self.is_there(file, new.files > 0);
+        match object.decided_at().filter(|_| new.files > 0) {
+            Some(at) => {
+                self.decided.insert(file, at);
+            }
+            None => {
+                self.decided.remove(&file);
+            }
+        }
         let have = local.filter(|l| !l.dirty).and_then(|l| l.have.as_ref());
         let step = self.me.zip(have).and_then(|(me, have)| fallen::step(object, me, have));
         set(&mut self.fallen, file, step.is_some());

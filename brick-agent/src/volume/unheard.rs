@@ -21,7 +21,8 @@ fn would_be_missed(op: &Op) -> bool {
         | Op::SetXattr { .. }
         | Op::Replicas(_)
         | Op::Resolve { .. }
-        | Op::Kept { .. } => true,
+        | Op::Kept { .. }
+        | Op::Decide { .. } => true,
         Op::Dirty { .. } | Op::Clean { .. } | Op::Content { .. } | Op::Have { .. } | Op::Drop { .. } => false,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nearbrick_core::retention::{self, Bounds};
 use nearbrick_core::{BrickId, FileId, Object, VersionVector};
-use rustix::fs::{FileType, RenameFlags, XattrFlags};
+use rustix::fs::{FileType, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use super::Volume;
 use super::core::At;
 use super::types::FsResult;
 use crate::brick::access;
-use crate::brick::disk::{DirAccess, Stat};
+use crate::brick::disk::{DirAccess, File, Stat};
 use crate::index::Local;
 
 /// Says of a kept file what it was.
@@ -100,6 +100,17 @@ pub struct KeptVersion {
     pub mtime: (i64, u32),
     /// Who wrote it, if that is known.
     pub writer: Option<BrickId>,
+}
+
+/// Whether bytes that are about to be replaced are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linked {
+    /// From now on.
+    Now,
+    /// They were before.
+    Before,
+    /// There is no room for them.
+    NoRoom,
 }
 
 /// What is in `versions/`, as far as the bounds ask.
@@ -261,27 +272,37 @@ impl Volume {
     }
 
     /// What a name stands for is about to get other bytes: those that are there stay in `versions/` too.
-    /// Nothing is done if they are there already.
+    /// Nothing is done if they are there already, or have no room.
     pub(super) fn link_to_versions(
         &self,
         at: &At,
         file: FileId,
         version: &VersionVector,
         label: &Label,
-    ) -> FsResult<()> {
-        let raw = access::stat(&at.dir, &at.name)?;
-        if !self.fits_versions(on_disk(&raw)) {
-            return Ok(());
+    ) -> FsResult<Linked> {
+        let (raw, name) = (access::stat(&at.dir, &at.name)?, name_of(file, version));
+        if access::stat(&self.brick.versions, name.as_bytes()).is_ok() {
+            return Ok(Linked::Before);
         }
-        let name = name_of(file, version);
+        if !self.fits_versions(on_disk(&raw)) {
+            return Ok(Linked::NoRoom);
+        }
         match access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes()) {
             Ok(()) => {
                 label.write(&*self.brick.versions, name.as_bytes());
-                self.note_kept(name, file, label, &raw)
+                self.note_kept(name, file, label, &raw).map(|()| Linked::Now)
             }
-            Err(Errno::EXIST) => Ok(()),
+            Err(Errno::EXIST) => Ok(Linked::Before),
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a version that is kept here; gives its bytes too.
+    pub(super) fn open_kept(&self, file: FileId, version: &VersionVector) -> FsResult<(File, u64)> {
+        let name = name_of(file, version);
+        let open = access::open(&self.brick.versions, name.as_bytes(), OFlags::RDONLY, 0)?;
+        let size = u64::try_from(open.stat()?.st_size).unwrap_or(0);
+        Ok((open, size))
     }
 
     /// It is to stay where it is after all.

@@ -12,6 +12,7 @@ use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{self, Acks};
 use nearbrick_agent::volume::{Compacted, Comparison, Volume, VolumeOptions};
+use nearbrick_core::resolution::Order;
 use nearbrick_core::{BrickId, Entry};
 use uuid::Uuid;
 
@@ -191,6 +192,15 @@ impl Lab {
         let config = &mut self.members[n].config;
         config.upkeep.say_again = Some(origin.to_owned());
         self.members[n].volume.as_ref().expect("open").set_config(self.members[n].config.clone());
+    }
+
+    /// A person's word on a conflict, as this member's agent hears it from the API.
+    pub fn order(&mut self, n: usize, order: Order) {
+        let member = &mut self.members[n];
+        member.config.upkeep.orders = vec![order];
+        if let Some(volume) = &member.volume {
+            volume.set_config(member.config.clone());
+        }
     }
 
     /// `fsync` waits for so many bricks at every member.

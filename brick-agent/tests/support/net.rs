@@ -325,5 +325,9 @@ impl Remote for Link {
         done
     }
 
+    fn is_reached(&self, brick: BrickId) -> bool {
+        self.net.reach(self.me, brick).is_some()
+    }
+
     fn hint(&self) {}
 }

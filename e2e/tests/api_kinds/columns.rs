@@ -223,16 +223,21 @@ async fn file_conflict() {
     let ns = Namespace::new("columns-wfc").await;
     let (api, path) = namespaced::<FileConflict>(&ns);
     let object = json!({
-        "metadata": { "name": "c1" },
+        "metadata": { "name": "home.0f1e2d3c4b5a69788796a5b4c3d2e1f0" },
         "spec": { "volumeRef": { "name": "home" }, "path": "a/b.txt", "resolution": "Brick/home.ws-a" },
-        "status": { "resolvedAt": ago(7200), "conditions": condition("SpecActedOn", "False") },
+        "status": {
+            "phase": "Resolved", "resolvedAt": ago(7200), "summary": "ws-a 24 B, ws-b 10 B",
+            "conditions": condition("Resolved", "True"),
+        },
     });
     let expected = [
         ("Volume", json!("home")),
         ("Path", json!("a/b.txt")),
+        ("Versions", json!("ws-a 24 B, ws-b 10 B")),
+        ("Phase", json!("Resolved")),
         ("Resolution", json!("Brick/home.ws-a")),
         ("Resolved", json!("120m")),
-        ("Acted-On", json!("False")),
+        ("Message", json!("m")),
     ];
     check(&api, &ns.client, &path, object, &expected).await;
 }

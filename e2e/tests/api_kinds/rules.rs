@@ -289,21 +289,29 @@ async fn migrations_and_conflicts() {
     ];
     accepted(&ns, "WorkstationVolume", "v", &takes).await;
     let word = "resolution is KeepBoth, Newest, Largest or Brick/NAME";
+    let name = "home.0f1e2d3c4b5a69788796a5b4c3d2e1f0";
     refused(
         &ns,
         "FileConflict",
-        "c",
+        name,
         &[
             (json!({ "volumeRef": volume, "path": "f", "resolution": "Mine" }), word),
             (json!({ "volumeRef": volume, "path": "f", "resolution": "Brick/" }), word),
+            (json!({ "volumeRef": volume, "path": "f", "resolution": "Manual" }), word),
+            (
+                json!({ "volumeRef": { "name": "other" }, "path": "f" }),
+                "a FileConflict is named VOLUME.FILE-ID",
+            ),
         ],
     )
     .await;
+    let unnamed = [(json!({ "volumeRef": volume, "path": "f" }), "a FileConflict is named VOLUME.FILE-ID")];
+    refused(&ns, "FileConflict", "c", &unnamed).await;
     let frozen = "volumeRef and path of a FileConflict cannot be changed: only resolution can";
     fixed(
         &ns,
         "FileConflict",
-        "c",
+        name,
         json!({ "volumeRef": volume, "path": "f" }),
         &[(json!({ "path": "g" }), frozen)],
     )

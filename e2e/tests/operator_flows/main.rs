@@ -6,6 +6,7 @@
 #[path = "../operator_support/mod.rs"]
 mod support;
 
+mod conflicts;
 mod heals;
 mod jobs;
 mod silence;

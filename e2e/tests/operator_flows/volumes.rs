@@ -2,9 +2,7 @@
 
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
-use nearbrick_crds::{
-    Brick, FileConflict, ReplicaMigration, VolumeHealth, VolumePhase, Workstation, WorkstationVolume,
-};
+use nearbrick_crds::{Brick, ReplicaMigration, VolumeHealth, VolumePhase, Workstation, WorkstationVolume};
 use serde_json::json;
 
 use crate::support::agent::Agent;
@@ -136,9 +134,6 @@ async fn what_is_not_acted_on_is_said() {
     ns.create::<ReplicaMigration>(json!({ "metadata": { "name": "m" }, "spec": spec })).await;
     ns.until("said of a migration", "m", |m: &ReplicaMigration| not_yet(&m.status.as_ref()?.conditions))
         .await;
-    let spec = json!({ "volumeRef": volume_ref, "path": "f" });
-    ns.create::<FileConflict>(json!({ "metadata": { "name": "c" }, "spec": spec })).await;
-    ns.until("said of a conflict", "c", |c: &FileConflict| not_yet(&c.status.as_ref()?.conditions)).await;
 }
 
 #[tokio::test]

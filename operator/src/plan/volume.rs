@@ -286,7 +286,7 @@ fn conflict_free(input: &Input, conflicts: Option<u64>, complete: bool) -> Findi
             Status::False,
             "ConflictsOpen",
             format!(
-                "{n} open: look for names with \"(conflict, \" in the tree, keep what is right, delete the other"
+                "{n} open: `kubectl get wfc` lists them; choose there, or in the tree: keep what is right, delete the other"
             ),
         ),
         _ if !complete => {
