@@ -9,6 +9,7 @@
 //! * [`conflict`]: which version keeps the name, what becomes of the others, and who sees to that.
 //! * [`resolution`]: a person's word on a conflict: what it chooses, and what is remembered of that.
 //! * [`pending`]: which bricks lack the newest data of an object.
+//! * [`replace`]: how the replica set of a file becomes the one that is wanted for it.
 //! * [`fallen`]: what becomes of versions that no brick holds any more.
 //! * [`tree`]: where the links of the replicated tree are to be seen, names decided.
 //! * [`horizon`]: how far a member has heard of each journal.
@@ -45,6 +46,7 @@ pub mod pending;
 pub mod rate;
 pub mod recover;
 pub mod resolution;
+pub mod replace;
 pub mod retention;
 pub mod stamp;
 pub mod tree;

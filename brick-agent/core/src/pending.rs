@@ -16,6 +16,20 @@ pub struct Pending {
     pub since: u64,
 }
 
+/// A vector that includes every version that counts.
+fn newest(object: &Object) -> VersionVector {
+    let mut newest = VersionVector::new();
+    object.current().for_each(|c| newest.merge(&c.version));
+    newest
+}
+
+/// Whether the brick holds every version that counts; of a file without any, each does.
+pub fn holds_newest(object: &Object, brick: BrickId) -> bool {
+    let newest = newest(object);
+    newest.is_empty()
+        || object.holders.get(&brick).and_then(|reg| reg.value.as_ref()).is_some_and(|v| v.includes(&newest))
+}
+
 /// The bricks of the object's replica set that lack its newest data.
 ///
 /// A brick is pending when some known version is not included in what it holds,
@@ -26,18 +40,20 @@ pub fn pending(object: &Object) -> Vec<Pending> {
     if !object.kind.as_ref().is_some_and(|k| k.is_file()) || object.live_links().next().is_none() {
         return Vec::new();
     }
-    let mut newest = VersionVector::new();
-    object.current().for_each(|c| newest.merge(&c.version));
+    let newest = newest(object);
+    let set_at = object.replicas.as_ref().map_or(0, |reg| reg.stamp.millis());
     object
         .replica_set()
         .iter()
         .filter_map(|&brick| {
             let held = object.holders.get(&brick).and_then(|reg| reg.value.as_ref());
             let lacks_version = !held.is_some_and(|v| v.includes(&newest)) && !newest.is_empty();
+            // One that never held anything of it waits since it came into the set, at the earliest.
+            let added_at = if object.holders.contains_key(&brick) { 0 } else { set_at };
             let written = object
                 .current()
                 .filter(|c| !held.is_some_and(|v| v.includes(&c.version)))
-                .map(|c| c.stamp.millis());
+                .map(|c| c.stamp.millis().max(added_at));
             let being_written = object
                 .writers
                 .iter()
@@ -160,6 +176,19 @@ mod tests {
         assert_eq!(world.who(), [brick(3)]);
         world.op(Op::Drop { brick: brick(2) });
         assert_eq!(world.who(), [brick(2), brick(3)]);
+    }
+
+    #[test]
+    fn an_old_file_waits_for_a_brick_since_that_came_into_the_set() {
+        let mut world = World::new();
+        world.content(1, false);
+        world.seq = 1000;
+        world.op(Op::Replicas(vec![brick(1), brick(2), brick(3)]));
+        let since: Vec<_> = pending(&world.object).into_iter().map(|p| (p.brick, p.since)).collect();
+        assert_eq!(since, [(brick(2), 1001), (brick(3), 1001)]);
+        world.have(2, 1);
+        world.content(2, false);
+        assert!(pending(&world.object).iter().all(|p| p.since == 1003));
     }
 
     proptest! {
