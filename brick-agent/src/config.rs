@@ -23,10 +23,10 @@ pub struct Member {
     pub address: Option<String>,
 }
 
-/// A rule for the replica set of new files.
+/// A rule for the replica set of files of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRule {
-    /// The node on which the file is created.
+    /// The node whose files they are: on which they were created, as long as its brick is in their set.
     pub creator: String,
     /// Globs on the path from the volume's root, without a leading slash; empty: all.
     pub paths: Vec<String>,
@@ -120,6 +120,19 @@ pub struct Upkeep {
     pub say_again: Option<String>,
     /// Persons' words on conflicts: the resolutions of the volume's `FileConflict`s.
     pub orders: Vec<Order>,
+    /// The name of the placement rules in the API: for the reports.
+    pub rules: Option<String>,
+    /// Bricks that were members once, and of which there is no `Brick` any more: files may still be theirs.
+    pub former: Vec<Former>,
+}
+
+/// A brick that was a member once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Its UUID.
+    pub brick: BrickId,
+    /// Its workstation.
+    pub node: String,
 }
 
 /// A week, in milliseconds: how long versions are kept, unless the volume says otherwise.

@@ -7,6 +7,7 @@ mod task;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nearbrick_crds::HealJob;
@@ -88,6 +89,8 @@ struct Shared {
     now: Mutex<Now>,
     healer: watch::Sender<Option<Arc<dyn Healer>>>,
     turn: Arc<Turn>,
+    /// The volume's objects were seen in the API since this agent began.
+    confirmed: AtomicBool,
 }
 
 struct Now {
@@ -174,6 +177,7 @@ impl Inner {
                 }),
                 healer: watch::Sender::new(None),
                 turn: Arc::default(),
+                confirmed: AtomicBool::new(false),
             });
             let (config, receiver) = watch::channel(None);
             let stop = CancellationToken::new();
@@ -208,6 +212,9 @@ impl Volumes for Supervisor {
             let changed = slot.problem != why;
             if changed && let Some(why) = &why {
                 tracing::warn!(volume = %key, "{why}");
+            }
+            if why.is_none() {
+                slot.shared.confirmed.store(true, Ordering::Release);
             }
             slot.problem = why;
             changed

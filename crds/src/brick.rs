@@ -38,6 +38,8 @@ use crate::pending::Pending;
     printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The bytes that others lack, as a person reads them"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.pending.oldestSince", description = "Age of the oldest file that others lack"),
     printcolumn(name = "Pending-In", type_ = "integer", json_path = ".status.pendingIn.files", description = "Files that this brick must hold and lacks"),
+    printcolumn(name = "In-Set", type_ = "integer", json_path = ".status.inSet.files", priority = 1, description = "Files that this brick must hold"),
+    printcolumn(name = "Unplaced", type_ = "integer", json_path = ".status.unplaced.files", priority = 1, description = "Files of the volume that are not held yet by just the bricks that are to hold them"),
     printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
     printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last reported"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Sum of the sizes of these files"),
@@ -128,6 +130,21 @@ pub struct BrickStatus {
     /// Since when the oldest of them has been changing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_dirty_since: Option<Time>,
+    /// What this brick must hold: it is in the replica set of these files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_set: Option<Pending>,
+    /// What no other brick holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_here: Option<Pending>,
+    /// Files of the volume whose replica set is not yet as the placement wants it; absent until all files were looked at by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unplaced: Option<Pending>,
+    /// What these wait for, in one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unplaced_because: Option<String>,
+    /// The placement by which all files were looked at: a number that follows from its rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
     /// What this brick must hold and lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending_in: Option<Pending>,

@@ -19,6 +19,10 @@ pub const VERIFIED: &str = "Verified";
 pub const SCHEDULED: &str = "Scheduled";
 /// Volume: no more is pending, and for no longer, than its policy allows. Only where the policy sets a limit.
 pub const LOSS_BOUNDED: &str = "LossBounded";
+/// Volume: the replica set of every file is as the placement wants it.
+pub const PLACED: &str = "Placed";
+/// Workstation: nothing has to be held there any more. Only while `evictionRequested` is set.
+pub const EVICTED: &str = "Evicted";
 /// Every kind: all fields of the spec that are set are acted on by this version.
 pub const SPEC_ACTED_ON: &str = "SpecActedOn";
 /// Workstation: it can be switched off without taking the only copy of anything with it.

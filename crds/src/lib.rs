@@ -48,5 +48,6 @@ pub use schedule::{CronSchedule, TimeWindow};
 pub use volume::{
     ConflictRule, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,
     VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec, WorkstationVolumeStatus,
+    placement_name,
 };
 pub use workstation::{Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

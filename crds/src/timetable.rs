@@ -146,7 +146,7 @@ fn later(at: Timestamp, ms: i64) -> Timestamp {
 }
 
 /// The same number for the same text, in every version of this program.
-fn spread(text: &str) -> u64 {
+pub(crate) fn spread(text: &str) -> u64 {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv)
 }
@@ -199,6 +199,36 @@ impl Window {
         let start = self.start.cron.find_previous_occurrence(&at.to_zoned(self.start.zone.clone()), true);
         Some(later(start.ok()?.timestamp(), self.ms)).filter(|end| *end > at)
     }
+
+    /// When it closed last, not after `at`.
+    fn closed_before(&self, at: Timestamp) -> Option<Timestamp> {
+        let began = later(at, self.ms.saturating_neg()).to_zoned(self.start.zone.clone());
+        let start = self.start.cron.find_previous_occurrence(&began, true);
+        Some(later(start.ok()?.timestamp(), self.ms))
+    }
+}
+
+/// Whether a workstation is expected to be off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Until when, if it is.
+    pub until: Option<Timestamp>,
+    /// When a window in which it was closed last.
+    pub last_closed: Option<Timestamp>,
+}
+
+/// Whether a workstation with these windows is expected to be off at `at`.
+///
+/// # Errors
+/// One line for a person, about the first window that cannot be followed.
+pub fn expected_off(windows: &[TimeWindow], at: Timestamp) -> Result<Expected, String> {
+    let windows = windows.iter().map(Window::parse).collect::<Result<Vec<_>, _>>()?;
+    let mut expected = Expected::default();
+    for window in &windows {
+        expected.until = expected.until.max(window.closes(at));
+        expected.last_closed = expected.last_closed.max(window.closed_before(at));
+    }
+    Ok(expected)
 }
 
 impl Timetable {
@@ -518,6 +548,26 @@ mod tests {
         let waiting = Waiting { oldest: Some(noon), ..Waiting::default() };
         let due = t.next(&waiting, LastRun::default(), Speed::default(), noon).unwrap();
         assert_eq!(due.at, ts("2026-11-01T21:00:00Z"));
+    }
+
+    #[test]
+    fn a_workstation_is_expected_to_be_off_in_its_windows() {
+        let window = |schedule: &str, long: &str| TimeWindow {
+            start: CronSchedule { schedule: schedule.into(), time_zone: None },
+            duration: long.into(),
+        };
+        // Each night, and the whole week-end from Friday.
+        let windows = [window("0 22 * * *", "8h"), window("0 18 * * 5", "62h")];
+        let of = |text: &str| expected_off(&windows, ts(text)).unwrap();
+        let monday = Expected { until: None, last_closed: Some(ts("2026-03-09T08:00:00Z")) };
+        assert_eq!(of("2026-03-09T08:00:00Z"), monday);
+        assert_eq!(of("2026-03-09T21:59:00Z"), monday);
+        assert_eq!(of("2026-03-09T22:00:00Z").until, Some(ts("2026-03-10T06:00:00Z")));
+        assert_eq!(of("2026-03-08T12:00:00Z").until, Some(ts("2026-03-09T08:00:00Z")));
+        assert_eq!(of("2026-03-10T12:00:00Z").last_closed, Some(ts("2026-03-10T06:00:00Z")));
+        assert_eq!(expected_off(&[], ts("2026-03-10T12:00:00Z")), Ok(Expected::default()));
+        let error = expected_off(&[window("0 22 * * *", "0s")], ts("2026-03-10T12:00:00Z")).unwrap_err();
+        assert!(error.contains("never opens"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl Unacted for WorkstationVolumeSpec {
             members: _,
             replicas: _,
             replica_sets: _,
+            replace_after: _,
             heal_policy_ref: _,
             trigger: _,
             stale_reads: _,
@@ -90,14 +91,8 @@ impl Unacted for HealJobSpec {
 
 impl Unacted for WorkstationSpec {
     fn unacted(&self) -> Vec<&'static str> {
-        // `lost` is acted on as far as the state goes; replacing its copies elsewhere is not, and so
-        // it is listed.
-        let Self { lost, eviction_requested, expected_offline } = self;
-        listed(&[
-            ("lost (shown as state Lost; its copies are not replaced elsewhere yet)", *lost),
-            ("evictionRequested", *eviction_requested),
-            ("expectedOffline", !expected_offline.is_empty()),
-        ])
+        let Self { lost: _, eviction_requested: _, expected_offline: _ } = self;
+        Vec::new()
     }
 }
 

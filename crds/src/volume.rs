@@ -31,6 +31,7 @@ use crate::pending::Pending;
     printcolumn(name = "Size", type_ = "string", json_path = ".status.pending.size", description = "The pending bytes as a person reads them"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.pending.oldestSince", description = "Age of the oldest pending file"),
     printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
+    printcolumn(name = "Placed", type_ = "string", json_path = ".status.conditions[?(@.type==\"Placed\")].status", priority = 1, description = "Whether every file is held by just the bricks that are to hold it"),
     printcolumn(name = "Last-Heal", type_ = "date", json_path = ".status.lastHealTime", description = "Time since the last heal ended"),
     printcolumn(name = "Next-Heal", type_ = "string", json_path = ".status.nextHealTime", priority = 1, description = "When the next heal is due"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Bytes in the tree"),
@@ -63,15 +64,23 @@ use crate::pending::Pending;
 pub struct WorkstationVolumeSpec {
     /// The workstations on which the tree is mounted.
     pub members: Members,
-    /// How many bricks must hold each file's newest data.
+    /// How many bricks must hold each file's newest data. A change goes for files that exist too.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 16))]
     pub replicas: u32,
-    /// Explicit groups of nodes. The first one that contains the creating node and matches the path is a
-    /// new file's replica set; otherwise it is the creating node and the best other members.
+    /// Explicit groups of nodes. The first one that contains a file's home (the node on which it was made) and matches the
+    /// path is its replica set; otherwise that is the home and the best other members. A change goes for files that exist too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub replica_sets: Vec<ReplicaSet>,
+    /// After how long without a report of a workstation its copies are made elsewhere, for example `72h`. Never if not set: only
+    /// a person's word (`lost` of the Workstation) does it then. Windows in which it is expected to be off do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 72h"
+    }]))]
+    pub replace_after: Option<String>,
     /// When and how this volume is healed. Every ten minutes if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heal_policy_ref: Option<LocalRef>,
@@ -254,29 +263,36 @@ pub struct WorkstationVolumeStatus {
     /// The last `spec.trigger` that was acted on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_trigger: Option<String>,
-    /// The replica sets of new files, by creating node: the first entry whose `creator` is the node and
-    /// whose `paths` match decides. Agents act on it.
+    /// The replica sets of files, by their home: the first entry whose `creator` is the node of the first brick of a file's set
+    /// and whose `paths` match decides. Agents act on it, for new files and for those that exist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<PlacementRule>,
     /// The spec's generation to which this status refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Protected, Converged, ConflictFree, Verified, Scheduled, LossBounded, SpecActedOn.
+    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, Scheduled, LossBounded, SpecActedOn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// The replica set of new files of one creating node.
+/// Identifies rules: the same text for the same rules, in every version of these programs.
+pub fn placement_name(rules: &[PlacementRule]) -> String {
+    // Nothing in a rule can fail to be written.
+    let text = serde_json::to_string(rules).unwrap_or_default();
+    format!("{:016x}", crate::timetable::spread(&text))
+}
+
+/// The replica set of files of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlacementRule {
-    /// The node on which the file is created.
+    /// The node whose files they are: on which they are created. It may have left, or be about to.
     pub creator: String,
     /// Globs on the path; all paths if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// Names of the bricks that must hold the file; the creator's own is one of them.
+    /// Names of the bricks that must hold the file; the creator's own is the first of them, unless it has left or is to leave.
     pub bricks: Vec<String>,
 }
 

@@ -69,6 +69,13 @@ use crate::schedule::TimeWindow;
         description = "Age of the oldest file that others still lack"
     ),
     printcolumn(
+        name = "Evicted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Evicted\")].status",
+        priority = 1,
+        description = "Whether nothing has to be held there any more; only where an eviction is requested"
+    ),
+    printcolumn(
         name = "Address",
         type_ = "string",
         json_path = ".status.address",
@@ -91,13 +98,14 @@ use crate::schedule::TimeWindow;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WorkstationSpec {
-    /// A person's word that this workstation will not return.
+    /// A person's word that this workstation will not return: what it had to hold is held by others instead. If it returns
+    /// all the same, nothing of it is lost: set it to false then.
     #[serde(default)]
     pub lost: bool,
-    /// Asks that all which only this workstation holds be copied elsewhere.
+    /// Asks that nothing has to be held by this workstation any more; the condition Evicted says when that is so.
     #[serde(default)]
     pub eviction_requested: bool,
-    /// When it is expected to be off.
+    /// When it is expected to be off: then its silence is no reason for an alarm, nor to make its copies elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub expected_offline: Vec<TimeWindow>,
@@ -128,7 +136,7 @@ pub struct WorkstationStatus {
     /// The spec's generation to which this status refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, SafeToLeave (agent; Unknown by the operator while the agent is silent), SpecActedOn.
+    /// Ready, SafeToLeave (agent; Unknown by the operator while the agent is silent), Evicted, SpecActedOn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -141,6 +149,6 @@ pub enum WorkstationState {
     Online,
     /// Its agent is silent; it is expected to return.
     Away,
-    /// A person said that it will not return.
+    /// A person said that it will not return: its copies are made elsewhere.
     Lost,
 }

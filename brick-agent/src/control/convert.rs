@@ -11,7 +11,7 @@ use nearbrick_crds::{Brick, FileConflict, HealPolicy, HealPolicySpec, Workstatio
 use uuid::Uuid;
 
 use crate::config::{
-    ConflictRule, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig,
+    ConflictRule, Former, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig,
 };
 
 /// Why there is no configuration from these objects. For the brick's status.
@@ -97,6 +97,9 @@ pub const TAKE_BACK_REMOVALS: &str = "nearbrick.io/take-back-removals";
 /// A person's word that the brick with this incarnation is to say all that it has again.
 pub const SAY_AGAIN: &str = "nearbrick.io/say-again";
 
+/// Bricks that were members once, at most: of each somebody deleted the `Brick`.
+const MAX_FORMER: usize = 4096;
+
 fn annotation(volume: &WorkstationVolume, name: &str) -> Option<String> {
     volume.metadata.annotations.as_ref()?.get(name).map(|value| cut(value))
 }
@@ -158,8 +161,11 @@ pub fn volume_config(
         }
     };
     let members = members_of(own, brick, volume_uuid, members);
-    let placement = placement(volume, &members)
-        .unwrap_or_else(|| previous.map(|p| p.placement.clone()).unwrap_or_default());
+    let former = former(previous, &members);
+    let (placement, rules) = match placement(volume, &members) {
+        Some(placement) => (placement, rules_name(volume)),
+        None => previous.map(|p| (p.placement.clone(), p.upkeep.rules.clone())).unwrap_or_default(),
+    };
     Ok(VolumeConfig {
         namespace: key.namespace,
         name: key.volume,
@@ -185,6 +191,8 @@ pub fn volume_config(
         upkeep: Upkeep {
             say_again: annotation(volume, SAY_AGAIN),
             orders: previous.map(|p| p.upkeep.orders.clone()).unwrap_or_default(),
+            rules,
+            former,
         },
     })
 }
@@ -250,6 +258,24 @@ fn members_of(own: &Brick, brick: BrickId, volume: Uuid, all: &[impl AsRef<Brick
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members.dedup_by(|a, b| a.brick == b.brick);
     members
+}
+
+/// Bricks that were members once, and of which there is no `Brick` any more. Files may still name them.
+fn former(previous: Option<&VolumeConfig>, members: &[Member]) -> Vec<Former> {
+    let Some(previous) = previous else { return Vec::new() };
+    let gone = previous.members.iter().map(|m| Former { brick: m.brick, node: m.node.clone() });
+    let mut all: Vec<Former> = previous.upkeep.former.iter().cloned().chain(gone).collect();
+    all.retain(|f| !members.iter().any(|m| m.brick == f.brick));
+    all.sort_by_key(|f| f.brick);
+    all.dedup_by_key(|f| f.brick);
+    all.truncate(MAX_FORMER);
+    all
+}
+
+/// The name of the rules, by which the operator knows them again in a report.
+fn rules_name(volume: &WorkstationVolume) -> Option<String> {
+    let rules = volume.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default();
+    (!rules.is_empty()).then(|| crds::placement_name(rules))
 }
 
 /// None while it names bricks that are not known.
@@ -470,6 +496,29 @@ pub(crate) mod tests {
         assert_eq!(kept.placement, before.placement);
         let first = volume_config(&own, &volume(more), &both, dir, None).unwrap();
         assert_eq!(first.placement, []);
+    }
+
+    #[test]
+    fn a_brick_that_was_a_member_stays_known_and_rules_have_a_name() {
+        let own = brick("ws-a", 1);
+        let both = [Arc::new(brick("ws-b", 2))];
+        let rules: &[(&str, &[&str])] = &[("ws-a", &["home.ws-a", "home.ws-b"])];
+        let dir = Path::new("/bricks");
+        let before = volume_config(&own, &volume(rules), &both, dir, None).unwrap();
+        let name = before.upkeep.rules.clone().unwrap();
+        assert_eq!(before.upkeep.former, []);
+        // Its `Brick` was deleted, and made again with another identity.
+        let again = [Arc::new(brick("ws-b", 3))];
+        let after = volume_config(&own, &volume(rules), &again, dir, Some(&before)).unwrap();
+        let gone = Former { brick: BrickId([2; 16]), node: "ws-b".to_owned() };
+        assert_eq!(after.upkeep.former, std::slice::from_ref(&gone));
+        assert_eq!(after.upkeep.rules.as_ref(), Some(&name));
+        let later = volume_config(&own, &volume(rules), &again, dir, Some(&after)).unwrap();
+        assert_eq!(later.upkeep.former, [gone]);
+        let other: &[(&str, &[&str])] = &[("ws-a", &["home.ws-a"])];
+        let other = volume_config(&own, &volume(other), &again, dir, Some(&later)).unwrap();
+        assert_ne!(other.upkeep.rules, Some(name));
+        assert_eq!(volume_config(&own, &volume(&[]), &again, dir, None).unwrap().upkeep.rules, None);
     }
 
     #[test]

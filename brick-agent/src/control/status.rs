@@ -15,7 +15,7 @@ use nearbrick_crds::{
 };
 
 use crate::config::VolumeConfig;
-use crate::volume::{Count, ListedConflict, ListedVersion, VolumeStatus};
+use crate::volume::{Count, ListedConflict, ListedVersion, Placing, VolumeStatus};
 
 use super::convert::{RELEASE_REMOVALS, SAY_AGAIN, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
@@ -158,6 +158,15 @@ fn journals_followed(facts: &VolumeFacts, status: &VolumeStatus) -> Finding {
     }
 }
 
+/// What files wait for that are not as the placement rules want: those of which there are most first.
+fn unplaced_because(placing: &Placing) -> Option<String> {
+    placing.looked_by.as_ref()?;
+    let mut list: Vec<_> = placing.unplaced.iter().map(|(why, count)| (count.files, why.as_str())).collect();
+    list.sort_by_key(|(files, _)| std::cmp::Reverse(*files));
+    let list: Vec<_> = list.into_iter().map(|(files, why)| format!("{files} {why}")).collect();
+    (!list.is_empty()).then(|| line(&list.join(", ")))
+}
+
 /// What is common to the reports of one agent.
 #[derive(Clone, Debug)]
 pub struct Reporting {
@@ -224,6 +233,11 @@ pub fn brick_status(
         ),
         pending_out: pending_out(status, config),
         pending: Some(pending(&status.pending)),
+        in_set: Some(pending(&status.in_set)),
+        only_here: Some(pending(&status.only_here)),
+        unplaced: status.placing.looked_by.is_some().then(|| pending(&status.placing.total())),
+        unplaced_because: unplaced_because(&status.placing),
+        placement: status.placing.looked_by.clone(),
         conflicts: Some(status.conflicts),
         conflict_list: status.listed_conflicts.iter().map(|c| conflict(c, config)).collect(),
         rejected_messages: Some(status.rejected),
@@ -377,6 +391,8 @@ mod tests {
             pending_out: BTreeMap::new(),
             pending: Count::default(),
             only_here: Count::default(),
+            in_set: Count::default(),
+            placing: Placing::default(),
             unheard: false,
             capacity_bytes: 5000,
             free_bytes: 4000,
@@ -532,6 +548,26 @@ mod tests {
         assert_eq!((carried.made, carried.generation), (9, 2));
         assert_eq!((carried.resolution.as_str(), carried.by.as_deref()), ("Brick/ws-b", Some("home.ws-b")));
         assert_eq!(resolved.versions[0].chosen, Some(true));
+    }
+
+    #[test]
+    fn files_that_are_not_as_the_rules_want_are_counted_once_all_were_looked_at() {
+        use crate::volume::Unplaced;
+        use nearbrick_core::replace::Obstacle;
+        let mut s = status();
+        let count = |files| Count { files, bytes: files << 10, ..Count::default() };
+        s.placing.unplaced =
+            [(Unplaced::NotLed, count(1)), (Unplaced::Not(Obstacle::Lacking), count(3))].into();
+        let report = |s: &VolumeStatus| {
+            let facts = facts(Phase::Ready, Some(s.clone()));
+            brick_status(&facts, &reporting(), None, &[], Some(1), &time(0))
+        };
+        assert_eq!((report(&s).unplaced, report(&s).placement), (None, None));
+        s.placing.looked_by = Some("77".to_owned());
+        let said = report(&s);
+        assert_eq!(said.unplaced.map(|p| (p.files, p.size)), Some((4, Some("4.0 KiB".to_owned()))));
+        assert_eq!(said.placement.as_deref(), Some("77"));
+        assert_eq!(said.unplaced_because.as_deref(), Some("3 wait for copies, 1 wait for the API server"));
     }
 
     #[test]

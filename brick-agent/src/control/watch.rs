@@ -307,10 +307,11 @@ impl Follower {
                 if conflicts.is_synced() {
                     config.upkeep.orders = orders(&conflicts.objects().collect::<Vec<_>>(), &config);
                 }
-                self.volumes.problem(key, None);
                 if previous.as_deref() != Some(&config) {
                     self.volumes.apply(config);
                 }
+                // Said last: from now on what was applied counts as the operator's word.
+                self.volumes.problem(key, None);
             }
             Err(error) => self.volumes.problem(key, Some(error.to_string())),
         }

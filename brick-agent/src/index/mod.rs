@@ -289,6 +289,21 @@ impl Index {
         })
     }
 
+    /// The objects after this one, in the order of their ids.
+    pub fn objects_after(
+        &self,
+        after: Option<FileId>,
+    ) -> impl Iterator<Item = Result<(FileId, Object)>> + '_ {
+        let from = match &after {
+            Some(file) => Bound::Excluded(&file.0[..]),
+            None => Bound::Unbounded,
+        };
+        self.store.range(Table::Objects, (from, Bound::Unbounded)).map(|pair| {
+            let (key, value) = pair?;
+            Ok((file_id(&key, "objects")?, decode(&value, "objects")?))
+        })
+    }
+
     /// What is here of the object.
     ///
     /// # Errors

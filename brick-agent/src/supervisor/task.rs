@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ impl VolumeTask {
             }),
         );
         volume.set_remote(client.clone());
+        volume.set_led(false);
         let exchange = Exchange::new(volume.clone(), client.clone(), Pace::default());
         client.set_members(&config.members);
         exchange.members_changed();
@@ -170,6 +172,7 @@ impl VolumeTask {
         let mut look = tokio::time::interval(LOOK);
         let mut unkept = false;
         let mut space = tokio::time::interval(SPACE);
+        let mut led = tokio::time::interval(LOOK);
         let (mut ahead, mut fetching) = (open.volume.ahead(), None);
         loop {
             tokio::select! {
@@ -212,6 +215,12 @@ impl VolumeTask {
                         break;
                     }
                     self.inner.tick();
+                }
+                _ = led.tick() => {
+                    let confirmed = self.shared.confirmed.load(Ordering::Acquire);
+                    let is_led = confirmed && self.inner.api.state().is_up();
+                    let volume = open.volume.clone();
+                    let _ = tokio::task::spawn_blocking(move || volume.set_led(is_led)).await;
                 }
                 _ = space.tick() => {
                     let volume = open.volume.clone();

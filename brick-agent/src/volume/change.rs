@@ -11,7 +11,7 @@ use crate::index::{Batch, Local, Print, Result, Shown, Unseen};
 
 use super::core::{Core, Rebuild};
 use super::types::FsResult;
-use super::{Volume, index_failed};
+use super::{Volume, index_failed, read};
 
 struct Touched<T> {
     before: Option<T>,
@@ -300,6 +300,31 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// Whether there are entries of our own in it.
+    pub fn says_anything(&self) -> bool {
+        self.own_entries
+    }
+
+    /// Whether replica sets are to be looked at: of which files, and whether of all, since a directory has another place.
+    fn concerned(&self, files: &[FileId]) -> (Vec<FileId>, bool) {
+        let configured = read(&self.volume.configured);
+        let (mut concerned, mut dir_moved) = (Vec::new(), false);
+        for file in files {
+            let (Some(object), Some(local)) = (self.objects.get(file), self.locals.get(file)) else {
+                continue;
+            };
+            let place = |local: &Option<Local>| local.as_ref().and_then(Local::place).cloned();
+            let moved = local.changed && place(&local.before) != place(&local.now);
+            let (before, now) = (object.before.as_ref(), object.now.as_ref());
+            if configured.concerns(&self.core.replacing, *file, before, now, moved) {
+                concerned.push(*file);
+            }
+            let is_dir = now.and_then(|o| o.kind.as_ref()).is_some_and(|kind| kind.is_dir());
+            dir_moved |= is_dir && moved && local.before.as_ref().and_then(Local::place).is_some();
+        }
+        (concerned, dir_moved)
+    }
+
     /// Makes the changes true: all of them, or none.
     ///
     /// # Errors
@@ -349,6 +374,11 @@ impl<'a> Change<'a> {
         }
         pairs.sort_unstable();
         pairs.dedup();
+        let (concerned, dir_moved) = self.concerned(&pairs);
+        let unmarked = (!concerned.is_empty() || dir_moved) && self.core.replacing.is_marked();
+        if unmarked {
+            self.batch.remove_meta(super::replace::PLACED);
+        }
         if let Some((key, value)) = self.own_entries.then(|| self.volume.once.mark(self.made)).flatten() {
             self.batch.meta(&key, &value);
         }
@@ -407,6 +437,13 @@ impl<'a> Change<'a> {
             } else {
                 core.tally.is_there(file, false);
             }
+        }
+        if unmarked {
+            core.replacing.unmark();
+        }
+        volume.to_be_replaced(core, concerned);
+        if dir_moved {
+            volume.dir_moved(core);
         }
         if own_entries && let Some(remote) = volume.remote() {
             remote.hint();

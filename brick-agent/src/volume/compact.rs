@@ -137,6 +137,7 @@ impl Volume {
             let is_here = core.heads.get(&ack.incarnation).copied().unwrap_or(0) >= written;
             if *brick != self.me && config.member(*brick).is_some() && is_new && is_here {
                 core.acks.insert(*brick, Known { ack: ack.clone(), came: now });
+                self.heard_more(core);
             }
         }
         let mut all: Acks = core.acks.iter().map(|(brick, known)| (*brick, known.ack.clone())).collect();

@@ -20,6 +20,7 @@ use super::brakes::Brake;
 use super::compact::Known;
 use super::nodes::Nodes;
 use super::refused::RefusedEntry;
+use super::replace::Replacing;
 use super::resume::Held;
 use super::served::Moment;
 use super::sums::Sums;
@@ -97,6 +98,8 @@ pub struct Core {
     pub amiss: Amiss,
     /// Copies of files that are being written, for those who are fetching them.
     pub moments: BTreeMap<FileId, Moment>,
+    /// What is to be done about replica sets.
+    pub replacing: Replacing,
     /// How programs go through directories of which the files are elsewhere.
     pub walks: Walks,
     dirs: HashMap<FileId, Dir>,

@@ -21,6 +21,7 @@
 //! * `newest`: a second writer bases itself on the newest version that can be reached.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `refused`: entries of peers that make no sense.
+//! * `replace`: replica sets of files that exist follow the placement rules.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
@@ -57,6 +58,7 @@ mod rebuild;
 mod recover;
 mod refused;
 mod resolve;
+mod replace;
 mod restore;
 mod resume;
 mod revive;
@@ -106,6 +108,7 @@ pub use conflict_list::{ListedConflict, ListedDecision, ListedVersion};
 pub(crate) use install::{Arrived, Older, Planned, reason_of};
 pub use refused::RefusedEntry;
 pub use resolve::Hindrance;
+pub use replace::{Placing, Unplaced};
 pub use restore::RestoreError;
 pub use resume::{Held, Keeper, Resumed};
 pub(crate) use staging::Staged;
@@ -137,6 +140,8 @@ struct Configured {
     config: Arc<VolumeConfig>,
     /// Of the placement rules. None: all paths.
     globs: Vec<Option<GlobSet>>,
+    /// The same rules by the bricks of their nodes.
+    homes: replace::Homes,
     /// Of the rules for conflicts. None: all paths.
     conflict_globs: Vec<Option<GlobSet>>,
 }
@@ -145,7 +150,8 @@ impl Configured {
     fn new(config: VolumeConfig) -> Self {
         let globs = config.placement.iter().map(|rule| compiled(&rule.paths, "placement")).collect();
         let conflict_globs = config.conflicts.iter().map(|rule| compiled(&rule.paths, "conflicts")).collect();
-        Configured { config: Arc::new(config), globs, conflict_globs }
+        let homes = replace::Homes::new(&config);
+        Configured { config: Arc::new(config), globs, homes, conflict_globs }
     }
 }
 
@@ -205,6 +211,8 @@ pub struct Volume {
     again: AtomicBool,
     /// Persons' words on conflicts.
     orders: Mutex<resolve::Orders>,
+    /// The operator can be heard.
+    led: AtomicBool,
     /// Counts what was staged since the start.
     staged: AtomicU64,
 }
@@ -251,6 +259,7 @@ impl Volume {
         self.follow_annotations();
         self.follow_say_again();
         self.follow_orders();
+        self.follow_rules();
     }
 
     /// The configuration.

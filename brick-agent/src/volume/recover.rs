@@ -142,6 +142,8 @@ impl Volume {
         let me = config.brick;
         core.tally.me = Some(me);
         let (dirty, latest) = load(&index, &mut core)?;
+        let configured = Arc::new(Configured::new(config));
+        core.replacing.resume(index.meta(super::replace::PLACED)?, &configured.homes.print);
         let latest = horizon.iter().map(|(_, heard)| heard.time).fold(latest, u64::max);
         core.clock = stamp::Clock::resumed(latest);
         let volume = Arc::new(Volume {
@@ -152,7 +154,7 @@ impl Volume {
             settler: Settler::new(clock.clone()),
             clock,
             entropy,
-            configured: RwLock::new(Arc::new(Configured::new(config))),
+            configured: RwLock::new(configured),
             core: Mutex::new(core),
             handles,
             keeper,
@@ -174,6 +176,7 @@ impl Volume {
             outrun: AtomicBool::new(false),
             again: AtomicBool::new(false),
             orders: Default::default(),
+            led: AtomicBool::new(true),
             staged: AtomicU64::new(0),
         });
         let failed = |what: &str| {
@@ -206,6 +209,7 @@ impl Volume {
         volume.follow_annotations();
         volume.follow_say_again();
         volume.follow_orders();
+        volume.follow_rules();
         Ok(volume)
     }
 

@@ -1,7 +1,7 @@
 //! When a file is settled: nothing holds it open for writing, and a read lease on
 //! it is granted, which the kernel does only when no mapping can change it either.
-//! Until then it stays dirty. A settled file in conflict is then seen to. The same thread makes durable what was settled, and
-//! tries again what could not be done.
+//! Until then it stays dirty. A settled file in conflict is then seen to. The same thread makes durable what was settled,
+//! tries again what could not be done, and looks at replica sets.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,8 @@ enum Due {
     Again,
     /// A person's word on a conflict of this file is carried out.
     Order(FileId),
+    /// Replica sets are looked at.
+    Replace,
 }
 
 struct Shared {
@@ -133,6 +135,11 @@ impl Settler {
         self.within(Due::Order(file), wait);
     }
 
+    /// Replica sets are to be looked at after so long.
+    pub fn replace(&self, wait: Duration) {
+        self.within(Due::Replace, wait);
+    }
+
     /// A program begins to write the file: it is looked at from time to time.
     pub fn written(&self, file: FileId) {
         self.within(Due::File(file), SNAPSHOT);
@@ -208,6 +215,7 @@ impl Volume {
                 Due::Sync => self.make_synced(),
                 Due::Again => self.try_again(),
                 Due::Order(file) => self.see_to_order(file),
+                Due::Replace => self.replace_some(),
             }
         }
         self.look_at(files);

@@ -8,11 +8,12 @@ use std::time::SystemTime;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Incarnation};
 
-use super::Volume;
 use super::brakes::HeldRemovals;
 use super::conflict_list::ListedConflict;
 use super::core::Rebuild;
 use super::refused::RefusedEntry;
+use super::replace::Placing;
+use super::{Volume, read};
 
 /// So many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub struct VolumeStatus {
     pub pending: Count,
     /// Files of which a newest version is here and on no other brick.
     pub only_here: Count,
+    /// Files that must be here.
+    pub in_set: Count,
+    /// How far files are from being as the placement rules want.
+    pub placing: Placing,
     /// Names, deletions or attributes of which no other member has heard yet; none, where there is no other.
     pub unheard: bool,
     /// Bytes of the brick's file system.
@@ -124,6 +129,12 @@ impl Volume {
                 bytes: u64::try_from(tally.only_here_bytes).unwrap_or(u64::MAX),
                 ..Count::default()
             },
+            in_set: Count {
+                files: tally.in_set,
+                bytes: u64::try_from(tally.in_set_bytes).unwrap_or(u64::MAX),
+                ..Count::default()
+            },
+            placing: read(&self.configured).placing(&core.replacing),
             unheard: has_others && core.unheard.is_some(),
             capacity_bytes: space.as_ref().map_or(0, |s| s.f_blocks * s.f_frsize),
             free_bytes: space.as_ref().map_or(0, |s| s.f_bavail * s.f_frsize),

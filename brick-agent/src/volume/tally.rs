@@ -34,6 +34,10 @@ pub struct Tally {
     pub only_here: u64,
     /// Their bytes.
     pub only_here_bytes: u128,
+    /// Those that must be here: this brick is in their replica set.
+    pub in_set: u64,
+    /// Their bytes.
+    pub in_set_bytes: u128,
     /// Those with versions of which neither includes the other.
     pub in_conflict: BTreeSet<FileId>,
     /// Those with bytes here that no replica set wants here: cached copies, and stubs that were read.
@@ -60,6 +64,7 @@ struct Share {
     bytes: u128,
     stubs: u64,
     only_here: u64,
+    in_set: u64,
 }
 
 /// Whether bytes of a version that counts are here and nowhere else: also those of a version in conflict, until
@@ -76,7 +81,9 @@ fn share(file: FileId, object: &Object, local: Option<&Local>, me: Option<BrickI
     }
     let whole = local.is_some_and(|l| l.dirty || l.have.is_some()) || object.contents.is_empty();
     let only = me.zip(local).is_some_and(|(me, local)| is_only_here(object, local, me));
-    Share { files: 1, bytes: object.size().into(), stubs: u64::from(!whole), only_here: u64::from(only) }
+    let in_set = me.is_some_and(|me| object.replica_set().contains(&me));
+    let (stubs, only_here, in_set) = (u64::from(!whole), u64::from(only), u64::from(in_set));
+    Share { files: 1, bytes: object.size().into(), stubs, only_here, in_set }
 }
 
 fn set(files: &mut BTreeSet<FileId>, file: FileId, in_it: bool) {
@@ -123,6 +130,9 @@ impl Tally {
         self.only_here = (self.only_here + new.only_here).saturating_sub(old.only_here);
         let only = |share: &Share| u128::from(share.only_here) * share.bytes;
         self.only_here_bytes = (self.only_here_bytes + only(&new)).saturating_sub(only(&old));
+        self.in_set = (self.in_set + new.in_set).saturating_sub(old.in_set);
+        let held = |share: &Share| u128::from(share.in_set) * share.bytes;
+        self.in_set_bytes = (self.in_set_bytes + held(&new)).saturating_sub(held(&old));
         let in_set = self.me.is_some_and(|me| object.replica_set().contains(&me));
         let has_bytes = local.is_some_and(|l| l.have.is_some() || !l.filled.is_empty());
         set(&mut self.cached, file, new.bytes > 0 && has_bytes && !in_set);

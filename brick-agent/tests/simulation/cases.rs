@@ -8,11 +8,25 @@ use super::shrink;
 use super::steps::{Action, Faults, Step, What};
 
 /// All that can go wrong.
-const ALL: Faults =
-    Faults { kills: true, power: true, disks: true, clocks: true, indexes: true, compaction: true };
+const ALL: Faults = Faults {
+    kills: true,
+    power: true,
+    disks: true,
+    clocks: true,
+    indexes: true,
+    compaction: true,
+    rules: false,
+};
 /// Only the network.
-const NONE: Faults =
-    Faults { kills: false, power: false, disks: false, clocks: false, indexes: false, compaction: false };
+const NONE: Faults = Faults {
+    kills: false,
+    power: false,
+    disks: false,
+    clocks: false,
+    indexes: false,
+    compaction: false,
+    rules: false,
+};
 
 /// Seeds of each test in the ordinary run.
 const CASES: u64 = 100;
@@ -87,6 +101,11 @@ fn t01_t02_power_cut_at_any_step_loses_nothing_acknowledged() {
 #[test]
 fn t23_disks_that_are_full_failing_or_read_only_lose_nothing_acknowledged() {
     seeds("t23", Faults { disks: true, compaction: true, ..NONE });
+}
+
+#[test]
+fn t26_sets_that_change_while_agents_and_machines_end_lose_nothing_acknowledged() {
+    seeds("t26", Faults { kills: true, power: true, compaction: true, rules: true, ..NONE });
 }
 
 #[test]

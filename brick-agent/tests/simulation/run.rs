@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::volume::VolumeStatus;
+use nearbrick_core::replace::same_set;
 
 use super::chance::Chance;
 use super::disk::Trouble;
@@ -172,6 +173,11 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
             }
         }
         What::Disk { member, trouble } => world.machines[member].set_trouble(trouble),
+        What::Rules { member } => {
+            world.change_rules(chance);
+            world.learn(member);
+        }
+        What::Learn { member } => world.learn(member),
     }
     Ok(())
 }
@@ -182,6 +188,7 @@ fn at_rest(status: &VolumeStatus) -> bool {
         && status.pending_in.files == 0
         && status.pending_out.is_empty()
         && !status.rebuilding
+        && status.placing.unplaced.is_empty()
 }
 
 /// Everything is mended, all are up and reach each other, programs have closed their files: until
@@ -191,6 +198,7 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
     world.net.join_pairs();
     world.lose_all();
     for n in 0..world.count() {
+        world.learn(n);
         let machine = &mut world.machines[n];
         machine.set_trouble(Trouble::None);
         machine.dies_after = None;
@@ -239,12 +247,13 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
             let mut why = format!("no rest after {ROUNDS} rounds, new entries: {new}");
             for (n, s) in statuses.iter().enumerate().filter(|(_, s)| !at_rest(s)) {
                 why += &format!(
-                    "\n  {}: dirty {}, lacks {}, others lack {:?}, rebuilding {}, last error {:?}",
+                    "\n  {}: dirty {}, lacks {}, others lack {:?}, rebuilding {}, not placed {:?}, last error {:?}",
                     World::name(n),
                     s.dirty_files,
                     s.pending_in.files,
                     s.pending_out.keys().collect::<Vec<_>>(),
                     s.rebuilding,
+                    s.placing.unplaced.keys().collect::<Vec<_>>(),
                     s.last_error.as_ref().map(|e| &e.1),
                 );
             }
@@ -287,6 +296,7 @@ fn check(world: &mut World) -> Result<(), String> {
     for n in 0..world.count() {
         holds_what_it_must(world, n, &trees[0])?;
     }
+    is_placed(world, &trees[0])?;
     // Who has read a file has a copy of it now, and says so.
     for to in 0..world.count() {
         for from in (0..world.count()).filter(|from| *from != to) {
@@ -295,6 +305,25 @@ fn check(world: &mut World) -> Result<(), String> {
     }
     for n in 0..world.count() {
         nothing_changes_by_repetition(world, n)?;
+    }
+    Ok(())
+}
+
+/// The set of each file is as the rules of its home want it.
+fn is_placed(world: &World, tree: &Tree) -> Result<(), String> {
+    let machine = &world.machines[0];
+    let index = machine.index();
+    for (path, entry) in &tree.0 {
+        let tree::What::File(_) = &entry.what else { continue };
+        let Some(mark) = machine.disk.file_at(path).and_then(|found| found.mark) else { continue };
+        let object = index.object(mark.file).map_err(|e| e.to_string())?.unwrap_or_default();
+        let set = object.replica_set();
+        if let Some(wanted) = set.first().and_then(|home| world.wanted(*home))
+            && !same_set(set, &wanted)
+        {
+            let path = tree::shown(path);
+            return Err(format!("{path} has the set {set:?}, and not {wanted:?}"));
+        }
     }
     Ok(())
 }

@@ -104,6 +104,14 @@ pub enum What {
         member: usize,
         trouble: Trouble,
     },
+    /// There are other placement rules; one member hears of them, the others later.
+    Rules {
+        member: usize,
+    },
+    /// A member hears of the last rules.
+    Learn {
+        member: usize,
+    },
 }
 
 /// What goes wrong with what a heal brings.
@@ -214,6 +222,7 @@ enum Fault {
     Clock,
     Index,
     Disk,
+    Rules,
 }
 
 /// Which kinds of faults there are.
@@ -225,6 +234,8 @@ pub struct Faults {
     pub clocks: bool,
     pub indexes: bool,
     pub compaction: bool,
+    /// The placement changes.
+    pub rules: bool,
 }
 
 fn action(chance: &mut Chance) -> Action {
@@ -284,6 +295,8 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
         (faults.indexes, Fault::Index),
         (faults.disks, Fault::Disk),
         (faults.disks, Fault::Disk),
+        (faults.rules, Fault::Rules),
+        (faults.rules, Fault::Rules),
     ]
     .into_iter()
     .filter_map(|(there, kind)| there.then_some(kind))
@@ -305,6 +318,8 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
             let trouble = *chance.pick(&[Trouble::None, Trouble::Full, Trouble::Failing, Trouble::ReadOnly]);
             What::Disk { member, trouble }
         }
+        Fault::Rules if chance.one_in(2) => What::Rules { member },
+        Fault::Rules => What::Learn { member },
     }
 }
 

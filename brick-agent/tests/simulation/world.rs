@@ -41,6 +41,8 @@ pub struct World {
     pub net: Arc<Net>,
     pub machines: Vec<Machine>,
     pub oracle: Oracle,
+    /// The last placement rules.
+    rules: Vec<PlacementRule>,
     letters: Vec<Letter>,
     trace: Vec<String>,
     says: bool,
@@ -52,6 +54,18 @@ fn brick(n: usize) -> BrickId {
 
 fn node(n: usize) -> String {
     format!("ws-{}", char::from(b'a' + n as u8))
+}
+
+/// For each node between one and three bricks, mostly its own first.
+fn some_rules(members: usize, chance: &mut Chance) -> Vec<PlacementRule> {
+    (0..members)
+        .map(|n| {
+            let replicas = chance.between(1, members.min(3));
+            let first = if chance.one_in(3) { 0 } else { n };
+            let bricks = (0..replicas).map(|k| brick((first + k) % members)).collect();
+            PlacementRule { creator: node(n), paths: Vec::new(), bricks }
+        })
+        .collect()
 }
 
 impl World {
@@ -66,14 +80,7 @@ impl World {
                 address: None,
             })
             .collect();
-        let placement: Vec<_> = (0..members)
-            .map(|n| {
-                let replicas = chance.between(1, members.min(3));
-                let first = if chance.one_in(3) { 0 } else { n };
-                let bricks = (0..replicas).map(|k| brick((first + k) % members)).collect();
-                PlacementRule { creator: node(n), paths: Vec::new(), bricks }
-            })
-            .collect();
+        let placement = some_rules(members, chance);
         let machines = (0..members)
             .map(|n| {
                 let config = VolumeConfig {
@@ -106,6 +113,7 @@ impl World {
             net: Arc::default(),
             machines,
             oracle,
+            rules: placement,
             letters: Vec::new(),
             trace: Vec::new(),
             says,
@@ -399,6 +407,31 @@ impl World {
             let done = volume.compact(if alone { Duration::ZERO } else { Duration::MAX });
             self.say(format!("  {} gives up {done:?}", node(n)));
         }
+    }
+
+    /// Other rules, of which no member has heard yet.
+    pub fn change_rules(&mut self, chance: &mut Chance) {
+        self.rules = some_rules(self.count(), chance);
+        let shown: Vec<Vec<BrickId>> = self.rules.iter().map(|rule| rule.bricks.clone()).collect();
+        self.say(format!("  {shown:?}"));
+    }
+
+    /// A member hears of the last rules.
+    pub fn learn(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        if machine.config.placement != self.rules {
+            machine.config.placement = self.rules.clone();
+            let config = machine.config.clone();
+            if let Some(volume) = machine.volume() {
+                volume.set_config(config);
+            }
+        }
+    }
+
+    /// The bricks that the last rules want for files of this one.
+    pub fn wanted(&self, home: BrickId) -> Option<Vec<BrickId>> {
+        let home = (0..self.count()).find(|n| brick(*n) == home)?;
+        self.rules.iter().find(|rule| rule.creator == node(home)).map(|rule| rule.bricks.clone())
     }
 
     pub fn name(n: usize) -> String {

@@ -179,6 +179,23 @@ impl Lab {
         }
     }
 
+    /// Other placement rules for all members: whose files, on which paths, are to be on which bricks; and the rules' name.
+    pub fn place(&mut self, name: &str, rules: &[(usize, &[&str], &[usize])]) {
+        let node = |n: usize| format!("ws-{}", char::from(b'a' + n as u8));
+        let placement: Vec<_> = rules
+            .iter()
+            .map(|(creator, paths, bricks)| PlacementRule {
+                creator: node(*creator),
+                paths: paths.iter().map(|p| (*p).to_owned()).collect(),
+                bricks: bricks.iter().map(|n| brick_id(*n)).collect(),
+            })
+            .collect();
+        self.configure(|config| {
+            config.placement = placement.clone();
+            config.upkeep.rules = Some(name.to_owned());
+        });
+    }
+
     /// A person's words, as the volume's annotations would bring them.
     pub fn say(&mut self, n: usize, release: Option<&str>, take_back: Option<&str>) {
         let config = &mut self.members[n].config;

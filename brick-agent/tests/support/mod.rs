@@ -2,6 +2,7 @@
 //!
 //! * [`agent`]: the real program.
 //! * [`child`]: another process; [`locks`] and [`mapping`]: what it shares with this one.
+//! * [`clock`]: a clock that a test puts forward.
 //! * [`disk`]: directories and disk images for bricks; nothing of them stays.
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
 //! * [`faulty`]: an index that cannot be written.
@@ -13,6 +14,7 @@
 
 pub mod agent;
 pub mod child;
+pub mod clock;
 pub mod disk;
 pub mod drive;
 pub mod faulty;
