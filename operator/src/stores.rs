@@ -142,7 +142,10 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let mut seen = HashMap::new();
     let workstations = follow(watch::<Workstation>(client), w_workstations, move |ws, gone| {
         if changed(&mut seen, ws, gone, |ws| {
-            (ws.spec.lost, ws.status.as_ref().and_then(|s| s.state).map(|s| s as u8))
+            // Windows have no hash, but a text.
+            let expected = format!("{:?}", ws.spec.expected_offline);
+            let state = ws.status.as_ref().and_then(|s| s.state).map(|s| s as u8);
+            (ws.spec.lost, ws.spec.eviction_requested, expected, state)
         }) {
             w.workstation_changed(ws);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use nearbrick_crds::{Brick, HealJob, JobPhase};
+use nearbrick_crds::{Brick, HealJob, JobPhase, Workstation};
 
 use crate::agent::Agent;
 use crate::plan::pending::{Report, Target, by_target};
@@ -18,6 +18,8 @@ pub struct BrickEntry {
     pub brick: Arc<Brick>,
     /// The agent of its node.
     pub agent: Agent,
+    /// Its node, if it has an object.
+    pub workstation: Option<Arc<Workstation>>,
 }
 
 /// The objects around one volume.
@@ -44,7 +46,7 @@ impl World {
             .map(|brick| {
                 let ws = stores.workstations.get(&ObjectRef::new(&brick.spec.node));
                 let agent = Agent::of(ws.as_deref());
-                (brick.name_any(), BrickEntry { brick, agent })
+                (brick.name_any(), BrickEntry { brick, agent, workstation: ws })
             })
             .collect();
         let jobs = stores.jobs.state_filter(|j| {

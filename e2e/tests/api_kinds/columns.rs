@@ -85,7 +85,7 @@ async fn workstation_volume() {
         "status": {
             "phase": "Ready", "health": "Pending", "files": 2143, "bytes": 300_000_000u64, "conflicts": 2,
             "pending": { "files": 12, "bytes": 224_709_837u64, "size": "214.3 MiB", "oldestSince": ago(7200) },
-            "lastHealTime": ago(300), "nextHealTime": "2030-01-01T00:00:00Z",
+            "lastHealTime": ago(300), "nextHealTime": "2030-01-01T00:00:00Z", "conditions": condition("Placed", "False"),
         },
     });
     let expected = [
@@ -98,6 +98,7 @@ async fn workstation_volume() {
         ("Size", json!("214.3 MiB")),
         ("Oldest", json!("120m")),
         ("Conflicts", json!(2)),
+        ("Placed", json!("False")),
         ("Last-Heal", json!("5m")),
         ("Next-Heal", json!("2030-01-01T00:00:00Z")),
         ("Bytes", json!(300_000_000u64)),
@@ -117,7 +118,8 @@ async fn brick() {
             "state": "Ready", "message": "mounted", "address": "10.0.0.1:7443", "files": 2143, "bytes": 99,
             "stubs": 7, "freeBytes": 1000, "conflicts": 1, "heartbeat": ago(180),
             "pending": { "files": 5, "bytes": 2048, "size": "2.0 KiB", "oldestSince": ago(7200) },
-            "pendingIn": { "files": 3, "bytes": 1 },
+            "pendingIn": { "files": 3, "bytes": 1 }, "inSet": { "files": 9, "bytes": 1 },
+            "unplaced": { "files": 4, "bytes": 1 },
             "conditions": condition("Ready", "True"),
         },
     });
@@ -133,6 +135,8 @@ async fn brick() {
         ("Size", json!("2.0 KiB")),
         ("Oldest", json!("120m")),
         ("Pending-In", json!(3)),
+        ("In-Set", json!(9)),
+        ("Unplaced", json!(4)),
         ("Conflicts", json!(1)),
         ("Seen", json!("3m")),
         ("Bytes", json!(99)),
@@ -248,12 +252,14 @@ async fn workstation() {
     let api: Api<Workstation> = Api::all(ns.client.clone());
     let path = Workstation::url_path(&(), None);
     let name = format!("{}-ws", ns.name);
+    let mut both = condition("SafeToLeave", "False");
+    both.as_array_mut().unwrap().extend(condition("Evicted", "True").as_array().unwrap().clone());
     let object = json!({
         "metadata": { "name": name },
         "spec": {},
         "status": {
             "state": "Away", "lastSeen": ago(7200), "address": "10.0.0.1:7443", "agentVersion": "0.1.0",
-            "bricks": 2, "conditions": condition("SafeToLeave", "False"),
+            "bricks": 2, "conditions": both,
             "pendingOut": { "files": 5, "bytes": 2048, "size": "2.0 KiB", "oldestSince": ago(180) },
         },
     });
@@ -266,6 +272,7 @@ async fn workstation() {
         ("Pending-Bytes", json!(2048)),
         ("Size", json!("2.0 KiB")),
         ("Oldest", json!("3m")),
+        ("Evicted", json!("True")),
         ("Address", json!("10.0.0.1:7443")),
         ("Version", json!("0.1.0")),
     ];

@@ -272,6 +272,7 @@ async fn migrations_and_conflicts() {
     let rule = |policy: &str| json!({ "members": members, "conflictRules": [{ "paths": ["*.odt"], "policy": policy }] });
     let word = "is KeepBoth, Newest, Largest, Manual or Brick/NAME";
     let kept = json!({ "members": members, "versionRetention": "a week" });
+    let replaced = json!({ "members": members, "replaceAfter": "3 days" });
     let no_paths = json!({ "members": members, "conflictRules": [{ "paths": [], "policy": "Newest" }] });
     let refuses = [
         (of("Mine"), word),
@@ -279,6 +280,7 @@ async fn migrations_and_conflicts() {
         (rule("mine"), word),
         (no_paths, "conflictRules[0].paths"),
         (kept, "write a duration such as 168h"),
+        (replaced, "write a duration such as 72h"),
     ];
     refused(&ns, "WorkstationVolume", "v", &refuses).await;
     let takes = [
@@ -286,6 +288,7 @@ async fn migrations_and_conflicts() {
         of("Brick/a"),
         rule("Manual"),
         json!({ "members": members, "versionRetention": "24h" }),
+        json!({ "members": members, "replaceAfter": "72h" }),
     ];
     accepted(&ns, "WorkstationVolume", "v", &takes).await;
     let word = "resolution is KeepBoth, Newest, Largest or Brick/NAME";

@@ -63,14 +63,15 @@ async fn a_lost_workstation_is_a_persons_word() {
     eventually("Lost", || async {
         let status = workstations.get(lost).await.ok()?.status?;
         let acted = find(&status.conditions, "SpecActedOn")?.clone();
-        (status.state == Some(WorkstationState::Lost) && acted.message.contains("lost")).then_some(())
+        (status.state == Some(WorkstationState::Lost) && acted.status == "True").then_some(())
     })
     .await;
-    // New files are placed elsewhere.
+    // Files are placed elsewhere, also those that were made there.
     let gone = format!("home.{lost}");
     ns.until("placement without it", "home", |v: &WorkstationVolume| {
-        let others = v.status.as_ref()?.placement.iter().filter(|r| r.creator != *lost);
-        others.clone().all(|r| !r.bricks.contains(&gone) && r.bricks.len() == 2).then_some(())
+        let rules = &v.status.as_ref()?.placement;
+        let of_lost = rules.iter().any(|r| r.creator == *lost);
+        (of_lost && rules.iter().all(|r| !r.bricks.contains(&gone) && r.bricks.len() == 2)).then_some(())
     })
     .await;
 }

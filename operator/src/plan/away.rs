@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nearbrick_crds::WorkstationState;
+use nearbrick_crds::timetable::Expected;
 
 /// What the operator knows of an agent's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,26 @@ pub fn judge(lost: bool, written: Option<WorkstationState>, seen: Seen, away_aft
     }
 }
 
+/// Whether the copies of a workstation that is silent are to be made elsewhere, and if not, when that would be.
+///
+/// `after` is the time that the volume allows; none: for ever. The time in which the workstation is expected to be off does not
+/// count, nor what was before: who is off each week-end has the whole time from Monday on.
+pub fn is_to_be_replaced(
+    silent_since: Option<Timestamp>,
+    expected: Expected,
+    after: Option<Duration>,
+    now: Timestamp,
+) -> (bool, Option<Duration>) {
+    let (Some(since), Some(after)) = (silent_since, after) else { return (false, None) };
+    let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).unwrap_or_default();
+    if let Some(until) = expected.until {
+        return (false, Some(wait(until)));
+    }
+    let since = expected.last_closed.map_or(since, |closed| closed.max(since));
+    let due = since.checked_add(after).unwrap_or(Timestamp::MAX);
+    (due <= now, (due > now).then(|| wait(due)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +99,41 @@ mod tests {
             (false, Some(Lost), seen(true, 0, true), Online),
         ] {
             assert_eq!(judge(lost, written, s, AFTER).state, expected, "{lost} {written:?} {s:?}");
+        }
+    }
+
+    #[test]
+    fn copies_are_made_elsewhere_only_after_the_time_that_the_volume_allows() {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        let hour = Some(Duration::from_secs(3600));
+        let none = Expected::default();
+        let minutes = |n: u64| Some(Duration::from_secs(60 * n));
+        for (silent, expected, after, now, wanted) in [
+            (None, none, hour, 9000, (false, None)),
+            (Some(0), none, None, i64::from(u32::MAX), (false, None)),
+            (Some(0), none, hour, 1800, (false, minutes(30))),
+            (Some(0), none, hour, 3600, (true, None)),
+            // In a window, and for an hour after it.
+            (
+                Some(0),
+                Expected { until: Some(at(9600)), last_closed: None },
+                hour,
+                9000,
+                (false, minutes(10)),
+            ),
+            (
+                Some(0),
+                Expected { until: None, last_closed: Some(at(9000)) },
+                hour,
+                9000,
+                (false, minutes(60)),
+            ),
+            (Some(0), Expected { until: None, last_closed: Some(at(9000)) }, hour, 12_600, (true, None)),
+            // A window before it went changes nothing.
+            (Some(9000), Expected { until: None, last_closed: Some(at(60)) }, hour, 12_600, (true, None)),
+        ] {
+            let found = is_to_be_replaced(silent.map(at), expected, after, at(now));
+            assert_eq!(found, wanted, "{silent:?} {expected:?} {after:?} {now}");
         }
     }
 

@@ -6,11 +6,13 @@
 pub mod away;
 pub mod conflict;
 pub mod due;
+pub mod evict;
 pub mod history;
 pub mod job;
 pub mod limits;
 pub mod members;
 pub mod pending;
+pub mod placed;
 pub mod placement;
 pub mod speed;
 pub mod volume;

@@ -1,25 +1,52 @@
-//! Which bricks hold a file that is newly created on a node.
+//! Which bricks hold the files of each node: those that are made there from now on, and those that exist.
+//!
+//! A file belongs to its *home*, the node of the first brick of its replica set; mostly that is where it was made. A node that
+//! has left, or is to leave, keeps having rules: they say who holds its files from now on. One of these, the *heir*, is then their
+//! home, and the rules are the heir's own, so that the files are moved once.
 //!
 //! Invariants:
-//! - the creator's own brick is in each of its rules, and no brick is in a rule twice;
+//! - the own brick of a node that stays is the first in each of its rules, and no brick is in a rule twice;
+//! - a brick that is to leave is in no rule, unless there would be too few without it: never fewer copies than are asked for,
+//!   where there were enough before;
 //! - a rule names at most as many bricks as there are, and `replicas` of them where there are enough
 //!   that can be used;
-//! - a choice that was made stays, as long as its bricks can be used: placement does not wander with
-//!   every change of free space.
+//! - a choice that was made stays, as long as its bricks do: placement does not wander with every change of free space, nor because
+//!   a brick cannot be used for a while.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_crds::{PlacementRule, ReplicaSet};
 
-/// A member's brick, as far as placement asks.
+/// Nodes that are neither members nor have a `Brick`, and whose rules are kept, at most.
+const MOST_DEPARTED: usize = 256;
+
+/// Whether a brick is to go on holding files. In this order those that are to leave are kept, where there are too few others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It is.
+    #[default]
+    Stays,
+    /// A person asked that nothing has to be there any more.
+    Evicted,
+    /// Its node is no member any more.
+    Removed,
+    /// Its workstation has been silent for longer than the volume allows.
+    Replaced,
+    /// A person said that its workstation will not return.
+    Lost,
+}
+
+/// A member's brick, or one that was, as far as placement asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The member.
+    /// The node.
     pub node: String,
     /// The name of its brick.
     pub brick: String,
-    /// Whether new files may be placed there: not lost, not refused, not being deleted.
+    /// Whether it is to go on holding files.
+    pub standing: Standing,
+    /// Whether it may be chosen anew: not refused by its agent, not being deleted.
     pub usable: bool,
     /// Whether its agent reports at present.
     pub online: bool,
@@ -29,95 +56,192 @@ pub struct Candidate {
     pub zone: Option<String>,
 }
 
-/// The rules of all members, in the order in which agents try them.
+impl Candidate {
+    fn stays(&self) -> bool {
+        self.standing == Standing::Stays
+    }
+}
+
+/// The rules of all nodes, in the order in which agents try them.
 pub fn place(
     candidates: &[Candidate],
     replicas: u32,
     sets: &[ReplicaSet],
     previous: &[PlacementRule],
 ) -> Vec<PlacementRule> {
-    let by_node: BTreeMap<&str, &Candidate> = candidates.iter().map(|c| (c.node.as_str(), c)).collect();
-    let mut partners: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut rules = vec![];
-    for creator in by_node.values() {
+    let by_node = candidates.iter().map(|c| (c.node.as_str(), c)).collect();
+    let others = (replicas as usize).saturating_sub(1);
+    let mut placing = Placing { by_node, sets, previous, partners: BTreeMap::new() };
+    let mut rules: BTreeMap<&str, Vec<PlacementRule>> = BTreeMap::new();
+    let mut of_sets: BTreeMap<(&str, usize), Vec<String>> = BTreeMap::new();
+    let stay: Vec<&Candidate> = placing.by_node.values().filter(|c| c.stays()).copied().collect();
+    for creator in stay {
+        let mut own = vec![];
         let mut catch_all = false;
-        for set in sets.iter().filter(|s| s.nodes.contains(&creator.node)) {
-            let others = set.nodes.iter().filter_map(|n| by_node.get(n.as_str())).map(|c| c.brick.as_str());
-            rules.push(rule(creator, &set.paths, others));
+        for (n, set) in sets.iter().enumerate().filter(|(_, s)| s.nodes.contains(&creator.node)) {
+            let bricks = placing.of_set(creator, set, &creator.node);
+            of_sets.insert((creator.node.as_str(), n), bricks.clone());
+            own.push(rule(&creator.node, &set.paths, bricks));
             if set.paths.is_empty() {
                 catch_all = true;
                 break;
             }
         }
         if !catch_all {
-            let chosen = best_others(creator, &by_node, replicas, previous, &partners);
-            for c in &chosen {
-                *partners.entry(c.node.as_str()).or_default() += 1;
+            let bricks = placing.fill(creator, vec![], others, (&creator.node, &[]));
+            own.push(rule(&creator.node, &[], bricks));
+        }
+        rules.insert(creator.node.as_str(), own);
+    }
+    let mut of_departed: BTreeMap<String, Vec<PlacementRule>> = BTreeMap::new();
+    let leave = placing.by_node.values().filter(|c| !c.stays()).map(|c| c.node.clone());
+    let gone =
+        previous.iter().map(|r| &r.creator).filter(|node| !placing.by_node.contains_key(node.as_str()));
+    let gone: BTreeSet<String> = gone.cloned().collect();
+    for node in leave.collect::<Vec<_>>().into_iter().chain(gone.into_iter().take(MOST_DEPARTED)) {
+        let own = placing.of_departed(&node, &rules, &mut of_sets);
+        of_departed.insert(node, own);
+    }
+    let mut all: BTreeMap<&str, Vec<PlacementRule>> = rules;
+    all.extend(of_departed.iter().map(|(node, own)| (node.as_str(), own.clone())));
+    all.into_values().flatten().collect()
+}
+
+fn rule(creator: &str, paths: &[String], bricks: Vec<String>) -> PlacementRule {
+    PlacementRule { creator: creator.to_string(), paths: paths.to_vec(), bricks }
+}
+
+type Score = (Reverse<bool>, Reverse<bool>, usize, Reverse<Option<Option<u32>>>, String);
+
+struct Placing<'a> {
+    by_node: BTreeMap<&'a str, &'a Candidate>,
+    sets: &'a [ReplicaSet],
+    previous: &'a [PlacementRule],
+    /// How often a brick was chosen.
+    partners: BTreeMap<String, usize>,
+}
+
+impl<'a> Placing<'a> {
+    /// The bricks of an explicit group, for files of `node`. For its nodes that are to leave there are others.
+    fn of_set(&mut self, creator: &'a Candidate, set: &ReplicaSet, node: &str) -> Vec<String> {
+        let known: Vec<&Candidate> =
+            set.nodes.iter().filter_map(|n| self.by_node.get(n.as_str()).copied()).collect();
+        let mut chosen: Vec<&Candidate> = vec![];
+        for c in known.iter().copied().filter(|c| c.stays() && c.node != creator.node) {
+            if !chosen.iter().any(|x| x.node == c.node) {
+                chosen.push(c);
             }
-            rules.push(rule(creator, &[], chosen.iter().map(|c| c.brick.as_str())));
         }
+        let wanted = known.iter().filter(|c| c.node != creator.node).count();
+        self.fill(creator, chosen, wanted, (node, &set.paths))
     }
-    rules
-}
 
-/// The creator's brick first, then the others, each once.
-fn rule<'a>(
-    creator: &'a Candidate,
-    paths: &[String],
-    others: impl Iterator<Item = &'a str>,
-) -> PlacementRule {
-    let mut seen = BTreeSet::new();
-    let bricks = std::iter::once(creator.brick.as_str())
-        .chain(others)
-        .filter(|b| seen.insert(*b))
-        .map(str::to_string)
-        .collect();
-    PlacementRule { creator: creator.node.clone(), paths: paths.to_vec(), bricks }
-}
-
-/// The creator's partners: those of the previous rule that can still be used, then the best others.
-///
-/// The scores, in their order: online now; a zone that the set does not have yet; few partners; much
-/// free space (in powers of two, so that small differences do not count); and the name, so that the
-/// same input always gives the same answer.
-fn best_others<'a>(
-    creator: &'a Candidate,
-    by_node: &BTreeMap<&'a str, &'a Candidate>,
-    replicas: u32,
-    previous: &[PlacementRule],
-    partners: &BTreeMap<&str, usize>,
-) -> Vec<&'a Candidate> {
-    let wanted = (replicas as usize).saturating_sub(1);
-    let mut left: Vec<&Candidate> =
-        by_node.values().filter(|c| c.node != creator.node && c.usable).copied().collect();
-    let mut chosen: Vec<&Candidate> = vec![];
-    let before = previous.iter().find(|r| r.creator == creator.node && r.paths.is_empty());
-    for brick in before.map(|r| r.bricks.as_slice()).unwrap_or_default() {
-        if chosen.len() < wanted
-            && let Some(at) = left.iter().position(|c| &c.brick == brick)
-        {
-            chosen.push(left.remove(at));
-        }
+    /// The bricks of the previous rule of a node for these paths.
+    fn before(&self, node: &str, paths: &[String]) -> Option<&'a [String]> {
+        self.previous.iter().find(|r| r.creator == node && r.paths == paths).map(|r| r.bricks.as_slice())
     }
-    while chosen.len() < wanted && !left.is_empty() {
-        let score = |c: &Candidate| {
-            let new_zone = c.zone.is_some()
-                && std::iter::once(&creator).chain(&chosen).all(|x| x.zone.is_some() && x.zone != c.zone);
-            (
-                Reverse(c.online),
-                Reverse(new_zone),
-                partners.get(c.node.as_str()).copied().unwrap_or(0),
-                Reverse(c.free.map(|f| f.checked_ilog2())),
-                c.node.clone(),
-            )
+
+    /// The creator's brick, those chosen already, and others until there are `wanted` of them: those of the previous rule of that
+    /// node for those paths first, then the best, then, where there are too few, those of that rule that are to leave.
+    fn fill(
+        &mut self,
+        creator: &'a Candidate,
+        mut chosen: Vec<&'a Candidate>,
+        wanted: usize,
+        (node, paths): (&str, &[String]),
+    ) -> Vec<String> {
+        let before = self.before(node, paths).unwrap_or_default();
+        let named: Vec<&'a Candidate> =
+            before.iter().filter_map(|b| self.by_node.values().copied().find(|c| c.brick == *b)).collect();
+        let is_new = |chosen: &[&Candidate], c: &Candidate| {
+            c.node != creator.node && !chosen.iter().any(|x| x.node == c.node)
         };
-        let at = (0..left.len()).min_by_key(|i| score(left[*i]));
-        match at {
-            Some(at) => chosen.push(left.remove(at)),
-            None => break,
+        for c in named.iter().copied().filter(|c| c.stays()) {
+            if chosen.len() < wanted && is_new(&chosen, c) {
+                chosen.push(c);
+            }
         }
+        while chosen.len() < wanted {
+            let left = self.by_node.values().copied();
+            let left = left.filter(|c| c.stays() && c.usable && is_new(&chosen, c));
+            match left.min_by_key(|c| self.score(creator, &chosen, c)) {
+                Some(best) => chosen.push(best),
+                None => break,
+            }
+        }
+        let mut leaving: Vec<_> = named.into_iter().filter(|c| !c.stays()).collect();
+        leaving.sort_by_key(|c| c.standing);
+        for c in leaving {
+            if chosen.len() < wanted && is_new(&chosen, c) {
+                chosen.push(c);
+            }
+        }
+        for c in &chosen {
+            *self.partners.entry(c.node.clone()).or_default() += 1;
+        }
+        std::iter::once(creator).chain(chosen).map(|c| c.brick.clone()).collect()
     }
-    chosen
+
+    /// The best has the least: online now; a zone that the set does not have yet; few partners; much free space (in powers of
+    /// two, so that small differences do not count); and the name, so that the same input always gives the same answer.
+    fn score(&self, creator: &Candidate, chosen: &[&Candidate], c: &Candidate) -> Score {
+        let new_zone = c.zone.is_some()
+            && std::iter::once(creator)
+                .chain(chosen.iter().copied())
+                .all(|x| x.zone.is_some() && x.zone != c.zone);
+        (
+            Reverse(c.online),
+            Reverse(new_zone),
+            self.partners.get(&c.node).copied().unwrap_or(0),
+            Reverse(c.free.map(|f| f.checked_ilog2())),
+            c.node.clone(),
+        )
+    }
+
+    /// Who holds the files of a node that has left or is to leave: of each group to which it belongs those who stay; and else the heir
+    /// with whom the heir's own files are. Where nobody can take them, they stay where they are.
+    fn of_departed(
+        &mut self,
+        node: &str,
+        rules: &BTreeMap<&'a str, Vec<PlacementRule>>,
+        of_sets: &mut BTreeMap<(&'a str, usize), Vec<String>>,
+    ) -> Vec<PlacementRule> {
+        let mut own = vec![];
+        let sets = self.sets;
+        for (n, set) in sets.iter().enumerate().filter(|(_, s)| s.nodes.iter().any(|x| x == node)) {
+            let staying =
+                set.nodes.iter().filter_map(|n| self.by_node.get(n.as_str()).copied()).find(|c| c.stays());
+            let Some(heir) = staying else { continue };
+            let known = of_sets.get(&(heir.node.as_str(), n)).cloned();
+            let bricks = known.unwrap_or_else(|| self.of_set(heir, set, node));
+            of_sets.insert((heir.node.as_str(), n), bricks.clone());
+            own.push(rule(node, &set.paths, bricks));
+            if set.paths.is_empty() {
+                return own;
+            }
+        }
+        match self.heir(node).and_then(|heir| rules.get(heir.node.as_str())) {
+            Some(heirs) => own.extend(heirs.iter().map(|r| rule(node, &r.paths, r.bricks.clone()))),
+            None => {
+                own.extend(self.previous.iter().filter(|r| r.creator == node).cloned());
+                if let (None, Some(c)) = (own.iter().find(|r| r.paths.is_empty()), self.by_node.get(node)) {
+                    own.push(rule(node, &[], vec![c.brick.clone()]));
+                }
+            }
+        }
+        own
+    }
+
+    /// The heir that was chosen before, or a partner that has the files already, or the best.
+    fn heir(&self, node: &str) -> Option<&'a Candidate> {
+        let before = self.before(node, &[]).unwrap_or_default();
+        let staying = || self.by_node.values().copied().filter(|c| c.stays());
+        let partner = before.iter().find_map(|brick| staying().find(|c| c.brick == *brick));
+        partner.or_else(|| {
+            let leaver = self.by_node.get(node).copied();
+            staying().min_by_key(|c| (!c.usable, self.score(leaver.unwrap_or(c), &[], c)))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +253,7 @@ mod tests {
         Candidate {
             node: node.into(),
             brick: format!("home.{node}"),
+            standing: Standing::Stays,
             usable: true,
             online: true,
             free: None,
@@ -179,10 +304,83 @@ mod tests {
         let mut c = ["a", "b", "c"].map(candidate);
         let first = place(&c, 2, &[], &[]);
         c[2].free = Some(1 << 40);
-        c[1].online = false;
-        assert_eq!(place(&c, 2, &[], &first), first);
-        c[1].usable = false;
+        (c[1].online, c[1].usable) = (false, false);
+        assert_eq!(place(&c, 2, &[], &first), first, "what it holds is there when it can be used again");
+        assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.c", "but nobody chooses it now");
+        c[1].standing = Standing::Lost;
         assert_eq!(shown(&place(&c, 2, &[], &first))[0], "a [] home.a home.c");
+    }
+
+    #[test]
+    fn more_copies_are_added_to_those_that_are_there_and_fewer_leave_the_first() {
+        let c = ["a", "b", "c", "d"].map(candidate);
+        let two = place(&c, 2, &[], &[]);
+        assert_eq!(
+            shown(&two),
+            ["a [] home.a home.b", "b [] home.b home.a", "c [] home.c home.d", "d [] home.d home.c"]
+        );
+        let three = place(&c, 3, &[], &two);
+        for (before, after) in two.iter().zip(&three) {
+            assert!(after.bricks.starts_with(&before.bricks) && after.bricks.len() == 3, "{after:?}");
+        }
+        assert_eq!(place(&c, 2, &[], &three), two);
+        assert!(place(&c, 1, &[], &two).iter().all(|r| r.bricks.len() == 1));
+    }
+
+    #[test]
+    fn a_node_that_leaves_has_an_heir_whose_rules_its_files_follow() {
+        let mut c = ["a", "b", "c", "d"].map(candidate);
+        let before = place(&c, 2, &[], &[]);
+        for standing in [Standing::Lost, Standing::Evicted, Standing::Removed, Standing::Replaced] {
+            c[1].standing = standing;
+            let after = place(&c, 2, &[], &before);
+            assert_eq!(
+                shown(&after),
+                ["a [] home.a home.c", "b [] home.a home.c", "c [] home.c home.d", "d [] home.d home.c"],
+                "{standing:?}"
+            );
+            assert_eq!(place(&c, 2, &[], &after), after);
+        }
+        // Back again, it keeps those who have its files by now.
+        let lost = place(&c, 2, &[], &before);
+        c[1].standing = Standing::Stays;
+        assert_eq!(shown(&place(&c, 2, &[], &lost))[1], "b [] home.b home.a");
+        // Also a node of which nothing is left but its files.
+        let without = [c[0].clone(), c[2].clone(), c[3].clone()];
+        assert_eq!(place(&without, 2, &[], &lost), lost);
+    }
+
+    #[test]
+    fn where_there_are_too_few_others_a_brick_that_is_to_leave_stays_in() {
+        let mut c = ["a", "b"].map(candidate);
+        let before = place(&c, 2, &[], &[]);
+        c[1].standing = Standing::Evicted;
+        let kept = ["a [] home.a home.b", "b [] home.a home.b"];
+        assert_eq!(shown(&place(&c, 2, &[], &before)), kept);
+        let more = [c[0].clone(), c[1].clone(), candidate("c")];
+        let after = place(&more, 2, &[], &before);
+        assert_eq!(shown(&after), ["a [] home.a home.c", "b [] home.a home.c", "c [] home.c home.a"]);
+        // Fewer copies are asked for.
+        assert_eq!(shown(&place(&c, 1, &[], &before)), ["a [] home.a", "b [] home.a"]);
+        // Nobody is left who could take them.
+        c[0].standing = Standing::Lost;
+        assert_eq!(place(&c, 2, &[], &before), before);
+    }
+
+    #[test]
+    fn who_leaves_a_group_is_replaced_by_another() {
+        let mut c = ["a", "b", "hub", "c"].map(candidate);
+        let sets = [set(&["a", "hub"], &["work/**"]), set(&["b", "hub"], &[])];
+        let before = place(&c, 2, &sets, &[]);
+        c[2].standing = Standing::Lost;
+        let after = place(&c, 2, &sets, &before);
+        let of = |node: &str| -> Vec<String> {
+            shown(&after).into_iter().filter(|r| r.starts_with(&format!("{node} "))).collect()
+        };
+        assert_eq!(of("a")[0], "a [work/**] home.a home.b");
+        assert_eq!(of("b"), ["b [] home.b home.a"]);
+        assert_eq!(of("hub"), ["hub [work/**] home.a home.b", "hub [] home.b home.a"]);
+        assert_eq!(place(&c, 2, &sets, &after), after);
     }
 
     #[test]
@@ -197,19 +395,27 @@ mod tests {
     }
 
     fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        proptest::collection::vec((any::<bool>(), any::<bool>(), any::<Option<u32>>(), 0..3u8), 0..8)
-            .prop_map(|list| {
-                list.into_iter()
-                    .enumerate()
-                    .map(|(i, (usable, online, free, zone))| Candidate {
-                        usable,
-                        online,
-                        free: free.map(u64::from),
-                        zone: (zone > 0).then(|| format!("z{zone}")),
-                        ..candidate(&format!("n{i}"))
-                    })
-                    .collect()
-            })
+        let standing = prop_oneof![
+            6 => Just(Standing::Stays), 1 => Just(Standing::Evicted), 1 => Just(Standing::Removed),
+            1 => Just(Standing::Replaced), 1 => Just(Standing::Lost),
+        ];
+        proptest::collection::vec(
+            (standing, any::<bool>(), any::<bool>(), any::<Option<u32>>(), 0..3u8),
+            0..8,
+        )
+        .prop_map(|list| {
+            list.into_iter()
+                .enumerate()
+                .map(|(i, (standing, usable, online, free, zone))| Candidate {
+                    standing,
+                    usable,
+                    online,
+                    free: free.map(u64::from),
+                    zone: (zone > 0).then(|| format!("z{zone}")),
+                    ..candidate(&format!("n{i}"))
+                })
+                .collect()
+        })
     }
 
     fn any_sets() -> impl Strategy<Value = Vec<ReplicaSet>> {
@@ -224,29 +430,62 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rules_hold_what_they_promise(c in any_candidates(), sets in any_sets(), replicas in 1..5u32) {
-            let rules = place(&c, replicas, &sets, &[]);
-            for member in &c {
-                let own: Vec<_> = rules.iter().filter(|r| r.creator == member.node).collect();
-                // Every path has a rule, and the last one takes all paths.
-                prop_assert!(own.last().is_some_and(|r| r.paths.is_empty()));
-                prop_assert_eq!(own.iter().filter(|r| r.paths.is_empty()).count(), 1);
-                for r in own {
-                    prop_assert_eq!(&r.bricks[0], &member.brick);
-                    let unique: BTreeSet<_> = r.bricks.iter().collect();
-                    prop_assert_eq!(unique.len(), r.bricks.len());
-                    prop_assert!(r.bricks.iter().all(|b| c.iter().any(|x| &x.brick == b)));
+        fn rules_hold_what_they_promise(
+            c in any_candidates(), sets in any_sets(), replicas in 1..5u32, before in 1..5u32, was in any_candidates(),
+        ) {
+            // What was chosen before, when all of them stayed, or when others did.
+            let all_stay: Vec<_> = c.iter().map(|c| Candidate { standing: Standing::Stays, ..c.clone() }).collect();
+            for previous in [vec![], place(&all_stay, before, &sets, &[]), place(&was, before, &sets, &[])] {
+                let rules = place(&c, replicas, &sets, &previous);
+                for member in &c {
+                    let own: Vec<_> = rules.iter().filter(|r| r.creator == member.node).collect();
+                    // Every path has a rule, and the last one takes all paths.
+                    prop_assert!(own.last().is_some_and(|r| r.paths.is_empty()));
+                    for r in own {
+                        let unique: BTreeSet<_> = r.bricks.iter().collect();
+                        prop_assert_eq!(unique.len(), r.bricks.len());
+                        if member.stays() {
+                            prop_assert_eq!(&r.bricks[0], &member.brick);
+                            prop_assert!(r.bricks.iter().all(|b| c.iter().any(|x| &x.brick == b)));
+                        } else if c.iter().any(Candidate::stays) {
+                            // Its files have a home that stays, and are where that one's rules want them in the end.
+                            let heir = c.iter().find(|x| x.brick == r.bricks[0]);
+                            prop_assert!(heir.is_some_and(Candidate::stays));
+                        }
+                        for brick in &r.bricks[1..] {
+                            let x = c.iter().find(|x| &x.brick == brick);
+                            if x.is_some_and(|x| !x.stays()) {
+                                // Only because nobody else is there.
+                                let better = |y: &&Candidate| y.stays() && y.usable && !r.bricks.contains(&y.brick);
+                                prop_assert!(c.iter().find(better).is_none());
+                            }
+                        }
+                    }
+                    let chosen_freely = !sets.iter().any(|s| s.paths.is_empty() && s.nodes.contains(&member.node));
+                    if chosen_freely && member.stays() {
+                        let usable = c.iter().filter(|x| x.usable && x.stays() && x.node != member.node).count();
+                        let last = rules.iter().rfind(|r| r.creator == member.node);
+                        let chosen = last.map_or(0, |r| r.bricks.len());
+                        prop_assert!(chosen > usable.min(replicas as usize - 1) && chosen <= replicas as usize);
+                    }
                 }
-                let chosen_freely = !sets.iter().any(|s| s.paths.is_empty() && s.nodes.contains(&member.node));
-                if chosen_freely {
-                    let usable = c.iter().filter(|x| x.usable && x.node != member.node).count();
-                    let last = rules.iter().rfind(|r| r.creator == member.node);
-                    prop_assert_eq!(last.map(|r| r.bricks.len()), Some(1 + usable.min(replicas as usize - 1)));
-                }
+                // The same input gives the same answer, and its own answer is a fixed point.
+                prop_assert_eq!(&place(&c, replicas, &sets, &previous), &rules);
+                prop_assert_eq!(&place(&c, replicas, &sets, &rules), &rules);
             }
-            // The same input gives the same answer, and its own answer is a fixed point.
-            prop_assert_eq!(&place(&c, replicas, &sets, &[]), &rules);
-            prop_assert_eq!(&place(&c, replicas, &sets, &rules), &rules);
+        }
+
+        #[test]
+        fn no_copy_fewer_than_before_where_that_is_what_is_asked_for(c in any_candidates(), replicas in 1..5u32) {
+            let all_stay: Vec<_> = c.iter().map(|c| Candidate { standing: Standing::Stays, ..c.clone() }).collect();
+            let before = place(&all_stay, replicas, &[], &[]);
+            let after = place(&c, replicas, &[], &before);
+            for rule in &before {
+                let now = after.iter().find(|r| r.creator == rule.creator);
+                let stays = c.iter().any(|x| x.node == rule.creator && x.stays());
+                let least = if stays { rule.bricks.len() } else { 1 };
+                prop_assert!(now.is_some_and(|r| r.bricks.len() >= least));
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use nearbrick_crds::{BrickState, VolumeHealth, VolumePhase};
 
 use super::members::Problem;
 use super::pending::{self, Counts, Target};
+use super::placed;
 
 /// A member, as far as the status asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +66,10 @@ pub struct Input<'a> {
     pub healing: bool,
     /// Fields of the spec that are set and not acted on.
     pub unacted: &'a [&'static str],
-    /// Bricks of nodes that are no longer members.
-    pub leftover_bricks: &'a [String],
+    /// What each brick, also of former members, says of the placement.
+    pub placed: &'a [placed::View],
+    /// Identifies the placement, if there is one.
+    pub placement: Option<&'a str>,
 }
 
 /// What the status says; conditions without their times.
@@ -84,7 +87,7 @@ pub struct Summary {
     pub pending: Option<Counts>,
     /// Open conflicts.
     pub conflicts: Option<u64>,
-    /// Ready, Protected, Converged, ConflictFree, Verified, SpecActedOn.
+    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, SpecActedOn.
     pub findings: Vec<Finding>,
 }
 
@@ -96,7 +99,9 @@ pub fn summarise(input: &Input) -> Summary {
     let conflicts = input.members.iter().filter_map(|m| m.conflicts).max();
     let broken =
         |m: &&MemberView| !m.silent() && matches!(m.state, Some(BrickState::Refused | BrickState::Degraded));
-    let complete = !input.members.is_empty() && input.members.iter().all(MemberView::reports);
+    // One that will not return has nothing more to say; what others lack and only it has is still counted by them.
+    let expected = || input.members.iter().filter(|m| !m.lost);
+    let complete = expected().next().is_some() && expected().all(MemberView::reports);
 
     let phase = if input.terminating {
         VolumePhase::Terminating
@@ -137,6 +142,7 @@ pub fn summarise(input: &Input) -> Summary {
         findings: vec![
             ready(input),
             protected(input, all, fresh, complete),
+            placed::placed(input.placed, input.placement),
             Finding::new(
                 condition::CONVERGED,
                 Status::Unknown,
@@ -150,7 +156,7 @@ pub fn summarise(input: &Input) -> Summary {
                 "NeverVerified",
                 "hashes have not been compared between bricks: this version does not verify yet",
             ),
-            spec_acted_on(input),
+            unacted_finding(input.unacted),
         ],
     }
 }
@@ -229,7 +235,8 @@ fn unknown(members: &[MemberView]) -> (&'static str, String) {
     })
 }
 
-fn to_second(at: Timestamp) -> String {
+/// A time as messages have it.
+pub(super) fn to_second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
@@ -255,7 +262,7 @@ fn protected(input: &Input, all: Counts, fresh: Counts, complete: bool) -> Findi
         return finding(Status::Unknown, reason, line);
     }
     if all.files > 0 {
-        // All agents report, so this can only come from the brick of a node that is no member now.
+        // All agents report, so this can only come from the brick of a node that is lost, or no member now.
         let line = format!("{} are still to be made by the last reports", copies(all.files));
         return finding(Status::Unknown, "AgentSilent", line);
     }
@@ -296,22 +303,6 @@ fn conflict_free(input: &Input, conflicts: Option<u64>, complete: bool) -> Findi
         None => finding(Status::Unknown, "NotReported", "no brick has reported a count".to_string()),
         Some(_) => finding(Status::True, "NoConflicts", "no conflict is open".to_string()),
     }
-}
-
-fn spec_acted_on(input: &Input) -> Finding {
-    let base = unacted_finding(input.unacted);
-    if input.leftover_bricks.is_empty() {
-        return base;
-    }
-    let mut line = format!(
-        "removing a member is not acted on yet: its brick stays, and is used as before where files have it in their replica set: {}",
-        top(input.leftover_bricks)
-    );
-    if base.status == Status::False {
-        line = format!("{}; {line}", base.message);
-    }
-    let reason = if base.status == Status::False { base.reason } else { "MemberRemovalNotActedOnYet" };
-    Finding::new(condition::SPEC_ACTED_ON, Status::False, reason, line)
 }
 
 /// The condition `SpecActedOn` of any kind.
@@ -359,7 +350,8 @@ mod tests {
             targets: &targets,
             healing,
             unacted: &[],
-            leftover_bricks: &[],
+            placed: &[],
+            placement: None,
         })
     }
 
@@ -409,6 +401,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_workstation_held_is_no_longer_waited_for() {
+        let lost = MemberView { lost: true, silent_since: Some(at(0)), ..member("c") };
+        let m = [member("a"), member("b"), lost];
+        let s = sum_up(&m, &[("v.c", lacks(2, 2))], false);
+        assert_eq!(found(&s, condition::PROTECTED).1, "Pending", "it is still in the sets");
+        let s = sum_up(&m, &[], false);
+        assert_eq!(found(&s, condition::PROTECTED).0, Status::True);
+        assert_eq!(found(&s, condition::READY).1, "WorkstationLost");
+        let s = sum_up(&m[2..], &[], false);
+        assert_eq!(found(&s, condition::PROTECTED).0, Status::Unknown);
+    }
+
+    #[test]
     fn bricks_that_never_reported_or_refuse() {
         let mut m = [member("a"), member("b")];
         m[1].state = None;
@@ -436,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_members_that_are_not_acted_on_are_listed() {
+    fn fields_that_are_not_acted_on_are_listed() {
         let s = summarise(&Input {
             terminating: false,
             problems: &[Problem::UnknownNodes(vec!["x".into()])],
@@ -444,13 +449,14 @@ mod tests {
             targets: &BTreeMap::new(),
             healing: false,
             unacted: &["ignore", "capacity"],
-            leftover_bricks: &["v.z".to_string()],
+            placed: &[],
+            placement: Some("r"),
         });
         assert_eq!(s.phase, VolumePhase::Invalid);
         assert_eq!(found(&s, condition::READY).1, "UnknownNode");
         let (status, reason, line) = found(&s, condition::SPEC_ACTED_ON);
         assert_eq!((status, reason), (Status::False, "FieldsNotActedOnYet"));
-        assert!(line.contains("ignore, capacity") && line.contains("v.z"), "{line}");
+        assert!(line.contains("ignore, capacity"), "{line}");
     }
 
     proptest! {
@@ -469,7 +475,7 @@ mod tests {
                 members.push(m);
             }
             let s = summarise(&Input { terminating: false, problems: &[], members: &members, targets: &targets,
-                healing: false, unacted: &[], leftover_bricks: &[] });
+                healing: false, unacted: &[], placed: &[], placement: None });
             let anybody_silent = list.iter().any(|x| !x.0 || x.1);
             let is_true = |t| found(&s, t).0 == Status::True;
             if anybody_silent {

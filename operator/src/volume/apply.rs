@@ -11,7 +11,7 @@ use crate::error::{Error, is_conflict};
 
 /// Makes it.
 pub async fn apply(context: &Context, built: &Built) -> Result<(), Error> {
-    let Built { workstations, bricks, placement: _, summary: _ } = built;
+    let Built { workstations, bricks, placement: _, again_in: _, summary: _ } = built;
     let params = PostParams { field_manager: Some(OPERATOR_MANAGER.to_string()), ..PostParams::default() };
     let api: Api<Workstation> = Api::all(context.client.clone());
     for workstation in workstations {

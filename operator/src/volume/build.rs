@@ -1,10 +1,18 @@
 //! Third step: what should exist, and what the status should say. No client.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use nearbrick_crds::meta::{LABEL_NODE, LABEL_VOLUME, brick_name};
-use nearbrick_crds::{Brick, BrickSpec, BrickState, LocalRef, PlacementRule, Workstation, WorkstationSpec};
+use nearbrick_crds::timetable::expected_off;
+use nearbrick_crds::{
+    Brick, BrickSpec, BrickState, LocalRef, PlacementRule, Workstation, WorkstationSpec, placement_name,
+};
 
 use super::validate::Valid;
-use crate::plan::placement::{Candidate, place};
+use crate::plan::away::is_to_be_replaced;
+use crate::plan::placed;
+use crate::plan::placement::{Candidate, Standing, place};
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
 
 /// The label that names a node's failure zone.
@@ -17,8 +25,10 @@ pub struct Built {
     /// Bricks that are missing. They have no finalizer: the data outlives the object, since no
     /// deletion policy but Retain is acted on, and so a brick that goes takes no file with it.
     pub bricks: Vec<Brick>,
-    /// Replica sets of new files.
+    /// Replica sets of files.
     pub placement: Vec<PlacementRule>,
+    /// When the placement may be another one, though no object changes.
+    pub again_in: Option<Duration>,
     /// The rest of the status.
     pub summary: Summary,
 }
@@ -37,25 +47,53 @@ pub fn build(valid: &Valid) -> Built {
             }
         }
     }
-    let candidates: Vec<Candidate> = valid
-        .members
-        .iter()
-        .map(|node| {
-            let entry = own(node);
-            let status = entry.and_then(|e| e.brick.status.as_ref());
-            Candidate {
-                brick: brick_name(&valid.name, node),
-                usable: entry.is_none_or(|e| !e.agent.lost && e.brick.metadata.deletion_timestamp.is_none())
-                    && status.and_then(|s| s.state) != Some(BrickState::Refused),
-                online: entry.is_some_and(|e| e.agent.online),
-                free: status.and_then(|s| s.free_bytes),
-                zone: valid.nodes.get(node).and_then(|n| n.labels.get(ZONE)).cloned(),
-                node: node.clone(),
-            }
-        })
-        .collect();
+    let mut again_in: Option<Duration> = None;
+    let mut candidates = vec![];
+    let former = valid.world.bricks.values().map(|e| &e.brick.spec.node);
+    for node in valid.members.iter().chain(former).collect::<BTreeSet<_>>() {
+        let (standing, wait) = standing(valid, node);
+        again_in = [again_in, wait].into_iter().flatten().min();
+        let entry = own(node);
+        let status = entry.and_then(|e| e.brick.status.as_ref());
+        candidates.push(Candidate {
+            brick: brick_name(&valid.name, node),
+            standing,
+            usable: entry.is_none_or(|e| e.brick.metadata.deletion_timestamp.is_none())
+                && status.and_then(|s| s.state) != Some(BrickState::Refused),
+            online: entry.is_some_and(|e| e.agent.online),
+            free: status.and_then(|s| s.free_bytes),
+            zone: valid.nodes.get(node).and_then(|n| n.labels.get(ZONE)).cloned(),
+            node: node.clone(),
+        });
+    }
     let placement = place(&candidates, valid.replicas, &valid.replica_sets, &valid.previous_placement);
-    Built { workstations, bricks, placement, summary: summary(valid) }
+    let summary = summary(valid, &placement);
+    Built { workstations, bricks, placement, again_in, summary }
+}
+
+/// Whether a node's brick is to go on holding files, and when that may change by itself.
+fn standing(valid: &Valid, node: &str) -> (Standing, Option<Duration>) {
+    if !valid.members.contains(node) {
+        return (Standing::Removed, None);
+    }
+    let entry = valid.world.bricks.get(&brick_name(&valid.name, node));
+    let Some((entry, spec)) = entry.and_then(|e| Some((e, &e.workstation.as_ref()?.spec))) else {
+        return (Standing::Stays, None);
+    };
+    if spec.lost {
+        return (Standing::Lost, None);
+    }
+    if spec.eviction_requested {
+        return (Standing::Evicted, None);
+    }
+    // The workstation's own status says what is wrong with a window; until then it counts as none.
+    let expected = expected_off(&spec.expected_offline, valid.now).unwrap_or_default();
+    // One that never reported has nothing that could be made elsewhere.
+    let silent_since = entry.agent.silent_since.filter(|_| entry.agent.last_seen.is_some());
+    match is_to_be_replaced(silent_since, expected, valid.replace_after, valid.now) {
+        (true, wait) => (Standing::Replaced, wait),
+        (false, wait) => (Standing::Stays, wait),
+    }
 }
 
 fn new_brick(valid: &Valid, node: &str) -> Brick {
@@ -80,7 +118,7 @@ fn new_brick(valid: &Valid, node: &str) -> Brick {
     brick
 }
 
-fn summary(valid: &Valid) -> Summary {
+fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
     let members: Vec<MemberView> = valid
         .members
         .iter()
@@ -105,13 +143,19 @@ fn summary(valid: &Valid) -> Summary {
             }
         })
         .collect();
-    let leftover_bricks: Vec<String> = valid
+    let placed: Vec<placed::View> = valid
         .world
         .bricks
         .iter()
-        .filter(|(_, e)| !valid.members.contains(&e.brick.spec.node))
-        .map(|(name, _)| name.clone())
+        .map(|(name, e)| placed::View {
+            online: e.agent.online,
+            silent_since: e.agent.silent_since,
+            lost: e.agent.lost,
+            member: valid.members.contains(&e.brick.spec.node),
+            ..placed::View::of(name, &e.brick)
+        })
         .collect();
+    let name = (!placement.is_empty()).then(|| placement_name(placement));
     summarise(&Input {
         terminating: valid.terminating,
         problems: &valid.problems,
@@ -119,6 +163,7 @@ fn summary(valid: &Valid) -> Summary {
         targets: &valid.world.targets(),
         healing: valid.world.is_healing(),
         unacted: &valid.unacted,
-        leftover_bricks: &leftover_bricks,
+        placed: &placed,
+        placement: name.as_deref(),
     })
 }

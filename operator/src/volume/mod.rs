@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// All of it is derived again after this time, so that a lost event heals.
 const AGAIN: Duration = Duration::from_secs(600);
+/// And not before this, when time alone may change something.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Brings what belongs to a volume in line with its spec, and its status in line with what is.
 pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) -> Result<Action, Error> {
@@ -26,5 +28,5 @@ pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) ->
     let built = build::build(&valid);
     apply::apply(&context, &built).await?;
     status::write(&context, &volume, &valid, &built).await?;
-    Ok(Action::requeue(AGAIN))
+    Ok(Action::requeue(built.again_in.map_or(AGAIN, |wait| wait.clamp(SOON, AGAIN))))
 }

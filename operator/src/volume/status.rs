@@ -18,6 +18,7 @@ const OWNED: Owned = Owned {
     conditions: &[
         condition::READY,
         condition::PROTECTED,
+        condition::PLACED,
         condition::CONVERGED,
         condition::CONFLICT_FREE,
         condition::VERIFIED,

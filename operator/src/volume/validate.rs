@@ -1,7 +1,9 @@
 //! Second step: one typed value from the raw spec and what was found. Later steps see nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::unacted::Unacted;
@@ -34,6 +36,10 @@ pub struct Valid {
     pub replicas: u32,
     /// Explicit groups, only with nodes that are members.
     pub replica_sets: Vec<ReplicaSet>,
+    /// After how long a silent workstation's copies are made elsewhere.
+    pub replace_after: Option<Duration>,
+    /// The operator's clock.
+    pub now: Timestamp,
     /// Fields that are set and not acted on.
     pub unacted: Vec<&'static str>,
     /// What was decided before.
@@ -75,6 +81,12 @@ pub fn validate(volume: &WorkstationVolume, found: Found) -> Result<Valid, Error
         problems: resolved.problems,
         replicas: volume.spec.replicas,
         replica_sets,
+        replace_after: volume
+            .spec
+            .replace_after
+            .as_deref()
+            .and_then(|text| text.parse::<kube::core::Duration>().ok().map(Duration::from)),
+        now: Timestamp::now(),
         unacted: volume.spec.unacted(),
         previous_placement: volume.status.as_ref().map(|s| s.placement.clone()).unwrap_or_default(),
         name,

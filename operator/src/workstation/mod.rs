@@ -1,13 +1,15 @@
-//! The controller of workstations: Online, Away or Lost; and Unknown where the agent is silent.
+//! The controller of workstations: Online, Away or Lost; Unknown where the agent is silent; and how far an eviction is.
 
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use nearbrick_crds::Workstation;
+use nearbrick_crds::timetable::expected_off;
 use tokio::time::Instant;
 
 use crate::backoff::lock;
@@ -23,7 +25,8 @@ pub async fn reconcile(workstation: Arc<Workstation>, context: Arc<Context>) -> 
     let seen = see(&context, &workstation);
     let written = workstation.status.as_ref().and_then(|s| s.state);
     let judgement = judge(workstation.spec.lost, written, seen, context.settings.away_after);
-    status::write(&context, &workstation, judgement.state).await?;
+    let expected = expected_off(&workstation.spec.expected_offline, Timestamp::now());
+    status::write(&context, &workstation, judgement.state, &expected).await?;
     Ok(Action::requeue(judgement.again_in.unwrap_or(AGAIN).max(Duration::from_millis(100))))
 }
 

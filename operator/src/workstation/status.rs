@@ -8,32 +8,47 @@ use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
 use nearbrick_crds::pending::human_files;
+use nearbrick_crds::timetable::Expected;
 use nearbrick_crds::unacted::Unacted;
-use nearbrick_crds::{Brick, BrickStatus, Condition, Workstation, WorkstationState, WorkstationStatus};
+use nearbrick_crds::{
+    Brick, BrickStatus, Condition, Pending, Workstation, WorkstationState, WorkstationStatus, placement_name,
+};
 use serde_json::json;
 
 use crate::context::{Context, News};
 use crate::error::{Error, is_not_found};
 use crate::patch::{Owned, apply_status};
+use crate::plan::evict;
 use crate::plan::volume::unacted_finding;
+use crate::stores::volume_ref;
 
 const ONLINE: Owned = Owned {
     manager: OPERATOR_MANAGER,
     fields: &["state", "observedGeneration"],
-    conditions: &[condition::SPEC_ACTED_ON],
+    conditions: &[condition::SPEC_ACTED_ON, condition::EVICTED],
 };
 
-const SILENT: Owned =
-    Owned { conditions: &[condition::SPEC_ACTED_ON, condition::READY, condition::SAFE_TO_LEAVE], ..ONLINE };
+const SILENT: Owned = Owned {
+    conditions: &[condition::SPEC_ACTED_ON, condition::EVICTED, condition::READY, condition::SAFE_TO_LEAVE],
+    ..ONLINE
+};
 
 /// Writes it, if it says something new.
-pub async fn write(context: &Context, ws: &Workstation, state: WorkstationState) -> Result<(), Error> {
+pub async fn write(
+    context: &Context,
+    ws: &Workstation,
+    state: WorkstationState,
+    expected: &Result<Expected, String>,
+) -> Result<(), Error> {
     let before = ws.status.clone().unwrap_or_default();
     let generation = ws.metadata.generation;
-    let mut findings = vec![unacted_finding(&ws.spec.unacted())];
+    let mut findings = vec![acted_on(ws, expected)];
+    if ws.spec.eviction_requested {
+        findings.push(eviction(context, ws, state));
+    }
     let silent = state != WorkstationState::Online;
     if silent {
-        let (reason, line) = why(&before, state);
+        let (reason, line) = why(&before, state, expected);
         for type_ in [condition::READY, condition::SAFE_TO_LEAVE] {
             findings.push(Finding::new(type_, Status::Unknown, reason, line.clone()));
         }
@@ -48,17 +63,69 @@ pub async fn write(context: &Context, ws: &Workstation, state: WorkstationState)
     let owned = if silent { SILENT } else { ONLINE };
     if apply_status(&api, ws, &status, &owned).await? {
         context.metrics.wrote("workstation");
-        tell(context, ws, &before, state).await;
+        tell(context, ws, &before, state, expected).await;
     }
     if silent {
-        mark_bricks(context, ws, state).await?;
+        mark_bricks(context, ws, state, expected).await?;
     }
     Ok(())
 }
 
-fn why(before: &WorkstationStatus, state: WorkstationState) -> (&'static str, String) {
+/// Whether the spec can be followed.
+fn acted_on(ws: &Workstation, expected: &Result<Expected, String>) -> Finding {
+    match expected {
+        Ok(_) => unacted_finding(&ws.spec.unacted()),
+        Err(line) => {
+            let line = format!("expectedOffline: {line}; until then no time counts as expected");
+            Finding::new(condition::SPEC_ACTED_ON, Status::False, "InvalidSchedule", line)
+        }
+    }
+}
+
+/// How far the eviction is that a person asked for.
+fn eviction(context: &Context, ws: &Workstation, state: WorkstationState) -> Finding {
+    let node = ws.name_any();
+    if state != WorkstationState::Online {
+        let line = "its agent is silent, so what it still holds is not known: switch it on, or set lost";
+        return Finding::new(condition::EVICTED, Status::Unknown, "AgentSilent", line);
+    }
+    let bricks = context.stores.bricks.state_filter(|b| b.spec.node == node);
+    let views: Vec<evict::View> = bricks
+        .iter()
+        .map(|brick| {
+            let name = brick.name_any();
+            let volume =
+                context.stores.volumes.get(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
+            let rules = volume.as_ref().and_then(|v| v.status.as_ref()).map(|s| s.placement.as_slice());
+            let rules = rules.unwrap_or_default();
+            let status = brick.status.clone().unwrap_or_default();
+            let count = |p: Option<Pending>| p.map(|p| (p.files, p.bytes));
+            evict::View {
+                named: rules.iter().any(|rule| rule.bricks.contains(&name)),
+                looked: status.placement.as_ref() == Some(&placement_name(rules)),
+                in_set: count(status.in_set),
+                only_here: count(status.only_here).unwrap_or_default(),
+                dirty: status.dirty_files.unwrap_or(0),
+                brick: name,
+            }
+        })
+        .collect();
+    evict::evicted(&views)
+}
+
+fn why(
+    before: &WorkstationStatus,
+    state: WorkstationState,
+    expected: &Result<Expected, String>,
+) -> (&'static str, String) {
     if state == WorkstationState::Lost {
-        return ("WorkstationLost", "spec.lost is true: what it held alone is gone".to_string());
+        let line = "spec.lost is true: what it had to hold is held by others; what only it held is gone";
+        return ("WorkstationLost", line.to_string());
+    }
+    let until = expected.as_ref().ok().and_then(|e| e.until);
+    if let (Some(until), Some(_)) = (until, &before.last_seen) {
+        let line = format!("it is expected to be off until {}", until.strftime("%Y-%m-%dT%H:%M:%SZ"));
+        return ("ExpectedOffline", line);
     }
     match &before.last_seen {
         None => ("NeverReported", "no report from its brick-agent yet: is it running there?".to_string()),
@@ -73,13 +140,23 @@ fn why(before: &WorkstationStatus, state: WorkstationState) -> (&'static str, St
 }
 
 /// A workstation that leaves with data that nobody else has is a warning; one that goes home is not.
-async fn tell(context: &Context, ws: &Workstation, before: &WorkstationStatus, state: WorkstationState) {
+async fn tell(
+    context: &Context,
+    ws: &Workstation,
+    before: &WorkstationStatus,
+    state: WorkstationState,
+    expected: &Result<Expected, String>,
+) {
     if before.state == Some(state) || (before.state.is_none() && state != WorkstationState::Lost) {
         return;
     }
+    let expected = expected.as_ref().is_ok_and(|e| e.until.is_some());
     let alone = before.pending_out.as_ref().map_or(0, |p| p.files);
     let (warning, reason, note) = match state {
         WorkstationState::Online => (false, "WorkstationOnline", "its agent reports again".to_string()),
+        WorkstationState::Away if expected => {
+            (false, "WorkstationAway", "its agent is silent, as is expected at this time".to_string())
+        }
         WorkstationState::Away if alone > 0 => (
             true,
             "WorkstationAway",
@@ -87,7 +164,8 @@ async fn tell(context: &Context, ws: &Workstation, before: &WorkstationStatus, s
         ),
         WorkstationState::Away => (false, "WorkstationAway", "its agent is silent".to_string()),
         WorkstationState::Lost => {
-            (true, "WorkstationLost", "a person said that it will not return".to_string())
+            let line = "a person said that it will not return: its copies are made elsewhere";
+            (true, "WorkstationLost", line.to_string())
         }
     };
     let news = News { warning, reason, action: "Watch", note, related: None };
@@ -95,10 +173,15 @@ async fn tell(context: &Context, ws: &Workstation, before: &WorkstationStatus, s
 }
 
 /// Says Ready Unknown on each of its bricks.
-async fn mark_bricks(context: &Context, ws: &Workstation, state: WorkstationState) -> Result<(), Error> {
+async fn mark_bricks(
+    context: &Context,
+    ws: &Workstation,
+    state: WorkstationState,
+    expected: &Result<Expected, String>,
+) -> Result<(), Error> {
     let node = ws.name_any();
     let before = ws.status.clone().unwrap_or_default();
-    let (reason, line) = why(&before, state);
+    let (reason, line) = why(&before, state, expected);
     let finding = Finding::new(condition::READY, Status::Unknown, reason, line);
     for brick in context.stores.bricks.state_filter(|b| b.spec.node == node) {
         let old: &[Condition] = brick.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
