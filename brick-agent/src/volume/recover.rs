@@ -24,6 +24,7 @@ use super::core::{Core, Rebuild};
 use super::files::Handles;
 use super::making::d_type;
 use super::once::Once;
+use super::replace::PLACED;
 use super::settle::{Settled, Settler};
 use super::surroundings::random_u64;
 use super::types::FsResult;
@@ -143,7 +144,13 @@ impl Volume {
         core.tally.me = Some(me);
         let (dirty, latest) = load(&index, &mut core)?;
         let configured = Arc::new(Configured::new(config));
-        core.replacing.resume(index.meta(super::replace::PLACED)?, &configured.homes.print);
+        if let Some(marked) = index.meta(PLACED)?
+            && !core.replacing.resume(&marked, &configured.homes.print)
+        {
+            let mut batch = index.batch();
+            batch.remove_meta(PLACED);
+            batch.commit()?;
+        }
         let latest = horizon.iter().map(|(_, heard)| heard.time).fold(latest, u64::max);
         core.clock = stamp::Clock::resumed(latest);
         let volume = Arc::new(Volume {

@@ -107,11 +107,13 @@ pub struct Replacing {
 }
 
 impl Replacing {
-    /// What the index says at the start.
-    pub(super) fn resume(&mut self, marked: Option<Vec<u8>>, rules: &[u8; 32]) {
-        if marked.as_deref() == Some(&rules[..]) {
-            (self.rules, self.pass, self.marked) = (Some(*rules), Pass::Done, true);
+    /// What the index says at the start. Says whether that is of these rules.
+    pub(super) fn resume(&mut self, marked: &[u8], rules: &[u8; 32]) -> bool {
+        if marked != &rules[..] {
+            return false;
         }
+        (self.rules, self.pass, self.marked) = (Some(*rules), Pass::Done, true);
+        true
     }
 
     /// Whether the index says that everything is as the rules want.
@@ -195,6 +197,11 @@ impl Configured {
         }
     }
 
+    /// Identifies the rules, if there are any.
+    fn rules(&self) -> Option<[u8; 32]> {
+        (!self.config.placement.is_empty()).then_some(self.homes.print)
+    }
+
     /// The rule for files of this set, where the path makes no difference; `Some(None)` if there is no rule for its home.
     fn rule_without_path(&self, set: &[BrickId]) -> Option<Option<usize>> {
         let rules = set.first().and_then(|home| self.homes.of.get(home)).map(Vec::as_slice);
@@ -225,9 +232,7 @@ impl Volume {
     /// The rules are other ones, or nothing was looked at yet.
     pub(super) fn follow_rules(&self) {
         let configured = read(&self.configured).clone();
-        if !configured.config.placement.is_empty()
-            && self.lock().replacing.rules != Some(configured.homes.print)
-        {
+        if self.lock().replacing.rules != configured.rules() {
             self.settler.replace(Duration::ZERO);
         }
     }
@@ -261,9 +266,6 @@ impl Volume {
     /// Looks at some files, and has itself called again if there are more.
     pub(super) fn replace_some(&self) {
         let configured = read(&self.configured).clone();
-        if configured.config.placement.is_empty() {
-            return;
-        }
         let core = &mut *self.lock();
         if core.rebuild != Rebuild::No {
             self.settler.replace(TRY_AGAIN);
@@ -284,7 +286,10 @@ impl Volume {
             return;
         }
         let (replacing, now) = (&core.replacing, self.clock.passed());
-        let to_be_marked = !replacing.marked && replacing.waiting.is_empty() && replacing.again.is_none();
+        let to_be_marked = configured.rules().is_some()
+            && !replacing.marked
+            && replacing.waiting.is_empty()
+            && replacing.again.is_none();
         if !replacing.look.is_empty() || replacing.pass != Pass::Done || to_be_marked {
             self.settler.replace(Duration::ZERO);
         } else if let Some(at) =
@@ -297,12 +302,16 @@ impl Volume {
     /// The next files to be looked at: those that changed, then those of the pass.
     fn next_files(&self, core: &mut Core, configured: &Configured) -> FsResult<Vec<FileId>> {
         let now = self.clock.passed();
-        if core.replacing.rules != Some(configured.homes.print) {
-            // Should these rules come back, files may be as others wanted by then.
+        if core.replacing.rules != configured.rules() {
+            // Should the rules before these come back, files may be as others wanted by then.
             let mut change = Change::new(self, core);
             change.drop_meta(PLACED);
             change.commit()?;
-            core.replacing = Replacing { rules: Some(configured.homes.print), ..Replacing::default() };
+            core.replacing = Replacing { rules: configured.rules(), ..Replacing::default() };
+        }
+        if configured.rules().is_none() {
+            core.replacing.pass = Pass::Done;
+            return Ok(Vec::new());
         }
         let replacing = &mut core.replacing;
         while let Some((turn, file)) = replacing.turns.first().copied().filter(|(turn, _)| *turn <= now) {
@@ -342,7 +351,8 @@ impl Volume {
             self.replace_one(&mut change, configured, *file)?;
         }
         let replacing = &change.core.replacing;
-        let all = replacing.pass == Pass::Done
+        let all = configured.rules().is_some()
+            && replacing.pass == Pass::Done
             && replacing.again.is_none()
             && replacing.look.is_empty()
             && replacing.waiting.is_empty();
@@ -491,7 +501,8 @@ impl Placing {
 impl Configured {
     /// How far it is, for the reports.
     pub(super) fn placing(&self, replacing: &Replacing) -> Placing {
-        let current = replacing.rules == Some(self.homes.print) && replacing.pass == Pass::Done;
+        let current =
+            replacing.rules.is_some() && replacing.rules == self.rules() && replacing.pass == Pass::Done;
         let mut unplaced: BTreeMap<Unplaced, Count> = BTreeMap::new();
         for waiting in replacing.waiting.values().filter(|_| current) {
             let count = unplaced.entry(waiting.why).or_default();
