@@ -266,9 +266,15 @@ impl Soak {
                 few[..few.len().min(5)].join(", ")
             );
         }
-        let present = self.documents(&at[0])?;
+        let present = self.documents(&at[0], &mount)?;
+        let mut kept = Vec::new();
+        for workstation in &at {
+            let aside = format!("{}/.nearbrick/versions", self.volume.brick_dir());
+            let documents = self.documents(workstation, &aside)?;
+            kept.extend(documents.into_iter().filter_map(|(_, document)| Some(document.ok()?.version)));
+        }
         let conflicts = present.iter().filter(|(path, _)| path.contains("(conflict")).count();
-        let verdict = self.history.judge(&present);
+        let verdict = self.history.judge(&present, &kept);
         for (what, list) in [("lost", &verdict.lost), ("not whole", &verdict.torn)] {
             if !list.is_empty() {
                 self.keep_records()?;
@@ -278,14 +284,15 @@ impl Soak {
         Ok((trees[0].len(), conflicts, verdict))
     }
 
-    /// All documents, as they are read on a workstation.
+    /// All documents below a folder, as they are read on a workstation.
     fn documents(
         &self,
         workstation: &Workstation,
+        folder: &str,
     ) -> Result<Vec<(String, std::result::Result<Document, String>)>> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = workstation.command(program)?;
-        let output = crate::command::output(command.arg("soak-list").arg(self.volume.mount()))?;
+        let output = crate::command::output(command.arg("soak-list").arg(folder))?;
         serde_json::from_slice(&output.stdout).context("odd list of documents")
     }
 
@@ -335,9 +342,13 @@ pub fn list(mount: &std::path::Path) -> Result<Vec<(String, std::result::Result<
             let name = entry.file_name().to_string_lossy().into_owned();
             if kind.is_dir() {
                 ahead.push(entry.path());
-            } else if document::document_of(&name).is_some() {
+            } else if kind.is_file() {
                 let bytes = std::fs::read(entry.path()).context(format!("cannot read {name}"))?;
-                found.push((entry.path().display().to_string(), Document::read(&bytes)));
+                let document = Document::read(&bytes);
+                // What bricks keep aside has other names.
+                if document.is_ok() || document::document_of(&name).is_some() {
+                    found.push((entry.path().display().to_string(), document));
+                }
             }
         }
     }

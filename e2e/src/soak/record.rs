@@ -154,12 +154,14 @@ impl History {
         self.durable.len()
     }
 
-    /// Judges the files that are there now: each with its path and what it holds.
+    /// Judges the files that are there now: each with its path and what it holds. `kept` are versions that somebody deleted or replaced
+    /// without having seen them, as two work on one document, and that bricks keep aside.
     pub fn judge(
         &self,
         present: &[(String, std::result::Result<super::document::Document, String>)],
+        kept: &[Version],
     ) -> Verdict {
-        let mut roots: Vec<Version> = self.deleted.values().flatten().cloned().collect();
+        let mut roots: Vec<Version> = self.deleted.values().flatten().chain(kept).cloned().collect();
         roots.extend(present.iter().filter_map(|(_, d)| d.as_ref().ok()).map(|d| d.version.clone()));
         let mut covered = HashSet::new();
         while let Some(version) = roots.pop() {
@@ -251,19 +253,20 @@ mod tests {
         let (a, b, c) = (version("a", 1), version("a", 2), version("b", 1));
         let mut history = History::default();
         write(&mut history, &a, &a, &[], How::Create);
-        assert_eq!(history.judge(&[]).lost, ["a_1_1 of a_1_1"]);
-        assert_eq!(history.judge(&[file(&a, &a)]).lost, [""; 0]);
+        assert_eq!(history.judge(&[], &[]).lost, ["a_1_1 of a_1_1"]);
+        assert_eq!(history.judge(&[], std::slice::from_ref(&a)).lost, [""; 0]);
+        assert_eq!(history.judge(&[file(&a, &a)], &[]).lost, [""; 0]);
         write(&mut history, &a, &b, &[&a], How::Replace);
-        assert_eq!(history.judge(&[file(&a, &b)]).lost, [""; 0]);
-        assert_eq!(history.judge(&[file(&a, &a)]).lost, ["a_1_2 of a_1_1"]);
+        assert_eq!(history.judge(&[file(&a, &b)], &[]).lost, [""; 0]);
+        assert_eq!(history.judge(&[file(&a, &a)], &[]).lost, ["a_1_2 of a_1_1"]);
         // Written elsewhere at the same time: both are wanted.
         write(&mut history, &a, &c, &[&a], How::Replace);
-        assert_eq!(history.judge(&[file(&a, &c)]).lost, ["a_1_2 of a_1_1"]);
-        assert_eq!(history.judge(&[file(&a, &c), file(&a, &b)]).lost, [""; 0]);
+        assert_eq!(history.judge(&[file(&a, &c)], &[]).lost, ["a_1_2 of a_1_1"]);
+        assert_eq!(history.judge(&[file(&a, &c), file(&a, &b)], &[]).lost, [""; 0]);
         // Somebody saw one of them and deleted it.
         history.add(Event::Delete { document: a.clone(), seen: c });
-        assert_eq!(history.judge(&[]).lost, ["a_1_2 of a_1_1"]);
-        assert_eq!(history.judge(&[file(&a, &b)]).checked, 3);
+        assert_eq!(history.judge(&[], &[]).lost, ["a_1_2 of a_1_1"]);
+        assert_eq!(history.judge(&[file(&a, &b)], &[]).checked, 3);
     }
 
     #[test]
@@ -272,7 +275,7 @@ mod tests {
         let mut history = History::default();
         write(&mut history, &a, &a, &[], How::Create);
         let half = (format!("0/{}", file_name(&a, 0)), Err("half".to_owned()));
-        assert_eq!(history.judge(std::slice::from_ref(&half)).torn.len(), 1);
+        assert_eq!(history.judge(std::slice::from_ref(&half), &[]).torn.len(), 1);
         history.add(Event::Begin { document: a, version: b, parents: Vec::new(), how: How::InPlace });
         let verdict = history.judge(&[half]);
         assert_eq!((verdict.torn.len(), verdict.lost.len(), verdict.interrupted), (0, 0, 1));
