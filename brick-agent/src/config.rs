@@ -124,6 +124,8 @@ pub struct Upkeep {
     pub rules: Option<String>,
     /// Bricks that were members once, and of which there is no `Brick` any more: files may still be theirs.
     pub former: Vec<Former>,
+    /// Whether a directory that has files and is no brick is to become one.
+    pub adopt: Adopt,
 }
 
 /// A brick that was a member once.
@@ -133,6 +135,18 @@ pub struct Former {
     pub brick: BrickId,
     /// Its workstation.
     pub node: String,
+}
+
+/// Whether a directory with files becomes a brick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Adopt {
+    /// It is refused.
+    #[default]
+    No,
+    /// A person says so. What the other members have is asked for first: equal files are the same file.
+    Yes,
+    /// The same, and no other member has been in use yet, so that nobody need be asked.
+    First,
 }
 
 /// A week, in milliseconds: how long versions are kept, unless the volume says otherwise.

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,14 @@ enum Command {
     /// Deleted files and losers of conflicts that are kept on this workstation's bricks.
     #[command(subcommand)]
     Versions(Versions),
+    /// Looks through all that this workstation holds of a volume now, as `verifySchedule` does from time to time: whether
+    /// bytes are as they were written, and what was changed past the mount. Shows how far it is; it goes on without that.
+    Scrub {
+        /// The volume: its mount, or NAMESPACE/NAME.
+        volume: PathBuf,
+        #[command(flatten)]
+        agent: Agent,
+    },
 }
 
 #[derive(Subcommand)]
@@ -153,6 +162,10 @@ struct Run {
     /// Most bytes in a second that heals of all volumes together may take from peers, such as 50Mi; at least 16Ki.
     #[arg(long, value_name = "BYTES", env = "NEARBRICK_HEAL_BANDWIDTH", value_parser = bytes)]
     heal_bandwidth: Option<u64>,
+    /// Most bytes in a second that are read from the disk to look through bricks (`verifySchedule` says when), for all volumes
+    /// together; at least 16Ki.
+    #[arg(long, value_name = "BYTES", env = "NEARBRICK_SCRUB_BANDWIDTH", default_value = "32Mi", value_parser = bytes)]
+    scrub_bandwidth: u64,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -191,6 +204,12 @@ fn main() -> ExitCode {
         Command::Run(args) => args,
         Command::Versions(versions) => {
             return match ask_versions(versions) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(line) => failed(&line),
+            };
+        }
+        Command::Scrub { volume, agent } => {
+            return match ask_scrub(&volume, &agent) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(line) => failed(&line),
             };
@@ -258,13 +277,24 @@ fn ask_versions(versions: Versions) -> Result<(), String> {
                 any = true;
                 writeln!(out, "restored {}", String::from_utf8_lossy(&path).escape_debug())
             }
-            Answer::End | Answer::Failed(_) => Ok(()),
+            Answer::Scrub(_) | Answer::End | Answer::Failed(_) => Ok(()),
         };
     })?;
     if !any {
         let _ = writeln!(out, "nothing is kept of that on this workstation's bricks");
     }
     Ok(())
+}
+
+fn ask_scrub(volume: &std::path::Path, agent: &Agent) -> Result<(), String> {
+    let ask = Ask::Scrub { volume: volume.as_os_str().as_bytes().to_vec() };
+    let mut out = std::io::stdout().lock();
+    client::ask(&agent.run_dir, &ask, |answer| {
+        if let Answer::Scrub(progress) = answer {
+            // A pipe that is closed wants no more.
+            let _ = writeln!(out, "{}", client::progress(&progress));
+        }
+    })
 }
 
 fn failed(line: &str) -> ExitCode {
@@ -294,6 +324,7 @@ async fn run(args: Run) -> Result<Ended, String> {
         holder: holder_options(&args)?,
         hand_over: args.hand_over,
         heal_bandwidth: args.heal_bandwidth,
+        scrub_bandwidth: args.scrub_bandwidth,
     };
     let supervisor = Supervisor::new(options, tls.clone(), registry.clone(), api.clone());
     let facts = Arc::new(supervisor.clone());

@@ -65,6 +65,12 @@ const GAUGES: &[VolumeGauge] = &[
         age(s.oldest_dirty_ms)
     }),
     ("nearbrick_conflicts", "Open conflicts", |s| s.conflicts),
+    ("nearbrick_unrepaired_files", "Files with a damaged copy, or hashes that differ between bricks", |s| {
+        s.scrub.unrepaired()
+    }),
+    ("nearbrick_verified_seconds", "Time since all that is here was last read and compared; 0: never", |s| {
+        age(s.scrub.last.as_ref().and_then(|pass| pass.ended_ms))
+    }),
     ("nearbrick_capacity_bytes", "Size of the brick's file system", |s| s.capacity_bytes),
     ("nearbrick_free_bytes", "Free bytes of the brick's file system", |s| s.free_bytes),
 ];

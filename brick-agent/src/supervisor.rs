@@ -50,6 +50,8 @@ pub struct Options {
     pub hand_over: bool,
     /// Most bytes in a second that the heals of all volumes take together.
     pub heal_bandwidth: Option<u64>,
+    /// Most bytes in a second that are read from the disk to look through bricks, for all volumes together.
+    pub scrub_bandwidth: u64,
 }
 
 /// The volumes of this workstation.
@@ -65,6 +67,7 @@ struct Inner {
     api: ApiServer,
     holder: Option<Arc<Client>>,
     bandwidth: Option<Arc<Limiter>>,
+    scrubs: Arc<Limiter>,
     slots: Mutex<BTreeMap<VolumeKey, Slot>>,
     /// Volumes that were removed and may not be closed yet.
     leaving: Mutex<BTreeMap<VolumeKey, JoinHandle<()>>>,
@@ -104,9 +107,11 @@ impl Supervisor {
         let holder = options.holder.clone().map(|options| Arc::new(Client::new(options)));
         let bandwidth =
             options.heal_bandwidth.map(|rate| Limiter::new(rate, Arc::new(MachineTimer::default())));
+        let scrubs = Limiter::new(options.scrub_bandwidth, Arc::new(MachineTimer::default()));
         let inner = Inner {
             options,
             bandwidth,
+            scrubs,
             tls,
             registry,
             api,

@@ -42,6 +42,7 @@ use crate::pending::Pending;
     printcolumn(name = "Unplaced", type_ = "integer", json_path = ".status.unplaced.files", priority = 1, description = "Files of the volume that are not held yet by just the bricks that are to hold them"),
     printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
     printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last reported"),
+    printcolumn(name = "Verified", type_ = "date", json_path = ".status.lastVerifiedTime", priority = 1, description = "Time since all that is here was last read and compared"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Sum of the sizes of these files"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.freeBytes", priority = 1, description = "Free bytes of its file system"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address", priority = 1, description = "Where its agent is reached"),
@@ -163,6 +164,18 @@ pub struct BrickStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
     pub conflict_list: Vec<ConflictReport>,
+    /// When the last look through the whole brick ended, in which all bytes here were read and compared with their hashes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_verified_time: Option<Time>,
+    /// What that found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+    /// How far the look is that is under way; its counts are as of the last report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifying: Option<Verification>,
+    /// Files of which a copy was found damaged, or two bricks say different hashes, and that are not repaired yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrepaired_files: Option<u64>,
     /// The last error that a person should know of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
@@ -208,6 +221,27 @@ pub struct PendingOut {
     /// Since when the oldest of them has been waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_since: Option<Time>,
+}
+
+/// A look through the whole brick.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Verification {
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// Files whose bytes are what they should be.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Names that were made, moved or removed past the mount.
+    pub names: u64,
+    /// Files that were changed past the mount.
+    pub edited: u64,
+    /// Files that the disk had damaged.
+    pub damaged: u64,
+    /// Files that could not be looked at, mostly because programs were writing them.
+    pub left: u64,
 }
 
 /// An error that a person should know of.

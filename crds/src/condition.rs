@@ -13,7 +13,7 @@ pub const PROTECTED: &str = "Protected";
 pub const CONVERGED: &str = "Converged";
 /// Volume: no conflict is open.
 pub const CONFLICT_FREE: &str = "ConflictFree";
-/// Volume: hashes were compared and agreed.
+/// Volume: all bytes of all bricks were read in time, and are what they should be.
 pub const VERIFIED: &str = "Verified";
 /// Volume: heals are scheduled, and when the next one is due.
 pub const SCHEDULED: &str = "Scheduled";

@@ -29,7 +29,7 @@ pub mod unacted;
 pub mod volume;
 pub mod workstation;
 
-pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut};
+pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut, Verification};
 pub use conflict::{
     CarriedOut, ConflictPhase, ConflictPolicy, ConflictReport, FileConflict, FileConflictSpec,
     FileConflictStatus, FileVersion,

@@ -157,7 +157,8 @@ pub struct HealPolicySpec {
     /// When failed files are tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// When hashes are compared between holders.
+    /// When each brick looks through all that it holds: whether bytes are as they were written, and whether all holders have
+    /// the same. Once a week if it is not set; not while `paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_schedule: Option<CronSchedule>,
 }

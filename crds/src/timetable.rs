@@ -24,6 +24,10 @@ const REACTION_MS: i64 = 5_000;
 const USUAL_BYTES: u64 = 20 << 20;
 /// And files in a second.
 const USUAL_FILES: u64 = 200;
+/// How often bricks look through all that they hold, where no schedule says it.
+const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
+/// And for how long that says that all is well.
+const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
 /// The longest pause before what a run left over counts again towards the limits.
 const LEFT_OVER_MS: i64 = 300_000;
 /// The shortest.
@@ -231,6 +235,63 @@ pub fn expected_off(windows: &[TimeWindow], at: Timestamp) -> Result<Expected, S
     Ok(expected)
 }
 
+impl Schedule {
+    /// The first time after `at`, where all are later by `shift_ms`.
+    fn tick_after(&self, at: Timestamp, anchor: Timestamp, shift_ms: i64) -> Option<Timestamp> {
+        let at = later(at, -shift_ms);
+        let tick = match self {
+            Schedule::Interval { every_ms, .. } => {
+                let past = at.as_millisecond().saturating_sub(anchor.as_millisecond());
+                let ticks = past.div_euclid(*every_ms).checked_add(1)?;
+                let next = anchor.as_millisecond().checked_add(ticks.checked_mul(*every_ms)?)?;
+                Timestamp::from_millisecond(next).ok()?
+            }
+            Schedule::Cron(times) => times.after(at)?,
+        };
+        Some(later(tick, shift_ms))
+    }
+}
+
+/// When bricks look through all that they hold.
+#[derive(Clone, Debug)]
+pub struct Verifying {
+    schedule: Schedule,
+    anchor: Timestamp,
+    shift_ms: i64,
+}
+
+impl Verifying {
+    /// By `verifySchedule` of this policy; without one, each brick once a week. `anchor` is when the volume was made, `brick`
+    /// tells bricks apart that are not to begin all at once then. `Err` is one line for a person.
+    pub fn of(policy: Option<&HealPolicySpec>, anchor: Timestamp, brick: &str) -> Result<Self, String> {
+        let every_ms = WEEK_MS;
+        Ok(match policy.and_then(|p| p.verify_schedule.as_ref()) {
+            Some(cron) => Verifying { schedule: Schedule::Cron(Times::parse(cron)?), anchor, shift_ms: 0 },
+            None => Verifying {
+                schedule: Schedule::Interval { text: "week".to_owned(), every_ms },
+                anchor,
+                shift_ms: i64::try_from(spread(brick) % every_ms.unsigned_abs()).unwrap_or(0),
+            },
+        })
+    }
+
+    /// Whether a brick is to begin now, whose last look began then.
+    pub fn is_due(&self, last_began: Option<Timestamp>, now: Timestamp) -> bool {
+        // A clock that was ahead does not hold it back.
+        let since = last_began.map_or(self.anchor, |began| began.min(now));
+        self.schedule.tick_after(since, self.anchor, self.shift_ms).is_some_and(|tick| tick <= now)
+    }
+
+    /// Until when a look that began then says that all is well: by the schedule two later ones should have begun by then;
+    /// without one, 30 days.
+    pub fn holds_until(&self, began: Timestamp) -> Option<Timestamp> {
+        match &self.schedule {
+            Schedule::Interval { .. } => Some(later(began, MONTH_MS)),
+            Schedule::Cron(times) => times.after(times.after(began)?),
+        }
+    }
+}
+
 impl Timetable {
     /// By this policy; without one, every ten minutes. `anchor` is when the volume was made, `uid` tells
     /// volumes apart whose heals are not to start all at once. `Err` is one line for a person.
@@ -291,17 +352,7 @@ impl Timetable {
 
     /// The first time of the schedule after `at`.
     pub fn tick_after(&self, at: Timestamp) -> Option<Timestamp> {
-        let at = later(at, -self.shift_ms);
-        let tick = match &self.schedule {
-            Schedule::Interval { every_ms, .. } => {
-                let past = at.as_millisecond().saturating_sub(self.anchor.as_millisecond());
-                let ticks = past.div_euclid(*every_ms).checked_add(1)?;
-                let next = self.anchor.as_millisecond().checked_add(ticks.checked_mul(*every_ms)?)?;
-                Timestamp::from_millisecond(next).ok()?
-            }
-            Schedule::Cron(times) => times.after(at)?,
-        };
-        Some(later(tick, self.shift_ms))
+        self.schedule.tick_after(at, self.anchor, self.shift_ms)
     }
 
     /// Whether a heal may start or go on at this time.
@@ -504,6 +555,30 @@ mod tests {
         assert_eq!(t.tick_after(ts("2026-10-23T16:00:00Z")), Some(ts("2026-10-26T17:00:00Z")));
         table("cron: {schedule: '@daily'}");
         table("cron: {schedule: '*/5 * * * *'}");
+    }
+
+    #[test]
+    fn bricks_look_through_what_they_hold_once_a_week_or_by_the_schedule() {
+        let anchor = ts("2026-11-02T00:00:00Z");
+        let weekly = Verifying::of(None, anchor, "brick-a").unwrap();
+        assert!(!weekly.is_due(None, anchor));
+        assert!(weekly.is_due(None, ts("2026-11-09T00:00:00Z")), "within a week");
+        let began = ts("2026-11-09T00:00:00Z");
+        assert!(!weekly.is_due(Some(began), began));
+        assert!(weekly.is_due(Some(began), ts("2026-11-16T00:00:00Z")));
+        assert_eq!(weekly.holds_until(began), Some(ts("2026-12-09T00:00:00Z")));
+        // A clock that was years ahead.
+        assert!(weekly.is_due(None, ts("2036-11-16T00:00:00Z")));
+        assert!(!weekly.is_due(Some(ts("2036-11-16T00:00:00Z")), began));
+
+        let nightly = policy("verifySchedule: {schedule: '0 2 * * *'}");
+        let nightly = Verifying::of(Some(&nightly), anchor, "brick-a").unwrap();
+        let began = ts("2026-11-03T02:00:05Z");
+        assert!(nightly.is_due(None, ts("2026-11-02T02:00:00Z")));
+        assert!(!nightly.is_due(Some(began), ts("2026-11-04T01:59:59Z")));
+        assert!(nightly.is_due(Some(began), ts("2026-11-04T02:00:00Z")));
+        assert_eq!(nightly.holds_until(began), Some(ts("2026-11-05T02:00:00Z")));
+        assert!(Verifying::of(Some(&policy("verifySchedule: {schedule: '0 2 * *'}")), anchor, "").is_err());
     }
 
     #[test]

@@ -65,9 +65,9 @@ impl Unacted for HealPolicySpec {
             concurrency: _,
             order: _,
             retry: _,
-            verify_schedule,
+            verify_schedule: _,
         } = self;
-        listed(&[("verifySchedule", verify_schedule.is_some())])
+        Vec::new()
     }
 }
 

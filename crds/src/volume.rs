@@ -254,6 +254,10 @@ pub struct WorkstationVolumeStatus {
     /// When the last heal job ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heal_time: Option<Time>,
+    /// Since when at the latest all bytes of all bricks are known to be as they were written: the oldest of the bricks' own
+    /// times. Not set while a brick never looked, or its agent is silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_verified_time: Option<Time>,
     /// When a job was last made by the policy; it stays when the job is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,

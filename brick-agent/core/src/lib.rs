@@ -17,6 +17,7 @@
 //! * [`forget`]: when a deleted object may be forgotten, and what a returning member makes of that.
 //! * [`heal`]: what a target does about one pending object.
 //! * [`recover`]: what is made of a file's bytes after an end without notice.
+//! * [`scrub`]: what a look at the bytes of a settled file shows.
 //! * [`acl`]: POSIX ACLs, and what a mode has to do with them.
 //! * [`retention`]: which kept versions are given up.
 //! * [`rate`]: a bound on bytes per second; [`holders`]: which holder is asked first.
@@ -45,9 +46,10 @@ pub mod op;
 pub mod pending;
 pub mod rate;
 pub mod recover;
-pub mod resolution;
 pub mod replace;
+pub mod resolution;
 pub mod retention;
+pub mod scrub;
 pub mod stamp;
 pub mod tree;
 pub mod version;

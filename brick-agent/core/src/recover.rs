@@ -22,6 +22,8 @@ pub enum End {
     PowerLost,
     /// The index was lost; nothing is known of the rest.
     IndexLost,
+    /// Nothing ended: it was found while the volume is in use, and no bytes are read for it.
+    Running,
 }
 
 /// What is found of a file.
@@ -98,7 +100,7 @@ fn proof<'a>(object: &'a Object, found: &Found<'_>) -> Proof<'a> {
 /// What `me` makes of the bytes of a regular file.
 pub fn judge(object: &Object, me: BrickId, end: End, found: &Found<'_>) -> Verdict {
     match end {
-        End::Killed => after_kill(object, found),
+        End::Killed | End::Running => after_kill(object, found),
         End::PowerLost => after_power_cut(object, me, found),
         End::IndexLost => without_index(object, found),
     }

@@ -109,6 +109,10 @@ pub trait FileAccess: Any + Debug + Send + Sync {
     fn seek_data(&self, at: u64) -> Result<u64>;
     /// The next hole at or after; the end counts as one.
     fn seek_hole(&self, at: u64) -> Result<u64>;
+    /// Bytes that were read are not kept in memory for it; a disk need not have that.
+    fn uncache(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
     /// Makes the file durable.
     fn sync(&self) -> Result<()>;
     /// Its bytes, and what is needed to find them.

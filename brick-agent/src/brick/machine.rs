@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
+    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
     SeekFrom, StatVfs, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
@@ -250,6 +251,13 @@ impl FileAccess for MachineFile {
 
     fn seek_hole(&self, at: u64) -> Result<u64> {
         rustix::fs::seek(&self.0, SeekFrom::Hole(at))
+    }
+
+    fn uncache(&self, offset: u64, len: u64) -> Result<()> {
+        match NonZeroU64::new(len) {
+            Some(len) => rustix::fs::fadvise(&self.0, offset, Some(len), Advice::DontNeed),
+            None => Ok(()),
+        }
     }
 
     fn sync(&self) -> Result<()> {

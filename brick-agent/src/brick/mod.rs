@@ -2,6 +2,7 @@
 //!
 //! * [`disk`]: all that is asked of a disk, as traits; [`machine`]: the kernel's file system.
 //! * [`access`]: short forms of calls relative to a directory, and times.
+//! * [`adopt`]: a directory with files becomes a brick.
 //! * [`mark`]: the xattr that each object of `data/` carries.
 //! * [`lease`]: the only way to know that no one can write a file any more.
 //!
@@ -9,6 +10,7 @@
 //! to be the expected one, or the directory was found to be new.
 
 pub mod access;
+pub mod adopt;
 pub mod disk;
 pub mod lease;
 pub mod machine;
@@ -48,9 +50,17 @@ pub struct Identity {
     /// identity, that comes from a backup is told from the one that belongs here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sessions: Vec<String>,
+    /// It was a directory with files, and all in `data/` is still to be taken in.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub adopting: bool,
     /// Earlier lives, the last [`MAX_FORMER`] of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The earlier lives of a brick that it remembers.
@@ -61,9 +71,14 @@ const MAX_FORMER: usize = 64;
 pub enum BrickError {
     /// Files, but no identity.
     #[error(
-        "{0} is no brick: it has files but no {OWN}/{IDENTITY}; give the brick an empty directory, or move these files away"
+        "{0} is no brick: it has files but no {OWN}/{IDENTITY}; give the brick an empty directory, or, to take these files into the volume, annotate the Brick with nearbrick.io/adopt=yes"
     )]
     NotABrick(PathBuf),
+    /// It was to be adopted, and that was not finished.
+    #[error(
+        "{0} is half adopted, its files are in {OWN}/adopted: annotate the Brick with nearbrick.io/adopt=yes, and it is gone on with"
+    )]
+    HalfAdopted(PathBuf),
     /// Nothing there, though the brick has been in use.
     #[error("{0} is empty, but brick {1} has been in use: is its disk mounted? Nothing was changed")]
     Vanished(PathBuf, BrickId),
@@ -115,6 +130,8 @@ pub struct Brick {
     pub versions: Dir,
     /// Whether it was made just now.
     pub is_new: bool,
+    /// All in `data/` is still to be taken in.
+    pub adopting: bool,
     /// Its earlier lives, the latest last.
     pub former: Vec<Incarnation>,
     sessions: Vec<String>,
@@ -219,12 +236,17 @@ impl Brick {
                 (root, identity)
             }
             (root, Err(Errno::NOENT | Errno::NOTDIR)) => {
+                if let Some(own) = root.as_ref().and_then(|r| r.open_dir(OWN.as_bytes()).ok())
+                    && own.stat(adopt::NOTE.as_bytes()) != Err(Errno::NOENT)
+                {
+                    return Err(BrickError::HalfAdopted(path.to_owned()));
+                }
                 Self::refuse_unless_new(root.as_ref(), path, brick, was_initialised)?;
                 is_new = true;
                 // People go through the mount, which is nosuid and nodev: what a peer says of a file's
                 // mode means nothing to them elsewhere.
                 let root = disk.make(path).map_err(io)?;
-                let identity = Self::initialise(&root, volume, brick, random()).map_err(io)?;
+                let identity = Self::initialise(&root, volume, brick, random(), false).map_err(io)?;
                 (root, identity)
             }
             (_, Err(e)) => return Err(io(e)),
@@ -250,6 +272,7 @@ impl Brick {
             staging: own.open_dir(b"staging").map_err(io)?,
             versions: own.open_dir(b"versions").map_err(io)?,
             is_new,
+            adopting: identity.adopting,
             former: identity.former.iter().filter_map(|f| f.parse().ok()).collect(),
             sessions: identity.sessions,
             own,
@@ -288,7 +311,13 @@ impl Brick {
         }
     }
 
-    fn initialise(root: &Dir, volume: Uuid, brick: BrickId, random: u64) -> DiskResult<Identity> {
+    fn initialise(
+        root: &Dir,
+        volume: Uuid,
+        brick: BrickId,
+        random: u64,
+        adopting: bool,
+    ) -> DiskResult<Identity> {
         let own = make_dir(root, OWN, 0o700)?;
         make_dir(&own, "staging", 0o700)?;
         make_dir(&own, "versions", 0o700)?;
@@ -299,6 +328,7 @@ impl Brick {
             brick: brick.to_string(),
             incarnation: Incarnation(random.max(1)).to_string(),
             sessions: Vec::new(),
+            adopting,
             former: Vec::new(),
         };
         let text = serde_json::to_vec_pretty(&identity).map_err(|_| Errno::IO)?;
@@ -352,6 +382,14 @@ impl Brick {
         self.change_identity(|identity| identity.sessions.clone_from(&sessions))?;
         self.sessions = sessions;
         Ok(())
+    }
+
+    /// All in `data/` was taken in.
+    ///
+    /// # Errors
+    /// What the disk says; then it is taken in again at the next open.
+    pub fn adopted(&self) -> Result<(), BrickError> {
+        self.change_identity(|identity| identity.adopting = false)
     }
 
     fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), BrickError> {

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 use nearbrick_crds::jiff::Timestamp;
+use nearbrick_crds::pending::{human_bytes, human_files};
 
-use super::{Answer, Ask, Version, socket};
+use super::{Answer, Ask, Progress, Version, socket};
 
 /// Asks the agent with this run directory, and gives each part of the answer to `hear`.
 ///
@@ -35,7 +36,7 @@ pub fn ask(run_dir: &Path, ask: &Ask, mut hear: impl FnMut(Answer)) -> Result<()
                 hear(restored);
                 return Ok(());
             }
-            version @ Answer::Version(_) => hear(version),
+            part @ (Answer::Version(_) | Answer::Scrub(_)) => hear(part),
         }
     }
     Err("the agent did not answer to the end: its log says why".to_owned())
@@ -84,6 +85,24 @@ pub fn line(version: &Version) -> String {
     )
 }
 
+/// How far a look through a brick is, in a line for a terminal.
+pub fn progress(of: &Progress) -> String {
+    let Progress { done, files, bytes, names, edited, damaged, left, unrepaired } = of;
+    let mut line = format!("{} ({}) as they should be", human_files(*files), human_bytes(*bytes));
+    let more = [
+        (*names, "names changed past the mount"),
+        (*edited, "files changed past the mount"),
+        (*damaged, "damaged"),
+        (*left, "not looked at, mostly because programs write them"),
+        (*unrepaired, "not repaired yet"),
+    ];
+    for (count, what) in more.iter().filter(|(count, _)| *count > 0) {
+        line.push_str(&format!("; {count} {what}"));
+    }
+    line.push_str(if *done { "; done" } else { " ..." });
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +111,17 @@ mod tests {
     fn paths_are_absolute_and_without_dots() {
         assert_eq!(absolute(Path::new("/volumes/lab/../lab/./home/a")).unwrap(), b"/volumes/lab/home/a");
         assert!(absolute(Path::new("a")).unwrap().starts_with(b"/"));
+    }
+
+    #[test]
+    fn progress_says_what_there_is_to_say() {
+        let well = Progress { files: 2, bytes: 2048, ..Progress::default() };
+        assert_eq!(progress(&well), "2 files (2.0 KiB) as they should be ...");
+        let ill = Progress { done: true, damaged: 1, unrepaired: 3, ..well };
+        assert_eq!(
+            progress(&ill),
+            "2 files (2.0 KiB) as they should be; 1 damaged; 3 not repaired yet; done"
+        );
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub enum Ask {
         /// Absolute, as bytes; none: where it was.
         to: Option<Vec<u8>>,
     },
+    /// Looks through all that is here of a volume.
+    Scrub {
+        /// Its mount, absolute, or NAMESPACE/NAME, as bytes.
+        volume: Vec<u8>,
+    },
 }
 
 /// A part of an answer.
@@ -44,10 +49,33 @@ pub enum Answer {
     Version(Version),
     /// It is here again, under this path.
     Restored(Vec<u8>),
+    /// How far a look through a brick is. More may follow.
+    Scrub(Progress),
     /// That was all.
     End,
     /// One clear line.
     Failed(String),
+}
+
+/// How far a look through a brick is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// It came to its end.
+    pub done: bool,
+    /// Files whose bytes are what they should be.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Names that were changed past the mount.
+    pub names: u64,
+    /// Files that were.
+    pub edited: u64,
+    /// Files that the disk had damaged.
+    pub damaged: u64,
+    /// Files that could not be looked at.
+    pub left: u64,
+    /// Files, of this look and of earlier ones, that are not repaired yet.
+    pub unrepaired: u64,
 }
 
 /// A version that is kept, as it is shown.

@@ -13,12 +13,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Ask, MAX_QUESTION, Version, socket};
+use super::{Answer, Ask, MAX_QUESTION, Progress, Version, socket};
 use crate::control::convert::VolumeKey;
-use crate::volume::{KeptVersion, Volume};
+use crate::volume::{KeptVersion, Pass, Volume};
 
 /// A question that is not there by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two lines about a look through a brick.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// The volumes that are open.
 pub trait OpenVolumes: Send + Sync + 'static {
@@ -133,7 +135,46 @@ fn act(volumes: &dyn OpenVolumes, ask: Ask, answers: &mpsc::Sender<Answer>) -> R
             let path = volume.restore(&id, inside.as_deref()).map_err(|error| error.to_string())?;
             Ok(Answer::Restored(below(at, &path)))
         }
+        Ask::Scrub { volume } => scrub(&open, &volume, answers),
     }
+}
+
+/// Has a volume's brick looked through, and says how far that is until it is done.
+fn scrub(
+    open: &[(VolumeKey, PathBuf, Arc<Volume>)],
+    name: &[u8],
+    answers: &mpsc::Sender<Answer>,
+) -> Result<Answer, String> {
+    let by_key = open.iter().find(|(key, ..)| key.to_string().as_bytes() == name);
+    let volume = match by_key {
+        Some((_, _, volume)) => volume,
+        None => mounted(open, name)?.1,
+    };
+    if volume.is_rebuilding() {
+        return Err(
+            "its index is being made anew, and all files are judged for that: ask again later".to_owned()
+        );
+    }
+    let began = volume.want_scrub().map_err(|error| format!("it cannot begin: {error}"))?;
+    loop {
+        let status = volume.scrub_status();
+        let last = status.last.as_ref().filter(|last| last.began_ms >= began);
+        let pass = last.or(status.running.as_ref()).cloned().unwrap_or_default();
+        let progress = shown_pass(&pass, last.is_some(), status.unrepaired());
+        // Whoever asked may be gone: it goes on without them.
+        if answers.blocking_send(Answer::Scrub(progress)).is_err() || last.is_some() {
+            return Ok(Answer::End);
+        }
+        if volume.is_closed() {
+            return Err("the volume was closed meanwhile: it goes on when it is open again".to_owned());
+        }
+        std::thread::sleep(PROGRESS);
+    }
+}
+
+fn shown_pass(pass: &Pass, done: bool, unrepaired: u64) -> Progress {
+    let Pass { files, bytes, names, edited, damaged, left, .. } = *pass;
+    Progress { done, files, bytes, names, edited, damaged, left, unrepaired }
 }
 
 /// The volume in which an absolute path is, and the rest of the path.

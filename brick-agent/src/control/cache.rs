@@ -131,12 +131,12 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use nearbrick_core::BrickId;
     use uuid::Uuid;
 
-    fn config(path: PathBuf, name: &str) -> VolumeConfig {
+    pub(crate) fn config(path: PathBuf, name: &str) -> VolumeConfig {
         VolumeConfig {
             namespace: "lab".to_owned(),
             name: name.to_owned(),

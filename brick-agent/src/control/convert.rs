@@ -11,7 +11,8 @@ use nearbrick_crds::{Brick, FileConflict, HealPolicy, HealPolicySpec, Workstatio
 use uuid::Uuid;
 
 use crate::config::{
-    ConflictRule, Former, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep, VolumeConfig,
+    Adopt, ConflictRule, Former, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep,
+    VolumeConfig,
 };
 
 /// Why there is no configuration from these objects. For the brick's status.
@@ -100,6 +101,28 @@ pub const SAY_AGAIN: &str = "nearbrick.io/say-again";
 /// Bricks that were members once, at most: of each somebody deleted the `Brick`.
 const MAX_FORMER: usize = 4096;
 
+/// A person's word, at a Brick, that a directory which has files becomes that brick.
+pub const ADOPT: &str = "nearbrick.io/adopt";
+
+/// Whether the directory of a brick may be adopted. Of several that are to be adopted and were never in use, one is the
+/// first: the others ask it what it has.
+fn adopt_of(own: &Brick, volume: Uuid, all: &[impl AsRef<Brick>]) -> Adopt {
+    let asked = |b: &Brick| {
+        b.metadata.annotations.as_ref().and_then(|a| a.get(ADOPT)).is_some_and(|value| value == "yes")
+    };
+    if !asked(own) {
+        return Adopt::No;
+    }
+    let in_use = |b: &Brick| b.status.as_ref().is_some_and(|s| s.incarnation.is_some());
+    let goes_first = |b: &Brick| in_use(b) || asked(b) && b.metadata.name < own.metadata.name;
+    let mut others = all.iter().map(AsRef::as_ref).filter(|b| {
+        b.spec.volume_ref == own.spec.volume_ref
+            && b.spec.volume_uuid.parse() == Ok(volume)
+            && b.metadata.name != own.metadata.name
+    });
+    if others.any(goes_first) { Adopt::Yes } else { Adopt::First }
+}
+
 fn annotation(volume: &WorkstationVolume, name: &str) -> Option<String> {
     volume.metadata.annotations.as_ref()?.get(name).map(|value| cut(value))
 }
@@ -160,6 +183,7 @@ pub fn volume_config(
             path.to_owned()
         }
     };
+    let bricks = members;
     let members = members_of(own, brick, volume_uuid, members);
     let former = former(previous, &members);
     let (placement, rules) = match placement(volume, &members) {
@@ -193,6 +217,7 @@ pub fn volume_config(
             orders: previous.map(|p| p.upkeep.orders.clone()).unwrap_or_default(),
             rules,
             former,
+            adopt: adopt_of(own, volume_uuid, bricks),
         },
     })
 }
@@ -482,6 +507,23 @@ pub(crate) mod tests {
         let config = convert(&brick("ws-a", 1), &[], vec![other, nameless, twin, usurper]).unwrap();
         assert_eq!(config.members.len(), 1);
         assert_eq!(config.members[0].node, "ws-a");
+    }
+
+    #[test]
+    fn a_directory_is_adopted_only_where_a_person_says_so_and_one_brick_is_the_first() {
+        let word = |mut b: Brick, value: &str| {
+            b.metadata.annotations = Some([(ADOPT.to_owned(), value.to_owned())].into());
+            b
+        };
+        let adopt = |own: &Brick, others: Vec<Brick>| convert(own, &[], others).unwrap().upkeep.adopt;
+        let [a, b] = [word(brick("ws-a", 1), "yes"), word(brick("ws-b", 2), "yes")];
+        assert_eq!(adopt(&brick("ws-a", 1), vec![]), Adopt::No);
+        assert_eq!(adopt(&word(brick("ws-a", 1), "no"), vec![]), Adopt::No);
+        assert_eq!(adopt(&a, vec![a.clone(), brick("ws-b", 2)]), Adopt::First);
+        assert_eq!((adopt(&a, vec![b.clone()]), adopt(&b, vec![a.clone()])), (Adopt::First, Adopt::Yes));
+        let mut used = brick("ws-c", 3);
+        used.status.as_mut().unwrap().incarnation = Some("0123".to_owned());
+        assert_eq!(adopt(&a, vec![used]), Adopt::Yes);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! * [`convert`] makes a volume's configuration of them, [`cache`] keeps it on disk;
 //! * [`facts`] is what the agent knows, [`status`] makes reports of it, [`report`] writes them,
 //!   [`events`] tells people;
-//! * [`jobs`] runs heal jobs; [`alone`] heals where none comes;
+//! * [`jobs`] runs heal jobs; [`alone`] heals where none comes; [`verify`]: when the brick is looked through;
 //! * [`api`] is the way to the server.
 //!
 //! Invariant: nothing here holds up local work. Without the API everything that
@@ -20,4 +20,5 @@ pub mod jobs;
 pub mod report;
 pub mod status;
 pub mod tracked;
+pub mod verify;
 pub mod watch;

@@ -128,9 +128,10 @@ impl Reporter {
         let generation = object.metadata.generation;
         let new = brick_status(facts, &self.reporting, known, previous, generation, &now());
         let same = sent.is_some_and(|sent| {
-            // Neither the beat nor the free space alone is worth a write.
+            // Neither the beat nor the free space, nor how far a look through the brick is, alone is worth a write.
             let (heartbeat, free_bytes) = (sent.heartbeat.clone(), sent.free_bytes);
-            BrickStatus { heartbeat, free_bytes, ..new.clone() } == *sent
+            let verifying = sent.verifying.clone();
+            BrickStatus { heartbeat, free_bytes, verifying, ..new.clone() } == *sent
         });
         (all || !same).then(|| (facts.key.clone(), new))
     }

@@ -11,11 +11,11 @@ use nearbrick_crds::meta::time_from_unix;
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{
     BrickState, BrickStatus, CarriedOut, Condition, ConflictReport, FileVersion, LastError, Pending,
-    PendingOut, Time, WorkstationStatus,
+    PendingOut, Time, Verification, WorkstationStatus,
 };
 
 use crate::config::VolumeConfig;
-use crate::volume::{Count, ListedConflict, ListedVersion, Placing, VolumeStatus};
+use crate::volume::{Count, ListedConflict, ListedVersion, Pass, Placing, VolumeStatus};
 
 use super::convert::{RELEASE_REMOVALS, SAY_AGAIN, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
@@ -96,6 +96,18 @@ fn conflict(listed: &ListedConflict, config: &VolumeConfig) -> ConflictReport {
             at: Some(time(decision.at_ms)),
         }),
         hindrance: listed.hindrance.as_ref().map(|why| line(&why.to_string())),
+    }
+}
+
+fn verification(pass: &Pass) -> Verification {
+    Verification {
+        started_at: Some(time(pass.began_ms)),
+        files: pass.files,
+        bytes: pass.bytes,
+        names: pass.names,
+        edited: pass.edited,
+        damaged: pass.damaged,
+        left: pass.left,
     }
 }
 
@@ -190,6 +202,11 @@ pub fn brick_status(
     let mounted = || format!("mounted at {}", facts.key.below(&reporting.mounts_dir).display());
     let (state, message, ready, reason) = match &facts.phase {
         Phase::Starting(why) => (BrickState::Starting, line(why), Status::False, "Starting"),
+        Phase::Ready if facts.status.as_ref().is_some_and(|s| s.adopting) => {
+            let message = "its files are being taken into the volume: they can be read, and not changed, until another \
+                           brick that is in use can be asked which of them it has";
+            (BrickState::Degraded, message.to_owned(), Status::False, "Adopting")
+        }
         Phase::Ready if facts.status.as_ref().is_some_and(|s| s.rebuilding) => {
             let message = "its index was lost: files can be read, and not changed, until another brick can be asked \
                            which of them are the newest";
@@ -240,6 +257,10 @@ pub fn brick_status(
         placement: status.placing.looked_by.clone(),
         conflicts: Some(status.conflicts),
         conflict_list: status.listed_conflicts.iter().map(|c| conflict(c, config)).collect(),
+        last_verified_time: status.scrub.last.as_ref().and_then(|pass| pass.ended_ms).map(time),
+        verification: status.scrub.last.as_ref().map(verification),
+        verifying: status.scrub.running.as_ref().map(verification),
+        unrepaired_files: Some(status.scrub.unrepaired()),
         rejected_messages: Some(status.rejected),
         last_error: status.last_error.as_ref().map(|(reason, message, at)| LastError {
             reason: reason.as_str().to_owned(),
@@ -404,6 +425,8 @@ mod tests {
             held: Vec::new(),
             refused: Vec::new(),
             rebuilding: false,
+            adopting: false,
+            scrub: Default::default(),
             last_error: None,
         }
     }

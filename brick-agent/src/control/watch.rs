@@ -230,7 +230,7 @@ impl Follower {
     ) {
         enum Change {
             Volume(Event<WorkstationVolume>),
-            Brick(Event<Brick>),
+            Brick(Box<Event<Brick>>),
             Job(Event<HealJob>),
             Policy(Event<HealPolicy>),
             Conflict(Event<FileConflict>),
@@ -243,7 +243,7 @@ impl Follower {
         let conflicts = self.events(self.api.namespaced(namespace), by_volume);
         let policies = self.events(self.api.namespaced(namespace), String::new());
         let mut changes = select(
-            select(volumes.map(Change::Volume), bricks.map(Change::Brick)),
+            select(volumes.map(Change::Volume), bricks.map(|event| Change::Brick(Box::new(event)))),
             select(
                 select(heals.map(Change::Job), policies.map(Change::Policy)),
                 conflicts.map(Change::Conflict),
@@ -260,7 +260,7 @@ impl Follower {
             let look = tokio::select! {
                 change = changes.next() => match change {
                     Some(Change::Volume(event)) => volumes.take(event),
-                    Some(Change::Brick(event)) => bricks.take(event),
+                    Some(Change::Brick(event)) => bricks.take(*event),
                     Some(Change::Policy(event)) => policies.take(event),
                     Some(Change::Conflict(event)) => conflicts.take(event),
                     Some(Change::Job(event)) => {

@@ -320,6 +320,16 @@ impl Index {
         })
     }
 
+    /// The objects of which something is here, after `file` in the order of their ids; at most so many.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn locals_after(&self, file: Option<FileId>, most: usize) -> Result<Vec<FileId>> {
+        let from = file.as_ref().map_or(Bound::Unbounded, |file| Bound::Excluded(&file.0[..]));
+        let pairs = self.store.range(Table::Local, (from, Bound::Unbounded));
+        pairs.take(most).map(|pair| file_id(&pair?.0, "local")).collect()
+    }
+
     /// What is in `data/` at this place.
     ///
     /// # Errors

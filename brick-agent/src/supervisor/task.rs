@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use nearbrick_core::{BrickId, Entry, Incarnation};
+use nearbrick_crds::jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,9 @@ use crate::config::VolumeConfig;
 use crate::control::cache;
 use crate::control::facts::Phase;
 use crate::control::jobs::Healer;
+use crate::control::verify;
 use crate::fuse::{Keep, MountOptions, Mounted, Taken, mount, mount_kept, take_over};
-use crate::heal::limit::Limiter;
+use crate::heal::limit::{Limiter, Throttle};
 use crate::heal::{self, HealOutcome, HealProgress, HealRequest};
 use crate::peer::client::{Client, Patience};
 use crate::peer::compare::Compare;
@@ -30,6 +32,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Between two looks whether there is space enough.
 const SPACE: Duration = Duration::from_secs(30);
+/// Between two looks whether the brick is to be looked through, and whether what was found is repaired.
+const VERIFY: Duration = Duration::from_secs(30);
 /// Between two looks whether the mount is still there.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -174,6 +178,8 @@ impl VolumeTask {
         let mut space = tokio::time::interval(SPACE);
         let mut led = tokio::time::interval(LOOK);
         let (mut ahead, mut fetching) = (open.volume.ahead(), None);
+        let mut verify = tokio::time::interval(VERIFY);
+        let mut scrub = Scrub::of(&open.volume, &self.inner);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -232,6 +238,11 @@ impl VolumeTask {
                         }
                     });
                 }
+                _ = verify.tick() => scrub.look(),
+                Ok(()) = scrub.wanted.changed() => {
+                    scrub.wanted.borrow_and_update();
+                    scrub.look();
+                }
                 Ok(()) = ahead.changed() => {
                     let wanted = ahead.borrow_and_update().is_some();
                     if wanted && fetching.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -254,6 +265,7 @@ impl VolumeTask {
                 }
             }
         }
+        scrub.end().await;
         self.close(open, mounted).await;
     }
 
@@ -331,6 +343,52 @@ impl VolumeTask {
     }
 }
 
+/// The looks through the brick of an open volume, each on a thread of its own.
+struct Scrub {
+    volume: Arc<Volume>,
+    limit: Arc<Limiter>,
+    wanted: watch::Receiver<u64>,
+    running: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Scrub {
+    fn of(volume: &Arc<Volume>, inner: &Inner) -> Self {
+        Scrub {
+            volume: volume.clone(),
+            limit: inner.scrubs.clone(),
+            wanted: volume.scrub_wanted(),
+            running: None,
+            stop: Arc::default(),
+        }
+    }
+
+    /// Begins a pass, or goes on with one, if it is time.
+    fn look(&mut self) {
+        if self.running.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (volume, stop) = (self.volume.clone(), self.stop.clone());
+        let throttle = Throttle::new(None, Some(self.limit.clone()));
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            volume.review_scrub(&throttle, &stop);
+            if verify::is_due(&volume.config(), &volume.scrub_status(), Timestamp::now())
+                && let Err(error) = volume.scrub(&throttle, &stop)
+            {
+                tracing::warn!(%error, "the brick cannot be looked through now; it is tried again");
+            }
+        }));
+    }
+
+    /// Ends it, within the block at hand. The pass goes on when the volume is open again.
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running {
+            let _ = running.await;
+        }
+    }
+}
+
 /// What the agent before this one left of the mount at `at`.
 fn taken(keep: &Keep, at: &Path) -> Result<Option<Taken>, String> {
     keep.take(at).or_else(|error| match error.kind() {
@@ -389,7 +447,7 @@ impl Healer for OpenVolume {
         &self,
         request: &HealRequest,
         progress: &(dyn Fn(&HealProgress) + Sync),
-        cancel: &std::sync::atomic::AtomicBool,
+        cancel: &AtomicBool,
     ) -> HealOutcome {
         let request = HealRequest { shared: self.bandwidth.clone(), ..request.clone() };
         heal::run(&self.volume, &request, progress, cancel)

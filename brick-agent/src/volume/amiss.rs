@@ -29,7 +29,8 @@ pub struct Amiss {
 }
 
 impl Amiss {
-    fn is_empty(&self) -> bool {
+    /// Whether the disk and the index say the same, as far as is known.
+    pub fn is_empty(&self) -> bool {
         self.touched.is_empty() && self.unlike.is_empty() && self.dirs.is_empty() && self.unmade.is_empty()
     }
 
@@ -96,6 +97,19 @@ impl Volume {
         let unlike = std::mem::take(&mut core.amiss.unlike);
         self.bring_about(core, unlike.into_iter().collect());
         let dirs = core.amiss.dirs.clone();
+        self.take_over_names(core, dirs, End::Killed)?;
+        core.amiss.dirs.clear();
+        Ok(())
+    }
+
+    /// Compares these directories with the index, and takes over what differs, while the volume is in use. Says how
+    /// many names did.
+    pub(super) fn take_over_names(
+        &self,
+        core: &mut Core,
+        dirs: impl IntoIterator<Item = FileId>,
+        end: End,
+    ) -> FsResult<usize> {
         let mut found = Found::with(self.parked()?);
         for dir in dirs {
             match self.walk_dir(core, dir, &mut Vec::new(), &mut found) {
@@ -103,9 +117,12 @@ impl Volume {
                 Err(error) => return Err(error),
             }
         }
+        if end == End::Running {
+            found.only_names();
+        }
         let (places, files) = found.names();
-        self.take_over(core, found, End::Killed)?;
-        core.amiss.dirs.clear();
+        let count = places.len();
+        self.take_over(core, found, end)?;
         for place in places {
             self.invalidate_entry(core, &place);
         }
@@ -114,7 +131,7 @@ impl Volume {
                 core.nodes.detach(file);
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Unless it is something else by now.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use nearbrick_core::{Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, Stamp, stamp};
+use nearbrick_core::{
+    Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, Stamp, VersionVector, scrub, stamp,
+};
 use rustix::io::Errno;
 
 use crate::brick::access;
@@ -40,6 +42,8 @@ pub struct Change<'a> {
     made: Option<FileId>,
     /// Places that something came to want or ceased to.
     places: Vec<Place>,
+    /// Versions of which two bricks say different hashes.
+    disagreed: Vec<(FileId, VersionVector)>,
 }
 
 /// What a commit did.
@@ -76,6 +80,7 @@ impl<'a> Change<'a> {
             mended: Vec::new(),
             made: None,
             places: Vec::new(),
+            disagreed: Vec::new(),
         }
     }
 
@@ -164,8 +169,11 @@ impl<'a> Change<'a> {
 
     fn apply(&mut self, entry: &Entry) -> FsResult<()> {
         let touched = self.load_object(entry.file).map_err(index_failed)?;
-        touched.now.get_or_insert_with(Object::default).apply(entry);
+        let now = touched.now.get_or_insert_with(Object::default);
+        let disagreed = scrub::disagreement(now, &entry.op).cloned();
+        now.apply(entry);
         touched.changed = true;
+        self.disagreed.extend(disagreed.map(|version| (entry.file, version)));
         self.heads.insert(entry.origin, Heard { seq: entry.seq, time: entry.time });
         self.batch.entry(entry);
         Ok(())
@@ -176,6 +184,7 @@ impl<'a> Change<'a> {
         let latest = theirs.stamps().map(|stamp| stamp.time).max().unwrap_or(0);
         let touched = self.load_object(file).map_err(index_failed)?;
         let mut merged = touched.now.clone().unwrap_or_default();
+        let disagreed = scrub::disagreement_of(&merged, &theirs).cloned();
         merged.merge(theirs);
         let new = touched.now.as_ref() != Some(&merged);
         if new {
@@ -183,6 +192,7 @@ impl<'a> Change<'a> {
             touched.changed = true;
             self.clock.saw(latest);
         }
+        self.disagreed.extend(disagreed.map(|version| (file, version)));
         Ok(new)
     }
 
@@ -396,6 +406,7 @@ impl<'a> Change<'a> {
             places,
             gone,
             mended,
+            disagreed,
             ..
         } = self;
         batch.commit().map_err(|error| {
@@ -444,6 +455,15 @@ impl<'a> Change<'a> {
         volume.to_be_replaced(core, concerned);
         if dir_moved {
             volume.dir_moved(core);
+        }
+        for (file, version) in disagreed {
+            // Whoever has it can look whether it is the right one.
+            if locals
+                .get(&file)
+                .is_some_and(|l| l.now.as_ref().and_then(|l| l.have.as_ref()) == Some(&version))
+            {
+                volume.disagreed(file, version);
+            }
         }
         if own_entries && let Some(remote) = volume.remote() {
             remote.hint();

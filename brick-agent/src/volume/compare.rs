@@ -258,6 +258,9 @@ impl Comparison {
     /// All that differs is merged: what is gone there goes here, and what was heard there is heard.
     fn end(&mut self) -> FsResult<()> {
         let volume = self.volume.clone();
+        if volume.is_rebuilding() {
+            volume.prove_unmarked()?;
+        }
         let _one = volume.absorbing.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = std::mem::take(&mut self.gone);
         self.look_ahead(&gone)?;

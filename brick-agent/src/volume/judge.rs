@@ -64,7 +64,8 @@ impl Volume {
         let now = print_of(&raw);
         let same = looks_same(&now, local.print.as_ref(), moved);
         let synced = local.have.is_some() && local.synced == local.have;
-        if local.print == Some(now) && !local.dirty && (end == End::Killed || synced) {
+        let goes_on = matches!(end, End::Killed | End::Running);
+        if local.print == Some(now) && !local.dirty && (goes_on || synced) {
             return Ok(());
         }
         let mark = access::get_mark(&at.dir, &at.name)?.and_then(|mark| mark.version);
@@ -86,7 +87,9 @@ impl Volume {
         let mut verdict = judge(&object, self.me, end, &found);
         if verdict == Verdict::Hash {
             let known = object.hash.as_ref().map(|(_, hash)| *hash);
-            found.hash_fits = Some(Some(self.hash_of(core, file, &local)?) == known);
+            // Programs do not wait for bytes to be read: what was moved and written to is an edit.
+            let fits = end != End::Running && Some(self.hash_of(core, file, &local)?) == known;
+            found.hash_fits = Some(fits);
             verdict = judge(&object, self.me, end, &found);
         }
         let version = match &verdict {
@@ -113,7 +116,9 @@ impl Volume {
             Verdict::Edit(base) => self.is_edit(core, file, base, end),
             Verdict::SetAside | Verdict::Lacking => {
                 todo.push(file);
-                self.give_up_bytes(core, file, &local, &object, verdict == Verdict::SetAside)
+                let why =
+                    (verdict == Verdict::SetAside).then_some("is not as it was before the power was lost");
+                self.give_up_bytes(core, file, &local, &object, why)
             }
         }
     }
@@ -198,7 +203,7 @@ impl Volume {
     }
 
     /// The bytes are this version.
-    fn is_version(
+    pub(super) fn is_version(
         &self,
         core: &mut Core,
         file: FileId,
@@ -217,7 +222,7 @@ impl Volume {
         local.synced = match end {
             // What is read from a disk that was off is on it.
             End::PowerLost => Some(version.clone()),
-            End::Killed => local.synced.take().filter(|synced| version.includes(synced)),
+            End::Killed | End::Running => local.synced.take().filter(|synced| version.includes(synced)),
             End::IndexLost => None,
         };
         local.have = Some(version);
@@ -230,9 +235,21 @@ impl Volume {
     }
 
     /// The bytes are an edit, based on this version.
-    fn is_edit(&self, core: &mut Core, file: FileId, base: VersionVector, end: End) -> FsResult<()> {
-        if end != End::IndexLost {
-            tracing::warn!(%file, "is not as it was before the end: taken as an edit");
+    pub(super) fn is_edit(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        base: VersionVector,
+        end: End,
+    ) -> FsResult<()> {
+        match end {
+            End::IndexLost => {}
+            End::Running => {
+                tracing::warn!(%file, "was changed in the brick, past the mount: taken as an edit")
+            }
+            End::Killed | End::PowerLost => {
+                tracing::warn!(%file, "is not as it was before the end: taken as an edit");
+            }
         }
         let mut change = Change::new(self, core);
         let mut since = change.local(file)?.unwrap_or_default().dirty_since;
@@ -257,22 +274,24 @@ impl Volume {
         Ok(())
     }
 
-    /// What is here is not what it is to be: a stub again, so that a whole one is brought.
-    fn give_up_bytes(
+    /// What is here is not what it is to be: a stub again, so that a whole one is brought. The bytes are kept, if
+    /// `why` says what is wrong with them.
+    pub(super) fn give_up_bytes(
         &self,
         core: &mut Core,
         file: FileId,
         local: &Local,
         object: &Object,
-        keep: bool,
+        why: Option<&str>,
     ) -> FsResult<()> {
-        if keep {
+        if let Some(why) = why {
             let at = self.at(core, file, local)?;
             let name = format!("damaged-{file}-{}", self.clock.now_ms());
             access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
+            self.note_damaged(name.clone(), file);
             tracing::warn!(
                 %file,
-                "is not as it was before the power was lost: kept as {}, and brought again from another brick",
+                "{why}: kept as {}, and brought again from another brick",
                 self.brick.own("versions").join(&name).display()
             );
         }

@@ -19,10 +19,11 @@
 //!   brick said of itself, made true.
 //! * `surroundings`: time, randomness and disks, which a simulation brings itself.
 //! * `newest`: a second writer bases itself on the newest version that can be reached.
+//! * `scrub`: the whole brick looked through, from time to time.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `refused`: entries of peers that make no sense.
 //! * `replace`: replica sets of files that exist follow the placement rules.
-//! * `recover`: what is found at the start; `rebuild`: an index that was lost; `status`: counts for the reports.
+//! * `recover`: what is found at the start; `rebuild`: an index that was lost; `unmarked`: files that were no brick's before; `status`: counts for the reports.
 //!
 //! Invariants: every change of metadata is made under one lock, which is never
 //! held while the network is waited for. A file is marked dirty before the reply
@@ -57,11 +58,12 @@ mod place;
 mod rebuild;
 mod recover;
 mod refused;
-mod resolve;
 mod replace;
+mod resolve;
 mod restore;
 mod resume;
 mod revive;
+mod scrub;
 mod served;
 mod settle;
 mod staging;
@@ -74,6 +76,7 @@ pub mod sync_copies;
 mod tally;
 pub mod types;
 mod unheard;
+mod unmarked;
 mod versions;
 mod xattrs;
 
@@ -107,10 +110,11 @@ pub use compare::Comparison;
 pub use conflict_list::{ListedConflict, ListedDecision, ListedVersion};
 pub(crate) use install::{Arrived, Older, Planned, reason_of};
 pub use refused::RefusedEntry;
-pub use resolve::Hindrance;
 pub use replace::{Placing, Unplaced};
+pub use resolve::Hindrance;
 pub use restore::RestoreError;
 pub use resume::{Held, Keeper, Resumed};
+pub use scrub::{Fault, Pass, ScrubStatus};
 pub(crate) use staging::Staged;
 pub use status::{Count, VolumeStatus};
 pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
@@ -196,6 +200,11 @@ pub struct Volume {
     /// Files whose parts in `staging/` are being written.
     transfers: staging::Claims,
     versions: versions::Versions,
+    scrub: scrub::Scrub,
+    /// The index is made anew because the directory was adopted.
+    adopts: bool,
+    /// Files without a mark whose bytes were read.
+    proven: Mutex<unmarked::Proven>,
     chunk_lists: chunk::Cache,
     /// The file after which small ones are to be fetched.
     ahead: watch::Sender<Option<nearbrick_core::Place>>,
@@ -239,6 +248,11 @@ fn index_failed(error: IndexError) -> Errno {
 }
 
 impl Volume {
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Gives it its peers.
     pub fn set_remote(&self, remote: Arc<dyn Remote>) {
         *write(&self.remote) = Some(remote);

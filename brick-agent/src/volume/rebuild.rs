@@ -14,10 +14,11 @@
 //! comes back as older. Until all is judged nothing is said to peers; after a crash it begins again.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use nearbrick_core::object::Link;
 use nearbrick_core::recover::End;
-use nearbrick_core::{FileId, Horizon, Incarnation, Kind, LinkId, Object, Place, Reg, Stamp};
+use nearbrick_core::{FileId, Horizon, Incarnation, Kind, LinkId, Object, Place, Reg, Stamp, VersionVector};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -31,10 +32,11 @@ use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::Stat as RawStat;
 use crate::brick::mark::Mark;
+use crate::config::Adopt;
 use crate::index::Shown;
 
 /// Names of what is not judged yet are of no one's journal.
-const NOBODY: Incarnation = Incarnation(0);
+pub(super) const NOBODY: Incarnation = Incarnation(0);
 /// Before all that members say.
 const UNJUDGED: Stamp = Stamp { time: 1, origin: NOBODY };
 /// Objects in one batch.
@@ -51,6 +53,11 @@ impl Volume {
             Rebuild::No => Ok(()),
             Rebuild::Waiting | Rebuild::Judging => Err(Errno::ROFS),
         }
+    }
+
+    /// Whether that is because the directory was adopted.
+    pub(super) fn is_adopting(&self, core: &Core) -> bool {
+        self.adopts && core.rebuild != Rebuild::No
     }
 
     /// Whether the index is still being made anew.
@@ -84,7 +91,11 @@ impl Volume {
                     let file = of
                         .filter(|f| *inodes.entry(*f).or_insert(raw.st_ino) == raw.st_ino)
                         .unwrap_or_else(|| self.new_id());
-                    let have = mark.and_then(|m| m.version).filter(|v| !v.is_empty());
+                    let have = match mark {
+                        Some(mark) => mark.version.filter(|v| !v.is_empty()),
+                        // Nobody's stub: it can be read.
+                        None => Some(VersionVector::new()),
+                    };
                     found.push((name.clone(), file, kind, have, print_of(&raw)));
                 }
                 let mut change = Change::new(self, core);
@@ -116,10 +127,12 @@ impl Volume {
     }
 
     fn is_alone(&self) -> bool {
-        self.config().members.iter().all(|m| m.brick == self.me)
+        let config = self.config();
+        self.adopts && config.upkeep.adopt == Adopt::First
+            || config.members.iter().all(|m| m.brick == self.me)
     }
 
-    /// The other members are gone: nobody is left to be asked.
+    /// The other members are gone, or this one is the first: nobody is to be asked.
     pub(super) fn judge_alone(&self) {
         let core = &mut *self.lock();
         if core.rebuild == Rebuild::Waiting
@@ -169,6 +182,12 @@ impl Volume {
         change.commit()?;
         self.index.persist().map_err(index_failed)?;
         core.rebuild = Rebuild::No;
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if self.adopts
+            && let Err(error) = self.brick.adopted()
+        {
+            tracing::warn!(%error, "that the directory was adopted cannot be noted: it is judged again at the next start");
+        }
         tracing::info!(brick = %self.me, "the index is made anew; all files are judged");
         Ok(())
     }

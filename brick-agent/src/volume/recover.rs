@@ -25,16 +25,17 @@ use super::files::Handles;
 use super::making::d_type;
 use super::once::Once;
 use super::replace::PLACED;
+use super::scrub::Scrub;
 use super::settle::{Settled, Settler};
 use super::surroundings::random_u64;
 use super::types::FsResult;
 use super::unheard::Unheard;
 use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
-use crate::brick::Brick;
 use crate::brick::access;
 use crate::brick::lease::ignore_lease_signals;
 use crate::brick::mark::Mark;
-use crate::config::VolumeConfig;
+use crate::brick::{Brick, adopt};
+use crate::config::{Adopt, VolumeConfig};
 use crate::index::{Index, IndexError, Local, Shown, encode};
 
 const STATE: &str = "state";
@@ -59,6 +60,11 @@ impl Volume {
         ignore_lease_signals();
         let VolumeOptions { clock, entropy, disk, stores, boot, later, kernel, keeper, resumed } = options;
         let random = || random_u64(&*entropy);
+        if config.upkeep.adopt != Adopt::No {
+            // A brick that has been in use is not made of whatever is there now.
+            let fresh = !config.was_initialised;
+            adopt::adopt(&*disk, &config.path, config.volume_uuid, config.brick, fresh, &random)?;
+        }
         let mut brick = Brick::open(
             &*disk,
             &config.path,
@@ -72,19 +78,26 @@ impl Volume {
         let mut session = index.meta(SESSION)?;
         // Without the index that was here last nothing tells which files are newer than others': what
         // peers know is asked for, and what is in `data/` is judged by its marks.
-        let rebuild =
-            !brick.is_new && (index.meta(REBUILD)?.is_some() || !brick.knows_session(session.as_deref()));
+        let rebuild = !brick.is_new
+            && (brick.adopting || index.meta(REBUILD)?.is_some() || !brick.knows_session(session.as_deref()));
         if rebuild {
             drop(index);
             stores.put_aside(&at)?;
             brick.renew_incarnation(random())?;
             index = Index::on(stores.open(&at)?);
             session = None;
-            tracing::warn!(
+            if brick.adopting {
+                tracing::info!(
+                    brick = %config.brick, incarnation = %brick.incarnation,
+                    "{} was adopted: its files are taken into the volume", brick.path().display()
+                );
+            } else {
+                tracing::warn!(
                 brick = %config.brick, incarnation = %brick.incarnation,
                 "the index of {} is lost, or not the one that was here last: it is made anew from data/ and from what \
                  another brick knows", brick.path().display()
-            );
+                );
+            }
         }
         let state = index.meta(STATE)?;
         let clean = state.as_deref().is_none_or(|s| s == CLEAN);
@@ -140,6 +153,7 @@ impl Volume {
         core.unheard = Unheard::load(&index, lives, core.acks.values().map(|known| &known.ack.heads))?;
         core.brakes = super::brakes::load(&index)?;
         core.began_at = (brick.incarnation, horizon.get(brick.incarnation));
+        let scrub = Scrub::load(&index)?;
         let me = config.brick;
         core.tally.me = Some(me);
         let (dirty, latest) = load(&index, &mut core)?;
@@ -156,6 +170,7 @@ impl Volume {
         let volume = Arc::new(Volume {
             me,
             incarnation: brick.incarnation,
+            adopts: brick.adopting,
             brick,
             index,
             settler: Settler::new(clock.clone()),
@@ -173,6 +188,8 @@ impl Volume {
             healing: Mutex::new(()),
             transfers: Default::default(),
             versions: Default::default(),
+            scrub,
+            proven: Mutex::default(),
             chunk_lists: Default::default(),
             ahead: watch::Sender::new(None),
             rejected: AtomicU64::new(0),
@@ -293,6 +310,10 @@ impl Volume {
         let fd = self.dir(core, dir)?;
         let mut shown: BTreeMap<_, _> = self.index.shown_in(dir).map_err(index_failed)?.into_iter().collect();
         for (name, kind) in fd.list()? {
+            if Self::checked(dir, &name).is_err() {
+                // Put there past the mount, and no name of a volume.
+                continue;
+            }
             let place = Place { parent: dir, name };
             let mark = access::get_mark(&fd, &place.name)?;
             match (shown.remove(&place.name), mark) {
@@ -300,7 +321,7 @@ impl Volume {
                     if there.kind == libc::DT_DIR && kind == FileType::Directory {
                         ahead.push(there.file);
                         found.same.insert(there.file);
-                    } else if (there.kind == libc::DT_DIR) == (kind == FileType::Directory) {
+                    } else if class(there.kind) == class(on_disk(kind)) {
                         found.same.insert(there.file);
                     } else {
                         found.gone.push((place.clone(), there));
@@ -329,7 +350,9 @@ impl Volume {
         let mut lost: BTreeMap<FileId, Vec<(LinkId, Place)>> = BTreeMap::new();
         let mut before = BTreeMap::new();
         for (place, shown) in found.gone {
-            self.once.is_gone(place.clone());
+            if end != End::Running {
+                self.once.is_gone(place.clone());
+            }
             before.insert(place.clone(), shown);
             let mut change = Change::new(self, core);
             change.show(&place, None);
@@ -367,7 +390,9 @@ impl Volume {
             {
                 replaced.push(*old);
             }
-            if let Some(shown) = shown {
+            if let Some(shown) = shown
+                && end != End::Running
+            {
                 self.once.was_made(place, shown.file);
             }
             if let Some(dir) = dir {
@@ -448,10 +473,22 @@ impl Volume {
             FileType::Symlink => Kind::Symlink(access::readlink(&at.dir, &at.name)?),
             _ => Kind::Special { format: raw.st_mode & libc::S_IFMT, rdev: raw.st_rdev },
         };
-        if core.rebuild == Rebuild::Judging
-            && let Some(taken) = self.take_marked(core, place, mark.as_ref(), &kind, &raw, todo)?
-        {
-            return Ok(taken);
+        let mark = match mark {
+            // Another name of the same inode may have been taken meanwhile, and given it a mark.
+            None if raw.st_nlink > 1 && !kind.is_dir() => access::get_mark(&at.dir, &at.name)?,
+            mark => mark,
+        };
+        if core.rebuild == Rebuild::Judging {
+            if let Some(taken) = self.take_marked(core, place, mark.as_ref(), &kind, &raw, todo)? {
+                return Ok(taken);
+            }
+            let is_nobodys = match &mark {
+                None => true,
+                Some(mark) => self.object_of(mark.file)?.kind.is_none(),
+            };
+            if is_nobodys && let Some(taken) = self.take_by_place(core, place, &kind, todo)? {
+                return Ok(taken);
+            }
         }
         if let Some(mark) = &mark {
             let object = self.object_of(mark.file)?;
@@ -620,6 +657,24 @@ impl Volume {
     }
 }
 
+/// The `d_type` value of what a disk lists.
+fn on_disk(kind: FileType) -> u8 {
+    match kind {
+        FileType::Directory => libc::DT_DIR,
+        FileType::RegularFile => libc::DT_REG,
+        FileType::Symlink => libc::DT_LNK,
+        _ => libc::DT_UNKNOWN,
+    }
+}
+
+/// Devices and the like are of one class.
+fn class(kind: u8) -> u8 {
+    match kind {
+        libc::DT_DIR | libc::DT_REG | libc::DT_LNK => kind,
+        _ => libc::DT_UNKNOWN,
+    }
+}
+
 /// How `data/`, or some directories of it, and the index are apart.
 #[derive(Default)]
 pub(super) struct Found {
@@ -633,6 +688,16 @@ impl Found {
     /// Nothing yet but what is parked.
     pub(super) fn with(parked: BTreeSet<FileId>) -> Self {
         Found { parked, ..Found::default() }
+    }
+
+    /// Whether any name is not as it was.
+    pub(super) fn differs(&self) -> bool {
+        !self.gone.is_empty() || !self.new.is_empty()
+    }
+
+    /// Only the names are looked at, and not what they name.
+    pub(super) fn only_names(&mut self) {
+        self.same.clear();
     }
 
     /// The names that are not as they were, and whose they were.

@@ -109,7 +109,7 @@ pub struct Replacing {
 impl Replacing {
     /// What the index says at the start. Says whether that is of these rules.
     pub(super) fn resume(&mut self, marked: &[u8], rules: &[u8; 32]) -> bool {
-        if marked != &rules[..] {
+        if marked != rules.as_slice() {
             return false;
         }
         (self.rules, self.pass, self.marked) = (Some(*rules), Pass::Done, true);

@@ -13,6 +13,7 @@ use super::conflict_list::ListedConflict;
 use super::core::Rebuild;
 use super::refused::RefusedEntry;
 use super::replace::Placing;
+use super::scrub::ScrubStatus;
 use super::{Volume, read};
 
 /// So many.
@@ -86,6 +87,10 @@ pub struct VolumeStatus {
     pub refused: Vec<RefusedEntry>,
     /// The index is being made anew: nothing can be changed.
     pub rebuilding: bool,
+    /// The same, because the directory was adopted.
+    pub adopting: bool,
+    /// What looks through the whole brick found.
+    pub scrub: ScrubStatus,
     /// What last went wrong.
     pub last_error: Option<(Reason, String, SystemTime)>,
 }
@@ -146,6 +151,8 @@ impl Volume {
             held: Self::held(&core),
             refused: Self::refused_entries(&core),
             rebuilding: core.rebuild != Rebuild::No,
+            adopting: self.is_adopting(&core),
+            scrub: self.scrub_status(),
             last_error,
         }
     }

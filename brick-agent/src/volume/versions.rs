@@ -44,7 +44,7 @@ pub enum Why {
     Deleted,
     /// An older version was restored in its place.
     Replaced,
-    /// It was not whole after a loss of power.
+    /// It was not whole after a loss of power, or the disk has damaged it.
     Damaged,
     /// No member knew it any more when the index was made anew.
     Unjudged,
@@ -348,6 +348,28 @@ impl Volume {
         Ok(())
     }
 
+    /// A damaged copy was put there under this name.
+    pub(super) fn note_damaged(&self, name: String, file: FileId) {
+        let raw = access::stat(&self.brick.versions, name.as_bytes());
+        if let (Ok(raw), Ok(mut catalog)) = (raw, self.catalog())
+            && let Some(catalog) = catalog.as_mut()
+        {
+            let kept = retention::Kept { file, since_ms: self.clock.now_ms(), bytes: on_disk(&raw) };
+            catalog.remove(&name);
+            catalog.add(name, kept);
+        }
+    }
+
+    /// Whether it may be the best that is left of a file: a damaged copy, in whose place no whole one has come.
+    fn is_all_there_is(&self, name: &str) -> bool {
+        let (Some(file), Why::Damaged) = said_by(name) else { return false };
+        // What cannot be found out is not given up.
+        let lacks = || -> FsResult<bool> {
+            Ok(self.object_of(file)?.exists(file) && self.local_or_none(file)?.have.is_none())
+        };
+        lacks().unwrap_or(true)
+    }
+
     /// Gives up versions that are too old, or for which there is no space; says how many.
     ///
     /// # Errors
@@ -365,7 +387,8 @@ impl Volume {
             };
             let (names, kept): (Vec<_>, Vec<_>) = catalog.versions.iter().map(|(n, k)| (n, *k)).unzip();
             let gone = retention::superfluous(&kept, self.clock.now_ms(), bounds);
-            let gone: Vec<String> = gone.into_iter().map(|n| names[n].clone()).collect();
+            let gone = gone.into_iter().map(|n| names[n].clone());
+            let gone: Vec<String> = gone.filter(|name| !self.is_all_there_is(name)).collect();
             gone.iter().for_each(|name| catalog.remove(name));
             gone
         };

@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nearbrick_agent::config::{Member as Address, PlacementRule, StaleReads, VolumeConfig};
+use nearbrick_agent::heal::limit::Throttle;
 use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
-use nearbrick_agent::index::Index;
+use nearbrick_agent::index::{Index, Local};
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{self, Acks};
-use nearbrick_agent::volume::{Compacted, Comparison, Volume, VolumeOptions};
+use nearbrick_agent::volume::{Compacted, Comparison, Pass, Volume, VolumeOptions};
 use nearbrick_core::resolution::Order;
-use nearbrick_core::{BrickId, Entry};
+use nearbrick_core::{BrickId, Entry, FileId};
 use uuid::Uuid;
 
 use super::disk::{Disk, TestDir};
@@ -44,6 +45,13 @@ impl Lab {
 
     /// The same on disks of this kind. None, with a line that says why, if there are none.
     pub fn on(disk: Disk, count: usize, replicas: usize) -> Option<Self> {
+        let mut lab = Lab::unopened(disk, count, replicas)?;
+        (0..count).for_each(|n| lab.open(n));
+        Some(lab)
+    }
+
+    /// The same with no brick made yet.
+    pub fn unopened(disk: Disk, count: usize, replicas: usize) -> Option<Self> {
         let dir = TestDir::new();
         let volume_uuid = Uuid::new_v4();
         let node = |n: usize| format!("ws-{}", char::from(b'a' + n as u8));
@@ -87,9 +95,7 @@ impl Lab {
                 Some(Member { config, volume: None })
             })
             .collect::<Option<Vec<_>>>()?;
-        let mut lab = Lab { net: Arc::default(), members, dir };
-        (0..count).for_each(|n| lab.open(n));
-        Some(lab)
+        Some(Lab { net: Arc::default(), members, dir })
     }
 
     pub fn count(&self) -> usize {
@@ -386,6 +392,30 @@ impl Lab {
 
     pub fn heal_as(&self, n: usize, request: &HealRequest) -> HealOutcome {
         heal::run(self.volume(n), request, &|_| {}, &AtomicBool::new(false))
+    }
+
+    /// Looks through the whole brick; says what was found.
+    pub fn scrub(&self, n: usize) -> Pass {
+        let done = self.volume(n).scrub(&Throttle::default(), &AtomicBool::new(false)).unwrap();
+        assert!(done, "nothing stands in the way");
+        self.volume(n).scrub_status().last.unwrap()
+    }
+
+    /// Looks again at what was found; says how much of it is not repaired.
+    pub fn unrepaired(&self, n: usize) -> u64 {
+        self.volume(n).review_scrub(&Throttle::default(), &AtomicBool::new(false));
+        self.volume(n).scrub_status().unrepaired()
+    }
+
+    /// Changes what the index of a closed brick says is here of a file.
+    pub fn say_local(&self, n: usize, file: FileId, change: impl FnOnce(&mut Local)) {
+        let index = self.index(n);
+        let mut local = index.local(file).unwrap().unwrap();
+        change(&mut local);
+        let mut batch = index.batch();
+        batch.local(file, Some(&local));
+        batch.commit().unwrap();
+        index.persist().unwrap();
     }
 
     /// Settles, exchanges and heals until nothing is pending anywhere.

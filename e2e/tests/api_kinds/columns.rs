@@ -116,7 +116,7 @@ async fn brick() {
         "spec": { "volumeRef": { "name": "home" }, "volumeUuid": uuid, "node": "ws-a", "uuid": uuid },
         "status": {
             "state": "Ready", "message": "mounted", "address": "10.0.0.1:7443", "files": 2143, "bytes": 99,
-            "stubs": 7, "freeBytes": 1000, "conflicts": 1, "heartbeat": ago(180),
+            "stubs": 7, "freeBytes": 1000, "conflicts": 1, "heartbeat": ago(180), "lastVerifiedTime": ago(300),
             "pending": { "files": 5, "bytes": 2048, "size": "2.0 KiB", "oldestSince": ago(7200) },
             "pendingIn": { "files": 3, "bytes": 1 }, "inSet": { "files": 9, "bytes": 1 },
             "unplaced": { "files": 4, "bytes": 1 },
@@ -139,6 +139,7 @@ async fn brick() {
         ("Unplaced", json!(4)),
         ("Conflicts", json!(1)),
         ("Seen", json!("3m")),
+        ("Verified", json!("5m")),
         ("Bytes", json!(99)),
         ("Free", json!(1000)),
         ("Address", json!("10.0.0.1:7443")),

@@ -13,7 +13,10 @@ pub async fn work_while_cut_off_heals_after_the_join(lab: Lab) -> Result<()> {
     let work = work_alone(&scene);
     lab.set_link("ws-a", true)?;
     work?;
-    scene.wait_same_listing(&scene.c, &scene.a, LIMIT).await?;
+    // Who is to heal must have heard of it before it is told to.
+    for workstation in [&scene.b, &scene.c] {
+        scene.wait_same_listing(workstation, &scene.a, LIMIT).await?;
+    }
     let expected = scene.read(&scene.a)?;
     scene.read(&scene.c)?.must_be(&expected, "read on ws-c after the join")?;
     scene.heal("two").await?;

@@ -15,4 +15,5 @@ pub mod pending;
 pub mod placed;
 pub mod placement;
 pub mod speed;
+pub mod verified;
 pub mod volume;

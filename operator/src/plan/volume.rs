@@ -15,6 +15,7 @@ use nearbrick_crds::{BrickState, VolumeHealth, VolumePhase};
 use super::members::Problem;
 use super::pending::{self, Counts, Target};
 use super::placed;
+use super::verified::{self, Looked};
 
 /// A member, as far as the status asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +38,12 @@ pub struct MemberView {
     pub bytes: Option<u64>,
     /// Open conflicts.
     pub conflicts: Option<u64>,
+    /// What it found when it last looked through all that it holds.
+    pub looked: Looked,
 }
 
 impl MemberView {
-    fn silent(&self) -> bool {
+    pub(super) fn silent(&self) -> bool {
         self.silent_since.is_some() || self.lost
     }
 
@@ -70,6 +73,8 @@ pub struct Input<'a> {
     pub placed: &'a [placed::View],
     /// Identifies the placement, if there is one.
     pub placement: Option<&'a str>,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// What the status says; conditions without their times.
@@ -87,6 +92,8 @@ pub struct Summary {
     pub pending: Option<Counts>,
     /// Open conflicts.
     pub conflicts: Option<u64>,
+    /// Since when all bytes are known to be right, at the latest.
+    pub last_verified: Option<Timestamp>,
     /// Ready, Protected, Placed, Converged, ConflictFree, Verified, SpecActedOn.
     pub findings: Vec<Finding>,
 }
@@ -139,6 +146,7 @@ pub fn summarise(input: &Input) -> Summary {
         bytes: best(|m| m.bytes),
         pending: heard.then_some(all),
         conflicts,
+        last_verified: verified::oldest(input.members),
         findings: vec![
             ready(input),
             protected(input, all, fresh, complete),
@@ -150,12 +158,7 @@ pub fn summarise(input: &Input) -> Summary {
                 "agents do not report yet how far each has read the others' journals",
             ),
             conflict_free(input, conflicts, complete),
-            Finding::new(
-                condition::VERIFIED,
-                Status::Unknown,
-                "NeverVerified",
-                "hashes have not been compared between bricks: this version does not verify yet",
-            ),
+            verified::finding(input.members, complete, input.now),
             unacted_finding(input.unacted),
         ],
     }
@@ -223,7 +226,7 @@ fn silence(members: &[MemberView]) -> Option<(&'static str, String)> {
 }
 
 /// Why not everything is known, as a reason and a line.
-fn unknown(members: &[MemberView]) -> (&'static str, String) {
+pub(super) fn unknown(members: &[MemberView]) -> (&'static str, String) {
     silence(members).unwrap_or_else(|| {
         let closed = |m: &&MemberView| m.state.is_some() && m.files.is_none();
         let closed: Vec<&str> = members.iter().filter(closed).map(|m| m.brick.as_str()).collect();
@@ -278,7 +281,7 @@ fn copies(n: u64) -> String {
 }
 
 /// The first ten of a list, and how many more there are.
-fn top(list: &[String]) -> String {
+pub(super) fn top(list: &[String]) -> String {
     match list.len().checked_sub(10) {
         Some(more) if more > 0 => format!("{}; and {more} more", list[..10].join("; ")),
         _ => list.join("; "),
@@ -332,6 +335,7 @@ mod tests {
             files: Some(10),
             bytes: Some(1000),
             conflicts: Some(0),
+            looked: Looked { ended: Some(at(500)), holds_until: Some(at(2000)), unrepaired: Some(0) },
             ..MemberView::default()
         }
     }
@@ -352,6 +356,7 @@ mod tests {
             unacted: &[],
             placed: &[],
             placement: None,
+            now: at(1000),
         })
     }
 
@@ -368,7 +373,7 @@ mod tests {
         {
             assert_eq!(found(&s, c).0, Status::True, "{c}");
         }
-        assert_eq!(found(&s, condition::VERIFIED).1, "NeverVerified");
+        assert_eq!((found(&s, condition::VERIFIED).1, s.last_verified), ("AllVerified", Some(at(500))));
     }
 
     #[test]
@@ -390,7 +395,7 @@ mod tests {
         m[0].silent_since = Some(at(0));
         let s = sum_up(&m, &[], false);
         assert_eq!((s.phase, s.health), (VolumePhase::Ready, VolumeHealth::Unknown));
-        for c in [condition::READY, condition::PROTECTED, condition::CONFLICT_FREE] {
+        for c in [condition::READY, condition::PROTECTED, condition::CONFLICT_FREE, condition::VERIFIED] {
             assert_eq!(found(&s, c).0, Status::Unknown, "{c}");
         }
         let s = sum_up(&m, &[("v.b", lacks(0, 3))], false);
@@ -451,6 +456,7 @@ mod tests {
             unacted: &["ignore", "capacity"],
             placed: &[],
             placement: Some("r"),
+            now: at(0),
         });
         assert_eq!(s.phase, VolumePhase::Invalid);
         assert_eq!(found(&s, condition::READY).1, "UnknownNode");
@@ -475,11 +481,13 @@ mod tests {
                 members.push(m);
             }
             let s = summarise(&Input { terminating: false, problems: &[], members: &members, targets: &targets,
-                healing: false, unacted: &[], placed: &[], placement: None });
+                healing: false, unacted: &[], placed: &[], placement: None, now: at(1000) });
             let anybody_silent = list.iter().any(|x| !x.0 || x.1);
             let is_true = |t| found(&s, t).0 == Status::True;
             if anybody_silent {
-                prop_assert!(!is_true(condition::READY) && !is_true(condition::PROTECTED) && !is_true(condition::CONFLICT_FREE));
+                prop_assert!(!is_true(condition::READY) && !is_true(condition::PROTECTED));
+                prop_assert!(!is_true(condition::CONFLICT_FREE) && !is_true(condition::VERIFIED));
+                prop_assert_eq!(s.last_verified, None);
                 prop_assert!(s.health != VolumeHealth::Protected);
             }
             if !targets.is_empty() { prop_assert!(!is_true(condition::PROTECTED)); }

@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
-use nearbrick_crds::timetable::Timetable;
+use nearbrick_crds::timetable::{Timetable, Verifying};
 use nearbrick_crds::unacted::Unacted;
 use nearbrick_crds::{HealPolicy, HealPolicyStatus, Time, WorkstationVolume};
 
@@ -31,7 +31,10 @@ pub async fn reconcile(policy: Arc<HealPolicy>, context: Arc<Context>) -> Result
     let volumes = volumes_of(&context.stores, &policy);
     // What it says does not depend on the volume.
     let parsed = Timetable::of(Some(&policy.spec), Timestamp::UNIX_EPOCH, "");
-    let findings = [ready(&policy, parsed.as_ref().err()), unacted_finding(&policy.spec.unacted())];
+    let verifying = Verifying::of(Some(&policy.spec), Timestamp::UNIX_EPOCH, "");
+    let error =
+        parsed.as_ref().err().cloned().or_else(|| Some(format!("verifySchedule: {}", verifying.err()?)));
+    let findings = [ready(&policy, error.as_ref()), unacted_finding(&policy.spec.unacted())];
     let mut names: Vec<String> = volumes.iter().map(|v| v.name_any()).collect();
     names.sort();
     names.truncate(10);

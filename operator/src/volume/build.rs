@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nearbrick_crds::meta::{LABEL_NODE, LABEL_VOLUME, brick_name};
-use nearbrick_crds::timetable::expected_off;
+use nearbrick_crds::timetable::{Verifying, expected_off};
 use nearbrick_crds::{
-    Brick, BrickSpec, BrickState, LocalRef, PlacementRule, Workstation, WorkstationSpec, placement_name,
+    Brick, BrickSpec, BrickState, BrickStatus, LocalRef, PlacementRule, Workstation, WorkstationSpec,
+    placement_name,
 };
 
 use super::validate::Valid;
 use crate::plan::away::is_to_be_replaced;
 use crate::plan::placed;
 use crate::plan::placement::{Candidate, Standing, place};
+use crate::plan::verified::Looked;
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
 
 /// The label that names a node's failure zone.
@@ -118,7 +121,21 @@ fn new_brick(valid: &Valid, node: &str) -> Brick {
     brick
 }
 
+/// What a brick says of its last look through all that it holds.
+fn looked(status: &BrickStatus, verifying: Option<&Verifying>) -> Looked {
+    let began = status.verification.as_ref().and_then(|v| v.started_at.as_ref()).map(|t| t.0);
+    Looked {
+        ended: status.last_verified_time.as_ref().map(|t| t.0),
+        holds_until: began.zip(verifying).and_then(|(began, v)| v.holds_until(began)),
+        unrepaired: status.unrepaired_files,
+    }
+}
+
 fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
+    // One that cannot be followed is not followed: bricks go by the week then.
+    let verifying = Verifying::of(valid.policy.as_ref(), Timestamp::UNIX_EPOCH, "")
+        .or_else(|_| Verifying::of(None, Timestamp::UNIX_EPOCH, ""))
+        .ok();
     let members: Vec<MemberView> = valid
         .members
         .iter()
@@ -129,12 +146,13 @@ fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
                     let status = entry.brick.status.clone().unwrap_or_default();
                     MemberView {
                         state: status.state,
-                        message: status.message,
+                        message: status.message.clone(),
                         silent_since: entry.agent.silent_since.filter(|_| !entry.agent.online),
                         lost: entry.agent.lost,
                         files: status.files,
                         bytes: status.bytes,
                         conflicts: status.conflicts,
+                        looked: looked(&status, verifying.as_ref()),
                         node: node.clone(),
                         brick,
                     }
@@ -165,5 +183,6 @@ fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
         unacted: &valid.unacted,
         placed: &placed,
         placement: name.as_deref(),
+        now: valid.now,
     })
 }

@@ -4,7 +4,7 @@ use kube::Resource;
 use kube::api::Api;
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
-use nearbrick_crds::{Condition, WorkstationVolume, WorkstationVolumeStatus};
+use nearbrick_crds::{Condition, Time, WorkstationVolume, WorkstationVolumeStatus};
 
 use super::build::Built;
 use super::validate::Valid;
@@ -14,7 +14,17 @@ use crate::patch::{Owned, apply_status};
 
 const OWNED: Owned = Owned {
     manager: OPERATOR_MANAGER,
-    fields: &["phase", "health", "files", "bytes", "pending", "conflicts", "placement", "observedGeneration"],
+    fields: &[
+        "phase",
+        "health",
+        "files",
+        "bytes",
+        "pending",
+        "conflicts",
+        "lastVerifiedTime",
+        "placement",
+        "observedGeneration",
+    ],
     conditions: &[
         condition::READY,
         condition::PROTECTED,
@@ -42,6 +52,7 @@ pub async fn write(
         bytes: summary.bytes,
         pending: summary.pending.map(|p| p.to_api()),
         conflicts: summary.conflicts,
+        last_verified_time: summary.last_verified.map(Time),
         placement: built.placement.clone(),
         observed_generation: valid.generation,
         conditions: condition::conditions(before, &summary.findings, valid.generation, &now()),
@@ -71,14 +82,14 @@ pub async fn write(
 }
 
 /// What a person must notice: that a volume cannot be used as asked, and that this is over; that a
-/// conflict came up; that a field is not acted on. That copies are pending is everyday life.
+/// conflict came up; that a copy is damaged; that a field is not acted on. That copies are pending is everyday life.
 fn is_news(before: &[Condition], finding: &Finding) -> bool {
     let old = condition::find(before, finding.type_);
     let changed = old.is_none_or(|o| o.status != finding.status.as_str() || o.reason != finding.reason);
     let was_bad = old.is_some_and(|o| o.status == "False");
     let quiet = matches!(finding.reason, "BrickStarting");
     match finding.type_ {
-        condition::READY | condition::CONFLICT_FREE => {
+        condition::READY | condition::CONFLICT_FREE | condition::VERIFIED => {
             changed
                 && !quiet
                 && (finding.status == Status::False || (was_bad && finding.status == Status::True))

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::unacted::Unacted;
-use nearbrick_crds::{PlacementRule, ReplicaSet, WorkstationVolume};
+use nearbrick_crds::{HealPolicySpec, PlacementRule, ReplicaSet, WorkstationVolume};
 
 use super::dereference::Found;
 use crate::error::Error;
@@ -48,6 +48,8 @@ pub struct Valid {
     pub nodes: BTreeMap<String, NodeInfo>,
     /// Names of the workstations that have an object.
     pub workstations: BTreeSet<String>,
+    /// The policy to which it refers, if there is one.
+    pub policy: Option<HealPolicySpec>,
     /// Bricks and jobs.
     pub world: World,
 }
@@ -59,7 +61,7 @@ pub fn validate(volume: &WorkstationVolume, found: Found) -> Result<Valid, Error
     let namespace = volume.namespace().ok_or_else(|| missing("namespace"))?;
     let uid = volume.uid().ok_or_else(|| missing("uid"))?;
     let owner = volume.controller_owner_ref(&()).ok_or_else(|| missing("uid"))?;
-    let Found { nodes, workstations, world } = found;
+    let Found { nodes, workstations, policy, world } = found;
 
     let with_brick: BTreeSet<String> = world.bricks.values().map(|e| e.brick.spec.node.clone()).collect();
     let resolved = members::resolve(&volume.spec, &nodes, &with_brick);
@@ -95,6 +97,7 @@ pub fn validate(volume: &WorkstationVolume, found: Found) -> Result<Valid, Error
         owner,
         nodes,
         workstations,
+        policy,
         world,
     })
 }

@@ -1,0 +1,292 @@
+//! Looks through a brick: what was changed past the mount is taken over, and what the disk damaged is brought again.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nearbrick_agent::brick::mark::{Mark, XATTR};
+use nearbrick_agent::heal::limit::{Limiter, Throttle, Timer};
+use nearbrick_agent::index::Print;
+use nearbrick_core::FileId;
+use nearbrick_core::heal::Reason;
+use support::fs::{Fs, path};
+use support::members::Lab;
+use support::tree;
+
+fn write(lab: &Lab, n: usize, at: &str, bytes: &[u8]) {
+    Fs::new(lab.volume(n)).write_file(&path(at), bytes).unwrap();
+    lab.settle(n);
+}
+
+fn read(lab: &Lab, n: usize, at: &str) -> Vec<u8> {
+    Fs::new(lab.volume(n)).read_file(&path(at)).unwrap()
+}
+
+/// The bytes of all files that a member shows, sorted.
+fn contents(lab: &Lab, n: usize) -> Vec<Vec<u8>> {
+    let bytes = |e: tree::Entry| match e.what {
+        tree::What::File(bytes) => Some(bytes),
+        _ => None,
+    };
+    let mut all: Vec<_> = tree::of_volume(lab.volume(n), 50).0.into_values().filter_map(bytes).collect();
+    all.sort();
+    all
+}
+
+fn file_at(at: &Path) -> FileId {
+    let mut value = vec![0; 4096];
+    let len = rustix::fs::getxattr(at, XATTR, &mut value[..]).unwrap();
+    Mark::from_bytes(&value[..len]).unwrap().file
+}
+
+fn print_of(at: &Path) -> Print {
+    let meta = fs::metadata(at).unwrap();
+    let nsec = |n: i64| u32::try_from(n).unwrap();
+    Print {
+        ino: meta.ino(),
+        size: meta.size(),
+        mtime: (meta.mtime(), nsec(meta.mtime_nsec())),
+        ctime: (meta.ctime(), nsec(meta.ctime_nsec())),
+    }
+}
+
+/// The disk turns bytes of a file: its times are as they were.
+fn rot(lab: &mut Lab, n: usize, name: &str, bytes: &[u8]) {
+    let at = lab.data(n).join(name);
+    lab.close(n);
+    File::options().write(true).open(&at).unwrap().write_all_at(bytes, 0).unwrap();
+    lab.say_local(n, file_at(&at), |local| local.print = Some(print_of(&at)));
+    lab.open(n);
+}
+
+fn set_aside(lab: &Lab, n: usize) -> Vec<Vec<u8>> {
+    let kept = fs::read_dir(lab.brick_dir(n).join(".nearbrick/versions")).unwrap();
+    kept.map(|e| fs::read(e.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn t25_what_was_changed_in_the_brick_is_found_and_healed() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    write(&lab, 0, "edited", b"one");
+    write(&lab, 0, "same", b"same");
+    write(&lab, 0, "touched", b"touched");
+    lab.converge();
+    assert_eq!(lab.scrub(1).files, 3);
+    fs::write(lab.data(1).join("edited"), b"two, past the mount").unwrap();
+    // Only its times.
+    File::options()
+        .write(true)
+        .open(lab.data(1).join("touched"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
+    let pass = lab.scrub(1);
+    assert_eq!((pass.files, pass.edited, pass.damaged, pass.left), (2, 1, 0, 0));
+    lab.converge();
+    lab.one_tree();
+    for n in 0..2 {
+        assert_eq!(read(&lab, n, "edited"), b"two, past the mount");
+        let pass = lab.scrub(n);
+        assert_eq!((pass.files, pass.bytes, pass.edited), (3, 30, 0));
+        assert_eq!(lab.unrepaired(n), 0);
+        assert_eq!(lab.volume(n).status().conflicts, 0);
+    }
+}
+
+#[test]
+fn t25_an_edit_in_the_brick_and_a_newer_version_elsewhere_are_both_kept() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    write(&lab, 0, "f", b"one");
+    lab.converge();
+    write(&lab, 0, "f", b"two, elsewhere");
+    lab.exchange();
+    fs::write(lab.data(1).join("f"), b"two, past the mount").unwrap();
+    assert_eq!(lab.scrub(1).edited, 1);
+    lab.converge();
+    lab.one_tree();
+    assert_eq!(contents(&lab, 0), [&b"two, elsewhere"[..], b"two, past the mount"]);
+}
+
+#[test]
+fn t25_names_made_moved_and_removed_in_the_brick_are_found() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    let fs0 = Fs::new(lab.volume(0));
+    for dir in ["a", "b", "gone"] {
+        fs0.mkdir(&path(dir)).unwrap();
+    }
+    for file in ["a/moved", "a/removed", "gone/inside", "swapped"] {
+        write(&lab, 0, file, file.as_bytes());
+    }
+    lab.converge();
+    let node = fs0.stat(&path("a/moved")).unwrap().node;
+    let data = lab.data(1);
+    fs::rename(data.join("a/moved"), data.join("b/here")).unwrap();
+    fs::remove_file(data.join("a/removed")).unwrap();
+    fs::remove_dir_all(data.join("gone")).unwrap();
+    fs::create_dir(data.join("new")).unwrap();
+    fs::write(data.join("new/file"), b"new").unwrap();
+    symlink("file", data.join("new/link")).unwrap();
+    fs::hard_link(data.join("new/file"), data.join("new/second")).unwrap();
+    fs::remove_file(data.join("swapped")).unwrap();
+    symlink("a", data.join("swapped")).unwrap();
+    // No name of a volume.
+    fs::write(data.join(".nearbrick"), b"not in the root").unwrap();
+    let pass = lab.scrub(1);
+    assert_eq!(pass.names, 7, "{pass:?}");
+    assert_eq!(pass.damaged, 0);
+    lab.converge();
+    let tree = lab.one_tree();
+    assert!(!tree.0.contains_key(&path(".nearbrick")));
+    // Moved, and not made anew.
+    assert_eq!(Fs::new(lab.volume(0)).stat(&path("b/here")).unwrap().node, node);
+    assert!(Fs::new(lab.volume(0)).stat(&path("a/moved")).is_err());
+    for n in 0..2 {
+        assert_eq!(read(&lab, n, "b/here"), b"a/moved");
+        assert_eq!(read(&lab, n, "new/file"), b"new");
+        assert_eq!(Fs::new(lab.volume(n)).stat(&path("new/second")).unwrap().nlink, 2);
+        // What is gone is lacking here, and removed nowhere.
+        assert_eq!(read(&lab, n, "a/removed"), b"a/removed");
+        assert_eq!(read(&lab, n, "gone/inside"), b"gone/inside");
+        assert_eq!(read(&lab, n, "swapped"), b"swapped");
+    }
+    assert_eq!(lab.scrub(1).names, 0);
+}
+
+#[test]
+fn t25_a_file_put_in_the_place_of_a_stub_is_an_edit() {
+    needs!(Root);
+    let lab = Lab::new(2, 1);
+    write(&lab, 0, "f", b"of the other brick");
+    lab.exchange();
+    let outside = lab.dir.path().join("outside");
+    fs::write(&outside, b"past the mount").unwrap();
+    fs::rename(&outside, lab.data(1).join("f")).unwrap();
+    assert_eq!(lab.scrub(1).edited, 1);
+    lab.converge();
+    lab.one_tree();
+    assert_eq!(contents(&lab, 0), [&b"of the other brick"[..], b"past the mount"]);
+}
+
+#[test]
+fn t25_what_the_disk_damaged_is_no_edit_and_is_brought_again() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    write(&lab, 0, "f", b"the right bytes");
+    lab.converge();
+    rot(&mut lab, 0, "f", b"the wrong bytes");
+    let pass = lab.scrub(0);
+    assert_eq!((pass.files, pass.edited, pass.damaged), (0, 0, 1));
+    let status = lab.volume(0).status();
+    assert_eq!((status.dirty_files, status.pending_in.files, status.scrub.set_aside), (0, 1, 1));
+    assert!(matches!(status.last_error, Some((Reason::Corrupt, _, _))), "{:?}", status.last_error);
+    // Kept for as long as nothing better is here, however long that is.
+    lab.configure(|config| config.retention_ms = 0);
+    lab.volume(0).tidy_versions().unwrap();
+    assert_eq!(set_aside(&lab, 0), [b"the wrong bytes"]);
+    assert_eq!(lab.unrepaired(0), 1);
+    lab.reopen(0);
+    assert_eq!(lab.unrepaired(0), 1, "remembered");
+    lab.converge();
+    lab.one_tree();
+    for n in 0..2 {
+        assert_eq!(read(&lab, n, "f"), b"the right bytes");
+        assert_eq!(lab.volume(n).status().conflicts, 0);
+    }
+    assert_eq!((lab.unrepaired(0), lab.scrub(0).files), (0, 1));
+    assert_eq!(lab.volume(0).tidy_versions().unwrap(), 1);
+}
+
+#[test]
+fn t25_the_only_copy_stays_however_damaged_it_is() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 1);
+    write(&lab, 0, "f", b"the right bytes");
+    // The first look says what the bytes are.
+    assert_eq!(lab.scrub(0).files, 1);
+    rot(&mut lab, 0, "f", b"the wrong bytes");
+    for _ in 0..2 {
+        let pass = lab.scrub(0);
+        assert_eq!((pass.files, pass.edited, pass.damaged), (0, 0, 1));
+        let status = lab.volume(0).status();
+        assert_eq!((status.dirty_files, status.stubs, status.scrub.only_copies), (0, 0, 1));
+        assert!(matches!(status.last_error, Some((Reason::Corrupt, _, _))));
+    }
+    assert_eq!(read(&lab, 0, "f"), b"the wrong bytes");
+    assert_eq!(lab.unrepaired(0), 1);
+    // Nobody else takes it for the version.
+    lab.exchange();
+    assert!(Fs::new(lab.volume(1)).read_file(&path("f")).is_err());
+    write(&lab, 0, "f", b"written anew");
+    assert_eq!(lab.unrepaired(0), 0);
+}
+
+#[test]
+fn t11_a_file_that_is_open_for_writing_is_left_to_its_programs() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    write(&lab, 0, "f", b"one");
+    lab.converge();
+    let fs0 = Fs::new(lab.volume(0));
+    let (_, open) = fs0.open(&path("f"), libc::O_RDWR, 0).unwrap();
+    lab.volume(0).write(open.handle, 0, b"two").unwrap();
+    let pass = lab.scrub(0);
+    assert_eq!((pass.files, pass.edited, pass.damaged, pass.left), (0, 0, 0, 1));
+    lab.volume(0).release(open.handle);
+    lab.converge();
+    assert_eq!(read(&lab, 1, "f"), b"two");
+}
+
+/// Time passes when somebody sleeps; after so many times it is enough.
+struct Enough {
+    slept: Mutex<Duration>,
+    left: Mutex<usize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Timer for Enough {
+    fn now(&self) -> Duration {
+        *self.slept.lock().unwrap()
+    }
+
+    fn sleep(&self, time: Duration) {
+        *self.slept.lock().unwrap() += time;
+        let mut left = self.left.lock().unwrap();
+        *left -= 1;
+        if *left == 0 {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_pass_that_was_cut_goes_on_after_a_restart_and_reads_nothing_twice() {
+    needs!(Root);
+    const FILES: u64 = 150;
+    let mut lab = Lab::new(1, 1);
+    for n in 0..FILES {
+        Fs::new(lab.volume(0)).write_file(&path(&format!("f{n}")), b"bytes").unwrap();
+    }
+    lab.settle(0);
+    let stop = Arc::new(AtomicBool::new(false));
+    let timer = Enough { slept: Mutex::default(), left: Mutex::new(200), stop: stop.clone() };
+    // Each file costs some 0.25 s of 16 KiB/s, slept in parts of 50 ms.
+    let slow = Throttle::new(Some(Limiter::new(16 << 10, Arc::new(timer))), None);
+    assert!(!lab.volume(0).scrub(&slow, &stop).unwrap());
+    let cut = lab.volume(0).scrub_status().running.unwrap();
+    assert!(cut.files > 0 && cut.files < FILES, "{cut:?}");
+    lab.reopen(0);
+    assert_eq!(lab.volume(0).scrub_status().running, Some(cut.clone()));
+    let pass = lab.scrub(0);
+    assert_eq!((pass.began_ms, pass.files, pass.left), (cut.began_ms, FILES, 0));
+    assert!(pass.ended_ms.is_some() && lab.volume(0).scrub_status().running.is_none());
+}
