@@ -477,7 +477,6 @@ impl Dice {
 }
 
 #[test]
-#[ignore = "every second run a word is not carried out within the limit, for seed 2 or 6: see SEMANTICS, Not yet"]
 fn t08_whatever_is_chosen_wherever_all_agree_and_nothing_is_lost() {
     needs!(Root);
     for seed in 0..8 {
@@ -527,13 +526,28 @@ fn t08_whatever_is_chosen_wherever_all_agree_and_nothing_is_lost() {
         }
         lab.exchange();
         if let Some(file) = file {
-            let word = Order { file, word: Word { made: 1000, generation: 99 }, choice: Choice::Newest };
-            (0..3).for_each(|n| lab.order(n, word));
-            wait(&format!("nothing is open, seed {seed}"), || {
-                lab.exchange();
-                (0..3).for_each(|n| drop(lab.heal(n)));
-                (0..3).all(|n| listed(&lab, n).is_none_or(|listed| !listed.open))
-            });
+            // What a member did apart while the last word was carried out, as an earlier word had it, is in conflict anew, and a person
+            // is asked anew. Not for ever: nobody else writes any more.
+            let (mut over, mut generation) = (false, 98);
+            while !over {
+                generation += 1;
+                assert!(generation < 104, "it is in conflict anew and anew, seed {seed}");
+                let last = Word { made: 1000, generation };
+                let word = Order { file, word: last, choice: Choice::Newest };
+                (0..3).for_each(|n| lab.order(n, word));
+                wait(&format!("nothing is open, or the word was carried out, seed {seed}"), || {
+                    lab.exchange();
+                    (0..3).for_each(|n| drop(lab.heal(n)));
+                    let all: Vec<_> = (0..3).map(|n| listed(&lab, n)).collect();
+                    over = all.iter().all(|listed| listed.as_ref().is_none_or(|listed| !listed.open));
+                    let done = |listed: &Option<_>| {
+                        listed
+                            .as_ref()
+                            .is_none_or(|l: &ListedConflict| l.decision.is_some_and(|d| d.word == last))
+                    };
+                    over || all.iter().all(done)
+                });
+            }
         }
         lab.converge();
         lab.one_tree();
