@@ -277,7 +277,7 @@ mod tests {
         let half = (format!("0/{}", file_name(&a, 0)), Err("half".to_owned()));
         assert_eq!(history.judge(std::slice::from_ref(&half), &[]).torn.len(), 1);
         history.add(Event::Begin { document: a, version: b, parents: Vec::new(), how: How::InPlace });
-        let verdict = history.judge(&[half]);
+        let verdict = history.judge(&[half], &[]);
         assert_eq!((verdict.torn.len(), verdict.lost.len(), verdict.interrupted), (0, 0, 1));
     }
 }
