@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use nearbrick_agent::config::ConflictRule;
 use nearbrick_core::conflict::Policy;
 use nearbrick_core::{BrickId, Entry};
+use support::clock::next_millisecond;
 use support::drive::{self, Slots};
 use support::fs::{Fs, ROOT, path};
 use support::members::Lab;
@@ -401,6 +402,7 @@ fn t09_a_move_that_beats_a_deletion_brings_the_bytes_back() {
         Fs::new(lab.volume(held[0])).unlink(&path("report")).unwrap();
         lab.pull(held[1], held[0]);
         assert_eq!(lab.volume(held[1]).kept_versions(None).unwrap().len(), 1);
+        next_millisecond();
         Fs::new(lab.volume(away)).rename(&path("report"), &path("thesis")).unwrap();
         if restart {
             lab.close(held[1]);

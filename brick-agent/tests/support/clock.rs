@@ -5,6 +5,16 @@ use std::time::Duration;
 
 use nearbrick_agent::volume::{MachineClock, WallClock};
 
+/// Returns once what comes next has a later time than all that came before. Members that are apart order what they did by the
+/// millisecond, and within one at random.
+pub fn next_millisecond() {
+    let clock = MachineClock::default();
+    let before = clock.now_ms();
+    while clock.now_ms() <= before {
+        std::thread::yield_now();
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct AheadClock {
     real: MachineClock,
