@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nearbrick_core::BrickId;
 use nearbrick_core::conflict::Policy;
 use nearbrick_core::resolution::Order;
-use nearbrick_crds::HealPolicySpec;
+use nearbrick_crds::{HealPolicySpec, Joining, RelatedFiles};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,14 +24,20 @@ pub struct Member {
 }
 
 /// A rule for the replica set of files of one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRule {
-    /// The node whose files they are: on which they were created, as long as its brick is in their set.
+    /// The node whose files they are: on which they were created, as long as its brick is in their set. Of all nodes if empty.
     pub creator: String,
     /// Globs on the path from the volume's root, without a leading slash; empty: all.
     pub paths: Vec<String>,
     /// The bricks that must hold it.
     pub bricks: Vec<BrickId>,
+    /// The move by which files come under this rule.
+    #[serde(default)]
+    pub migration: Option<String>,
+    /// Whether those that hold the files go on doing so; and how far the others are.
+    #[serde(default)]
+    pub joining: Option<Joining>,
 }
 
 /// What happens to concurrent versions of some files.
@@ -126,6 +132,8 @@ pub struct Upkeep {
     pub former: Vec<Former>,
     /// Whether a directory that has files and is no brick is to become one.
     pub adopt: Adopt,
+    /// Which files belong together, where uses are counted.
+    pub related: RelatedFiles,
 }
 
 /// A brick that was a member once.

@@ -48,6 +48,7 @@ async fn world() -> World {
                 creator: "ws-a".to_owned(),
                 paths: Vec::new(),
                 bricks: vec![brick(1), brick(2)],
+                ..PlacementRule::default()
             }],
             stale_reads: StaleReads::Allow,
             conflicts: Vec::new(),

@@ -176,6 +176,14 @@ pub struct BrickStatus {
     /// Files of which a copy was found damaged, or two bricks say different hashes, and that are not repaired yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unrepaired_files: Option<u64>,
+    /// The groups of files that are used most at this workstation, hottest first; at most sixteen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub hottest: Vec<HotGroup>,
+    /// What is left to do here for `ReplicaMigration`s under way: one entry for each of them of which there are rules.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["migration"]))]
+    pub moves: Vec<Move>,
     /// The last error that a person should know of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
@@ -205,6 +213,76 @@ pub enum BrickState {
     Refused,
     /// In use, with a fault; the message says which.
     Degraded,
+}
+
+/// A group of related files that is used at a workstation. Opens are counted, because reads and writes of open files go past the
+/// agent; each counts half after four hours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["path"]))]
+pub struct HotGroup {
+    /// The directory, from the volume's root and without a leading slash.
+    pub path: String,
+    /// Whether all below it belongs to the group, or the files in it alone.
+    pub below: bool,
+    /// Opens for reading of files that this brick must hold.
+    pub local: u64,
+    /// Opens for reading of cached copies.
+    pub cached: u64,
+    /// Opens for reading of files whose data was not, or not wholly, here.
+    pub remote: u64,
+    /// Files that were made or opened for writing.
+    pub writes: u64,
+    /// Files of the group.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many of these files this brick need not hold.
+    pub away_files: u64,
+    /// Their bytes.
+    pub away_bytes: u64,
+    /// The bricks that must hold most of them, by name: those of the commonest replica set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bricks: Vec<String>,
+}
+
+impl HotGroup {
+    /// All uses.
+    pub fn uses(&self) -> u64 {
+        [self.cached, self.remote, self.writes].into_iter().fold(self.local, u64::saturating_add)
+    }
+}
+
+/// What is left to do for a move.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["migration"]))]
+pub struct Move {
+    /// Name of the `ReplicaMigration`.
+    pub migration: String,
+    /// Files that are not yet as this step of it wants, and that nobody writes.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that are being written, or in conflict: they follow when that is over.
+    pub busy: u64,
+    /// What this brick read once more of what it must hold, when it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// What was read once more and compared with its hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Verified {
+    /// Files whose bytes are what they should be.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that the disk had damaged; they are repaired from another brick.
+    pub damaged: u64,
+    /// Files that programs were writing.
+    pub left: u64,
 }
 
 /// What one other brick must hold and lacks.

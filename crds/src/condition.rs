@@ -36,6 +36,9 @@ pub const JOURNALS_FOLLOWED: &str = "JournalsFollowed";
 /// FileConflict: a person's resolution was carried out.
 pub const RESOLVED: &str = "Resolved";
 
+/// ReplicaMigration: the files are where it wants them.
+pub const MOVED: &str = "Moved";
+
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -176,6 +176,8 @@ pub enum JobReason {
     MaxPendingBytes,
     /// By a new value of the volume's `spec.trigger`.
     Trigger,
+    /// By a `ReplicaMigration`: the brick that joins receives its files.
+    Migration,
     /// By a person who made the object.
     #[default]
     Manual,
@@ -186,7 +188,7 @@ impl JobReason {
     pub fn is_by_policy(self) -> bool {
         match self {
             Self::Scheduled | Self::Settled | Self::MaxPendingAge | Self::MaxPendingBytes => true,
-            Self::Trigger | Self::Manual => false,
+            Self::Trigger | Self::Migration | Self::Manual => false,
         }
     }
 
@@ -198,6 +200,7 @@ impl JobReason {
             Self::MaxPendingAge => "MaxPendingAge",
             Self::MaxPendingBytes => "MaxPendingBytes",
             Self::Trigger => "Trigger",
+            Self::Migration => "Migration",
             Self::Manual => "Manual",
         }
     }

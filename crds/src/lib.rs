@@ -19,6 +19,7 @@ pub mod conflict;
 pub mod job;
 pub mod meta;
 pub mod migration;
+pub mod paths;
 pub mod pending;
 pub mod policy;
 pub mod quantity;
@@ -29,7 +30,9 @@ pub mod unacted;
 pub mod volume;
 pub mod workstation;
 
-pub use brick::{Brick, BrickSpec, BrickState, BrickStatus, LastError, PendingOut, Verification};
+pub use brick::{
+    Brick, BrickSpec, BrickState, BrickStatus, HotGroup, LastError, Move, PendingOut, Verification, Verified,
+};
 pub use conflict::{
     CarriedOut, ConflictPhase, ConflictPolicy, ConflictReport, FileConflict, FileConflictSpec,
     FileConflictStatus, FileVersion,
@@ -46,8 +49,8 @@ pub use pending::Pending;
 pub use policy::{HealOrder, HealPolicy, HealPolicySpec, HealPolicyStatus, HistoryLimits, Retry};
 pub use schedule::{CronSchedule, TimeWindow};
 pub use volume::{
-    ConflictRule, DeletionPolicy, Members, MigrationMode, PlacementRule, ReplicaSet, StaleReads,
-    VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec, WorkstationVolumeStatus,
-    placement_name,
+    ConflictRule, DeletionPolicy, Joining, Members, Migration, MigrationMode, PlacementRule, RelatedFiles,
+    ReplicaSet, StaleReads, VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec,
+    WorkstationVolumeStatus, placement_name,
 };
 pub use workstation::{Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

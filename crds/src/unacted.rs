@@ -7,7 +7,7 @@ use crate::conflict::FileConflictSpec;
 use crate::job::HealJobSpec;
 use crate::migration::ReplicaMigrationSpec;
 use crate::policy::HealPolicySpec;
-use crate::volume::{DeletionPolicy, MigrationMode, WorkstationVolumeSpec};
+use crate::volume::{DeletionPolicy, WorkstationVolumeSpec};
 use crate::workstation::WorkstationSpec;
 
 /// A spec that knows which of its fields that are set are not acted on.
@@ -33,14 +33,13 @@ impl Unacted for WorkstationVolumeSpec {
             conflicts: _,
             conflict_rules: _,
             version_retention: _,
-            migration,
+            migration: _,
             ignore,
             min_sync_copies: _,
             capacity,
             deletion_policy,
         } = self;
         listed(&[
-            ("migration", migration.unwrap_or_default() != MigrationMode::Off),
             ("ignore", !ignore.is_empty()),
             ("capacity", capacity.is_some()),
             ("deletionPolicy", deletion_policy.unwrap_or_default() != DeletionPolicy::Retain),
@@ -99,7 +98,7 @@ impl Unacted for WorkstationSpec {
 impl Unacted for ReplicaMigrationSpec {
     fn unacted(&self) -> Vec<&'static str> {
         let Self { volume_ref: _, paths: _, to: _, from: _, dry_run: _ } = self;
-        vec!["the whole object"]
+        Vec::new()
     }
 }
 

@@ -111,9 +111,9 @@ pub struct WorkstationVolumeSpec {
         "message": "write a duration such as 168h"
     }]))]
     pub version_retention: Option<String>,
-    /// Whether copies move towards the workstation that uses them.
+    /// Whether and when copies move towards the workstation that uses them. They stay where they are if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub migration: Option<MigrationMode>,
+    pub migration: Option<Migration>,
     /// Globs of paths that are not replicated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
@@ -207,6 +207,57 @@ pub struct ConflictRule {
     pub policy: String,
 }
 
+/// Whether and when copies move towards the workstation that uses them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    /// Whether they do.
+    pub mode: MigrationMode,
+    /// Which files move together. `Project` if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub related: Option<RelatedFiles>,
+    /// How many times as much a group must be used there as at the brick that would give up its copy. 3 if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub factor: Option<u32>,
+    /// How many uses (opens of files, of which each counts half after four hours) a move needs at least. 10 if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_uses: Option<u32>,
+    /// For how long that must be so before anything moves. `5m` if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 5m"
+    }]))]
+    pub dwell: Option<String>,
+    /// For how long a group that moved, or was refused, stays where it is. `1h` if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+        "message": "write a duration such as 1h"
+    }]))]
+    pub cool_down: Option<String>,
+    /// Most bytes of the volume that begin to move within an hour. `50Gi` if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "message": "write bytes such as 50Gi"
+    }]))]
+    pub bytes_per_hour: Option<String>,
+}
+
+/// Which files move together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RelatedFiles {
+    /// All below the nearest directory above them that holds a project's marker, such as `.git` or `Cargo.toml`; files that are in
+    /// no project as with `Directory`.
+    #[default]
+    Project,
+    /// The files of one directory, without those in directories below it.
+    Directory,
+}
+
 /// Whether copies move towards the workstation that uses them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MigrationMode {
@@ -291,13 +342,28 @@ pub fn placement_name(rules: &[PlacementRule]) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlacementRule {
-    /// The node whose files they are: on which they are created. It may have left, or be about to.
+    /// The node whose files they are: on which they are created. It may have left, or be about to. Files of all nodes if empty.
     pub creator: String,
     /// Globs on the path; all paths if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// Names of the bricks that must hold the file; the creator's own is the first of them, unless it has left or is to leave.
     pub bricks: Vec<String>,
+    /// The `ReplicaMigration` by which these files moved, or move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migration: Option<String>,
+    /// How far that is, while the bricks that hold the files are to go on doing so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joining: Option<Joining>,
+}
+
+/// What bricks of a rule do that join those which hold the files already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Joining {
+    /// They receive the files.
+    Adding,
+    /// The same, and they read what they have once more, and compare it with its hashes.
+    Verifying,
 }
 
 /// Whether the volume can be used as its spec asks.

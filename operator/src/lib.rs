@@ -16,12 +16,12 @@ pub mod http;
 mod job;
 pub mod lease;
 pub mod metrics;
+mod migration;
 mod patch;
 pub mod plan;
 mod policy;
 pub mod shutdown;
 pub mod stores;
-mod unacted;
 mod volume;
 mod workstation;
 mod world;
@@ -32,7 +32,6 @@ use std::sync::Arc;
 pub use context::Settings;
 use futures::stream;
 use kube::Client;
-use nearbrick_crds::ReplicaMigration;
 
 use crate::context::Context;
 use crate::lease::Elector;
@@ -125,7 +124,7 @@ async fn act(
 }
 
 async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) {
-    let Queues { volume, heal, job, policy, conflict } = queues;
+    let Queues { volume, heal, job, policy, conflict, migration } = queues;
     let c = || context.clone();
     let s = || shutdown.clone();
     tokio::join!(
@@ -134,7 +133,7 @@ async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) 
         controller::run("job", c(), job, s(), job::reconcile),
         controller::run("policy", c(), policy, s(), policy::reconcile),
         controller::run("workstation", c(), stream::pending(), s(), workstation::reconcile),
-        controller::run("migration", c(), stream::pending(), s(), unacted::reconcile::<ReplicaMigration>),
+        controller::run("migration", c(), migration, s(), migration::reconcile),
         controller::run("conflict", c(), conflict, s(), conflict::reconcile),
     );
 }

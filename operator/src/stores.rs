@@ -20,7 +20,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt};
 use kube::{Client, Resource, ResourceExt};
 use nearbrick_crds::condition;
-use nearbrick_crds::{Brick, FileConflict, HealJob, HealPolicy, JobPhase, Workstation, WorkstationVolume};
+use nearbrick_crds::{
+    Brick, FileConflict, HealJob, HealPolicy, JobPhase, ReplicaMigration, Workstation, WorkstationVolume,
+};
 use serde::de::DeserializeOwned;
 
 use crate::world::is_active;
@@ -40,6 +42,8 @@ pub struct Stores {
     pub workstations: Store<Workstation>,
     /// Conflicts.
     pub conflicts: Store<FileConflict>,
+    /// Moves of replicas.
+    pub migrations: Store<ReplicaMigration>,
     /// Nodes: names and labels only.
     pub nodes: Store<PartialObjectMeta<Node>>,
     filled: Arc<AtomicBool>,
@@ -61,9 +65,10 @@ impl Stores {
             self.bricks.wait_until_ready(),
             self.workstations.wait_until_ready(),
             self.conflicts.wait_until_ready(),
+            self.migrations.wait_until_ready(),
             self.nodes.wait_until_ready(),
         );
-        let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
+        let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
         self.filled.store(all, Ordering::Relaxed);
         all
     }
@@ -87,6 +92,8 @@ pub struct Queues {
     pub policy: UnboundedReceiver<ObjectRef<HealPolicy>>,
     /// Volumes whose conflicts may have changed.
     pub conflict: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
+    /// Volumes whose replicas may have to move.
+    pub migration: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
 }
 
 /// The ends of the queues at the watches.
@@ -98,6 +105,7 @@ struct Wake {
     job: UnboundedSender<ObjectRef<HealJob>>,
     policy: UnboundedSender<ObjectRef<HealPolicy>>,
     conflict: UnboundedSender<ObjectRef<WorkstationVolume>>,
+    migration: UnboundedSender<ObjectRef<WorkstationVolume>>,
 }
 
 /// The stores, the queues, and the watches as a future that must be polled for as long as they are used.
@@ -108,16 +116,19 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let (bricks, w_bricks) = reflector::store();
     let (workstations, w_workstations) = reflector::store();
     let (conflicts, w_conflicts) = reflector::store();
+    let (migrations, w_migrations) = reflector::store();
     let (nodes, w_nodes) = reflector::store();
     let filled = Arc::new(AtomicBool::new(false));
-    let stores = Stores { volumes, policies, jobs, bricks, workstations, conflicts, nodes, filled };
+    let stores =
+        Stores { volumes, policies, jobs, bricks, workstations, conflicts, migrations, nodes, filled };
 
     let (volume, volume_rx) = unbounded();
     let (heal, heal_rx) = unbounded();
     let (job, job_rx) = unbounded();
     let (policy, policy_rx) = unbounded();
     let (conflict, conflict_rx) = unbounded();
-    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict };
+    let (migration, migration_rx) = unbounded();
+    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict, migration };
 
     // The order of the arguments: kind, events, store's writer, whom to wake.
     let w = wake.clone();
@@ -130,6 +141,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let mut seen = HashMap::new();
     let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| {
         w.brick_changed(b, gone);
+        w.migrations_changed(b.namespace(), &b.spec.volume_ref.name);
         if changed(&mut seen, b, gone, conflicts_of) {
             w.conflicts_changed(b.namespace(), &b.spec.volume_ref.name);
         }
@@ -137,6 +149,12 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let conflicts = follow(watch::<FileConflict>(client), w_conflicts, move |c, _| {
         w.conflicts_changed(c.namespace(), &c.spec.volume_ref.name);
+    });
+    let w = wake.clone();
+    let migrations = follow(watch::<ReplicaMigration>(client), w_migrations, move |m, _| {
+        w.migrations_changed(m.namespace(), &m.spec.volume_ref.name);
+        // The rules follow it, and so do heals.
+        w.both(&volume_ref(m.namespace(), &m.spec.volume_ref.name));
     });
     let w = wake.clone();
     let mut seen = HashMap::new();
@@ -158,10 +176,16 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
         }
     });
     let all = async move {
-        tokio::join!(volumes, policies, jobs, bricks, workstations, conflicts, nodes);
+        tokio::join!(volumes, policies, jobs, bricks, workstations, conflicts, migrations, nodes);
     };
-    let queues =
-        Queues { volume: volume_rx, heal: heal_rx, job: job_rx, policy: policy_rx, conflict: conflict_rx };
+    let queues = Queues {
+        volume: volume_rx,
+        heal: heal_rx,
+        job: job_rx,
+        policy: policy_rx,
+        conflict: conflict_rx,
+        migration: migration_rx,
+    };
     (stores, queues, all)
 }
 
@@ -307,6 +331,10 @@ impl Wake {
         }
     }
 
+    fn migrations_changed(&self, namespace: Option<String>, volume: &str) {
+        let _ = self.migration.unbounded_send(volume_ref(namespace, volume));
+    }
+
     fn conflicts_changed(&self, namespace: Option<String>, volume: &str) {
         let _ = self.conflict.unbounded_send(volume_ref(namespace, volume));
     }
@@ -317,6 +345,7 @@ impl Wake {
         for brick in &bricks {
             self.both(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
             self.conflicts_changed(brick.namespace(), &brick.spec.volume_ref.name);
+            self.migrations_changed(brick.namespace(), &brick.spec.volume_ref.name);
         }
         let names: Vec<_> =
             bricks.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())).collect();

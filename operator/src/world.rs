@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use nearbrick_crds::{Brick, HealJob, JobPhase, Workstation};
+use nearbrick_crds::{Brick, HealJob, JobPhase, ReplicaMigration, Workstation};
 
 use crate::agent::Agent;
 use crate::plan::pending::{Report, Target, by_target};
@@ -29,6 +29,8 @@ pub struct World {
     pub bricks: BTreeMap<String, BrickEntry>,
     /// Its heal jobs.
     pub jobs: Vec<Arc<HealJob>>,
+    /// Moves of its files that are not being deleted, the newest first.
+    pub migrations: Vec<Arc<ReplicaMigration>>,
 }
 
 impl World {
@@ -52,7 +54,13 @@ impl World {
         let jobs = stores.jobs.state_filter(|j| {
             j.spec.volume_ref.name == name && j.metadata.namespace.as_deref() == Some(namespace)
         });
-        Self { bricks, jobs }
+        let mut migrations = stores.migrations.state_filter(|m| {
+            m.spec.volume_ref.name == name
+                && m.metadata.namespace.as_deref() == Some(namespace)
+                && m.metadata.deletion_timestamp.is_none()
+        });
+        migrations.sort_by_key(|m| std::cmp::Reverse((m.creation_timestamp(), m.name_any())));
+        Self { bricks, jobs, migrations }
     }
 
     /// What each brick lacks.

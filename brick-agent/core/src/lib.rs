@@ -22,6 +22,7 @@
 //! * [`retention`]: which kept versions are given up.
 //! * [`rate`]: a bound on bytes per second; [`holders`]: which holder is asked first.
 //! * [`ahead`]: what of remote files is fetched before it is asked for; [`evict`]: which cached copies are emptied.
+//! * [`heat`]: how much groups of files are used here.
 //! * [`name`]: names from peers are bytes to be validated.
 //!
 //! Invariant of the whole crate: merging is commutative, associative and
@@ -36,6 +37,7 @@ pub mod evict;
 pub mod fallen;
 pub mod forget;
 pub mod heal;
+pub mod heat;
 pub mod holders;
 pub mod horizon;
 pub mod id;

@@ -87,6 +87,20 @@ pub fn step(object: &Object, wanted: &[BrickId], has_heard: impl Fn(BrickId) -> 
     }
 }
 
+/// Why not all of these bricks, which are in the set, hold the newest data of `object`. None if they do.
+pub fn lacking(object: &Object, bricks: &[BrickId]) -> Option<Obstacle> {
+    if bricks.iter().all(|brick| holds_newest(object, *brick)) {
+        return None;
+    }
+    Some(if object.writing().next().is_some() {
+        Obstacle::BeingWritten
+    } else if object.in_conflict() {
+        Obstacle::InConflict
+    } else {
+        Obstacle::Lacking
+    })
+}
+
 /// How many bricks are to take the step before `me` does: those of the set that hold the newest data first, each of them by its id.
 /// None if it is not for `me`, which has nothing to do with the file.
 pub fn rank(object: &Object, wanted: &[BrickId], me: BrickId) -> Option<usize> {

@@ -218,6 +218,7 @@ pub fn volume_config(
             rules,
             former,
             adopt: adopt_of(own, volume_uuid, bricks),
+            related: volume.spec.migration.as_ref().and_then(|m| m.related).unwrap_or_default(),
         },
     })
 }
@@ -314,6 +315,8 @@ fn placement(volume: &WorkstationVolume, members: &[Member]) -> Option<Vec<Place
                 creator: rule.creator.clone(),
                 paths: rule.paths.clone(),
                 bricks: rule.bricks.iter().map(id).collect::<Option<_>>()?,
+                migration: rule.migration.clone(),
+                joining: rule.joining,
             })
         })
         .collect()
@@ -388,6 +391,7 @@ pub(crate) mod tests {
                 creator: (*creator).to_owned(),
                 paths: vec!["src/**".to_owned()],
                 bricks: bricks.iter().map(|b| (*b).to_owned()).collect(),
+                ..Default::default()
             })
             .collect();
         volume.status = Some(WorkstationVolumeStatus { placement, ..Default::default() });

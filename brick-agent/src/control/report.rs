@@ -128,10 +128,10 @@ impl Reporter {
         let generation = object.metadata.generation;
         let new = brick_status(facts, &self.reporting, known, previous, generation, &now());
         let same = sent.is_some_and(|sent| {
-            // Neither the beat nor the free space, nor how far a look through the brick is, alone is worth a write.
+            // Neither the beat nor the free space, nor how far a look through the brick is, nor what is used, alone is worth a write.
             let (heartbeat, free_bytes) = (sent.heartbeat.clone(), sent.free_bytes);
-            let verifying = sent.verifying.clone();
-            BrickStatus { heartbeat, free_bytes, verifying, ..new.clone() } == *sent
+            let (verifying, hottest) = (sent.verifying.clone(), sent.hottest.clone());
+            BrickStatus { heartbeat, free_bytes, verifying, hottest, ..new.clone() } == *sent
         });
         (all || !same).then(|| (facts.key.clone(), new))
     }

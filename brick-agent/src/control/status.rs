@@ -15,7 +15,7 @@ use nearbrick_crds::{
 };
 
 use crate::config::VolumeConfig;
-use crate::volume::{Count, ListedConflict, ListedVersion, Pass, Placing, VolumeStatus};
+use crate::volume::{Count, HotGroup, ListedConflict, ListedVersion, Pass, Placing, VolumeStatus};
 
 use super::convert::{RELEASE_REMOVALS, SAY_AGAIN, TAKE_BACK_REMOVALS};
 use super::facts::{Phase, VolumeFacts};
@@ -262,6 +262,8 @@ pub fn brick_status(
         verifying: status.scrub.running.as_ref().map(verification),
         unrepaired_files: Some(status.scrub.unrepaired()),
         rejected_messages: Some(status.rejected),
+        hottest: status.hottest.iter().map(|group| hot(group, config)).collect(),
+        moves: moves(status),
         last_error: status.last_error.as_ref().map(|(reason, message, at)| LastError {
             reason: reason.as_str().to_owned(),
             message: line(message),
@@ -269,6 +271,39 @@ pub fn brick_status(
         }),
         ..base
     }
+}
+
+/// A group that is used here; its uses in whole ones.
+fn hot(group: &HotGroup, config: &VolumeConfig) -> nearbrick_crds::HotGroup {
+    // A worth is never negative, and below the number of opens.
+    let whole = |worth: f64| worth.round() as u64;
+    let name = |brick: &BrickId| config.member(*brick).map_or_else(|| brick.to_string(), |m| m.name.clone());
+    nearbrick_crds::HotGroup {
+        path: group.path.clone(),
+        below: group.below,
+        local: whole(group.uses.local),
+        cached: whole(group.uses.cached),
+        remote: whole(group.uses.remote),
+        writes: whole(group.uses.writes),
+        files: group.all.files,
+        bytes: group.all.bytes,
+        away_files: group.away.files,
+        away_bytes: group.away.bytes,
+        bricks: group.bricks.iter().map(name).collect(),
+    }
+}
+
+/// What is left to do for moves.
+fn moves(status: &VolumeStatus) -> Vec<nearbrick_crds::Move> {
+    let of = |(name, (quiet, busy)): (&String, &(Count, u64))| nearbrick_crds::Move {
+        migration: name.clone(),
+        files: quiet.files,
+        bytes: quiet.bytes,
+        busy: *busy,
+        verified: status.verified_moves.get(name).copied(),
+    };
+    // Of moves that are over long since nothing is to be said.
+    status.placing.moves.iter().map(of).filter(|m| m.files + m.busy > 0 || m.verified.is_some()).collect()
 }
 
 /// The status of the `Workstation`: this agent's part of it.
@@ -427,6 +462,8 @@ mod tests {
             rebuilding: false,
             adopting: false,
             scrub: Default::default(),
+            hottest: Vec::new(),
+            verified_moves: BTreeMap::new(),
             last_error: None,
         }
     }

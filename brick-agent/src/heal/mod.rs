@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 use nearbrick_core::heal::{Decision, Reason};
 use nearbrick_core::{BrickId, FileId};
 
@@ -99,7 +99,7 @@ fn globs(paths: &[String]) -> Result<Option<GlobSet>, String> {
     }
     let mut set = GlobSetBuilder::new();
     for text in paths {
-        set.add(Glob::new(text).map_err(|e| e.to_string())?);
+        set.add(nearbrick_crds::paths::glob(text).map_err(|e| e.to_string())?);
     }
     set.build().map(Some).map_err(|e| e.to_string())
 }

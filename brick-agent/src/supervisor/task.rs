@@ -34,6 +34,10 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 const SPACE: Duration = Duration::from_secs(30);
 /// Between two looks whether the brick is to be looked through, and whether what was found is repaired.
 const VERIFY: Duration = Duration::from_secs(30);
+/// Looks at what is used, after which that is kept for the next start.
+const KEEP_USAGE: u32 = 60;
+/// Between two looks at what is used, and at what moved here.
+const USAGE: Duration = Duration::from_secs(10);
 /// Between two looks whether the mount is still there.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -180,6 +184,7 @@ impl VolumeTask {
         let (mut ahead, mut fetching) = (open.volume.ahead(), None);
         let mut verify = tokio::time::interval(VERIFY);
         let mut scrub = Scrub::of(&open.volume, &self.inner);
+        let mut usage = tokio::time::interval(USAGE);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -239,6 +244,7 @@ impl VolumeTask {
                     });
                 }
                 _ = verify.tick() => scrub.look(),
+                _ = usage.tick() => scrub.look_at_usage(),
                 Ok(()) = scrub.wanted.changed() => {
                     scrub.wanted.borrow_and_update();
                     scrub.look();
@@ -349,6 +355,10 @@ struct Scrub {
     limit: Arc<Limiter>,
     wanted: watch::Receiver<u64>,
     running: Option<JoinHandle<()>>,
+    /// The look at what is used, and at what moved here.
+    usage: Option<JoinHandle<()>>,
+    /// Looks at it.
+    looks: u32,
     stop: Arc<AtomicBool>,
 }
 
@@ -359,6 +369,8 @@ impl Scrub {
             limit: inner.scrubs.clone(),
             wanted: volume.scrub_wanted(),
             running: None,
+            usage: None,
+            looks: 0,
             stop: Arc::default(),
         }
     }
@@ -380,11 +392,32 @@ impl Scrub {
         }));
     }
 
+    /// Looks at what is used here, and reads what moved here once more.
+    fn look_at_usage(&mut self) {
+        if self.usage.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (volume, stop) = (self.volume.clone(), self.stop.clone());
+        let throttle = Throttle::new(None, Some(self.limit.clone()));
+        self.looks = self.looks.wrapping_add(1);
+        let keep = self.looks % KEEP_USAGE == 0;
+        self.usage = Some(tokio::task::spawn_blocking(move || {
+            let kept = if keep { volume.keep_usage() } else { Ok(()) };
+            let done = volume.look_at_usage().and(kept).and_then(|()| volume.verify_moves(&throttle, &stop));
+            if let Err(error) = done {
+                tracing::warn!(%error, "what is used, or moved here, cannot be looked at now; it is tried again");
+            }
+        }));
+    }
+
     /// Ends it, within the block at hand. The pass goes on when the volume is open again.
     async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(running) = self.running {
+        for running in self.running.into_iter().chain(self.usage) {
             let _ = running.await;
+        }
+        if let Err(error) = self.volume.keep_usage() {
+            tracing::debug!(%error, "what was used is not kept");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use nearbrick_core::acl::{ACCESS, Acl, DEFAULT};
+use nearbrick_core::heat::Access;
 use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
@@ -48,7 +49,7 @@ impl Volume {
         let mut path: Option<Vec<u8>> = None;
         let mut set = vec![self.me];
         for (rule, globs) in config.placement.iter().zip(&configured.globs) {
-            if rule.creator != config.node {
+            if !rule.creator.is_empty() && rule.creator != config.node {
                 continue;
             }
             if let Some(globs) = globs {
@@ -286,6 +287,9 @@ impl Volume {
     ) -> FsResult<(Stat, Opened)> {
         let core = &mut *self.lock();
         let (file, stat, open) = self.make(core, caller, parent, given, Kind::File, mode)?;
+        if let Ok(dir) = self.file_of(core, parent) {
+            self.note_use(dir, Access::Write);
+        }
         let (open, data) = open.ok_or(Errno::IO)?;
         let writer = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if !writer {

@@ -22,6 +22,7 @@
 //! * `scrub`: the whole brick looked through, from time to time.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `refused`: entries of peers that make no sense.
+//! * `usage`: how much groups of files are used here; `moves`: what moved here is read once more.
 //! * `replace`: replica sets of files that exist follow the placement rules.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `unmarked`: files that were no brick's before; `status`: counts for the reports.
 //!
@@ -48,6 +49,7 @@ mod install;
 mod judge;
 mod listing;
 mod making;
+mod moves;
 mod moving;
 mod names;
 mod newest;
@@ -77,6 +79,7 @@ mod tally;
 pub mod types;
 mod unheard;
 mod unmarked;
+mod usage;
 mod versions;
 mod xattrs;
 
@@ -84,7 +87,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, Incarnation};
 use rustix::io::Errno;
@@ -118,6 +121,7 @@ pub use scrub::{Fault, Pass, ScrubStatus};
 pub(crate) use staging::Staged;
 pub use status::{Count, VolumeStatus};
 pub use surroundings::{Entropy, Later, MachineClock, MachineEntropy, VolumeOptions, WallClock};
+pub use usage::HotGroup;
 pub use versions::{KeptVersion, Why};
 
 /// Why a volume cannot be opened: one clear line.
@@ -166,7 +170,7 @@ fn compiled(paths: &[String], what: &str) -> Option<GlobSet> {
     }
     let mut set = GlobSetBuilder::new();
     for text in paths {
-        match Glob::new(text) {
+        match nearbrick_crds::paths::glob(text) {
             Ok(glob) => {
                 set.add(glob);
             }
@@ -201,6 +205,8 @@ pub struct Volume {
     transfers: staging::Claims,
     versions: versions::Versions,
     scrub: scrub::Scrub,
+    usage: usage::Usage,
+    moves: moves::Moves,
     /// The index is made anew because the directory was adopted.
     adopts: bool,
     /// Files without a mark whose bytes were read.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nearbrick_core::heal::Reason;
+use nearbrick_core::heat::Access;
 use nearbrick_core::{BrickId, FileId, Kind, Object, Op, Relation};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -218,10 +219,24 @@ impl Volume {
                     return Ok(Step::Fill(stub));
                 }
                 self.opened_without_data(core, file, stub.size());
+                self.note_open(&local, Access::Remote);
                 return Ok(Step::Opened(self.opened_stub(core, node, file, stub)));
             }
         }
-        self.open_whole(core, node, file, &object, &local, writes, truncates).map(Step::Opened)
+        let opened = self.open_whole(core, node, file, &object, &local, writes, truncates)?;
+        let access = match (writes, object.replica_set().contains(&self.me)) {
+            (true, _) => Access::Write,
+            (false, true) => Access::Local,
+            (false, false) => Access::Cached,
+        };
+        self.note_open(&local, access);
+        Ok(Step::Opened(opened))
+    }
+
+    fn note_open(&self, local: &Local, access: Access) {
+        if let Some(place) = local.place() {
+            self.note_use(place.parent, access);
+        }
     }
 
     /// The newest version is out of reach: what is here is shown as it is.

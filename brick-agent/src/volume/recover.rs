@@ -30,6 +30,7 @@ use super::settle::{Settled, Settler};
 use super::surroundings::random_u64;
 use super::types::FsResult;
 use super::unheard::Unheard;
+use super::usage::Usage;
 use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
 use crate::brick::access;
 use crate::brick::lease::ignore_lease_signals;
@@ -154,6 +155,7 @@ impl Volume {
         core.brakes = super::brakes::load(&index)?;
         core.began_at = (brick.incarnation, horizon.get(brick.incarnation));
         let scrub = Scrub::load(&index)?;
+        let usage = Usage::load(&index)?;
         let me = config.brick;
         core.tally.me = Some(me);
         let (dirty, latest) = load(&index, &mut core)?;
@@ -189,6 +191,8 @@ impl Volume {
             transfers: Default::default(),
             versions: Default::default(),
             scrub,
+            usage,
+            moves: Default::default(),
             proven: Mutex::default(),
             chunk_lists: Default::default(),
             ahead: watch::Sender::new(None),

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nearbrick_core::replace::{Obstacle, Step, rank, same_set, step};
+use nearbrick_core::replace::{Obstacle, Step, lacking, rank, same_set, step};
 use nearbrick_core::{BrickId, FileId, Object, Op, Stamp};
 use rustix::io::Errno;
 
@@ -66,6 +66,8 @@ impl Unplaced {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     why: Unplaced,
+    /// By which rule, if there is one.
+    rule: Option<usize>,
     bytes: u64,
     /// The stamp of its set, and how far that journal was known here when the set was first seen so. None while that
     /// is not far enough to have it.
@@ -149,9 +151,13 @@ pub(super) struct Homes {
 impl Homes {
     pub(super) fn new(config: &VolumeConfig) -> Self {
         let mut by_node: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (n, rule) in config.placement.iter().enumerate() {
-            by_node.entry(&rule.creator).or_default().push(n);
+        // Rules for files of all nodes count for each, in the order of all rules.
+        let of_all: Vec<usize> =
+            (0..config.placement.len()).filter(|n| config.placement[*n].creator.is_empty()).collect();
+        for (n, rule) in config.placement.iter().enumerate().filter(|(_, rule)| !rule.creator.is_empty()) {
+            by_node.entry(&rule.creator).or_insert_with(|| of_all.clone()).push(n);
         }
+        by_node.values_mut().for_each(|rules| rules.sort_unstable());
         let former = config.upkeep.former.iter().map(|f| (f.brick, f.node.as_str()));
         // Who is a member now counts more than who was.
         let all = former.chain(config.members.iter().map(|m| (m.brick, m.node.as_str())));
@@ -189,9 +195,11 @@ impl Configured {
             return false;
         }
         match self.rule_without_path(&set.value) {
-            Some(Some(rule)) => {
-                self.config.placement.get(rule).is_some_and(|rule| !same_set(&rule.bricks, &set.value))
-            }
+            Some(Some(rule)) => self
+                .config
+                .placement
+                .get(rule)
+                .is_some_and(|rule| rule.joining.is_some() || !same_set(&rule.bricks, &set.value)),
             Some(None) => !set.value.is_empty(),
             None => true,
         }
@@ -376,11 +384,16 @@ impl Volume {
             return Ok(());
         };
         let set_at = self.set_known(change.core, set.stamp, known.map(|k| k.set));
-        let mut waiting =
-            Waiting { why: Unplaced::NoRule, bytes: object.size(), set: (set.stamp, set_at), turn: None };
+        let mut waiting = Waiting {
+            why: Unplaced::NoRule,
+            rule: None,
+            bytes: object.size(),
+            set: (set.stamp, set_at),
+            turn: None,
+        };
         let local = change.local(file)?;
-        let wanted = match self.wanted_for(configured, &object, local.as_ref())? {
-            Wanted::Bricks(wanted) => wanted,
+        let rule = match self.wanted_for(configured, &object, local.as_ref())? {
+            Wanted::By(rule) => rule,
             Wanted::Later => return Ok(()),
             Wanted::NoRule => {
                 if object.kind.as_ref().is_some_and(|kind| kind.is_file()) && !set.value.is_empty() {
@@ -389,12 +402,26 @@ impl Volume {
                 return Ok(());
             }
         };
+        waiting.rule = Some(rule);
+        let Some(rule) = configured.config.placement.get(rule) else { return Ok(()) };
+        let mut wanted = rule.bricks.clone();
+        if rule.joining.is_some() {
+            wanted.splice(0..0, set.value.iter().copied());
+        }
         let (origin, acks) = (set.stamp.origin, &change.core.acks);
         let has_heard = |brick: BrickId| {
             let said = |seq: u64| acks.get(&brick).is_some_and(|k| k.ack.heads.get(&origin) >= Some(&seq));
             brick == self.me || set_at.is_some_and(said)
         };
         let new = match step(&object, &wanted, has_heard) {
+            Step::Done if rule.joining.is_some() => {
+                // They are in the set: what is left is that they get it.
+                if let Some(obstacle) = lacking(&object, &rule.bricks) {
+                    waiting.why = Unplaced::Not(obstacle);
+                    change.core.replacing.waiting.insert(file, waiting);
+                }
+                return Ok(());
+            }
             Step::Done => return Ok(()),
             Step::Wait(obstacle) => {
                 waiting.why = Unplaced::Not(obstacle);
@@ -436,18 +463,16 @@ impl Volume {
         known.or_else(|| core.heads.get(&stamp.origin).copied().filter(|_| covers))
     }
 
-    /// The bricks that the rules of a file's home want for it.
-    fn wanted_for(
+    /// Which of the rules of a file's home goes for it.
+    pub(super) fn wanted_for(
         &self,
         configured: &Configured,
         object: &Object,
         local: Option<&Local>,
     ) -> FsResult<Wanted> {
         let set = object.replica_set();
-        let rules = &configured.config.placement;
-        let bricks = |n: usize| rules.get(n).map(|rule| Wanted::Bricks(rule.bricks.clone()));
         if let Some(rule) = configured.rule_without_path(set) {
-            return Ok(rule.and_then(bricks).unwrap_or(Wanted::NoRule));
+            return Ok(rule.map_or(Wanted::NoRule, Wanted::By));
         }
         // It is looked at again when it has its place.
         let Some(place) = local.and_then(Local::place) else { return Ok(Wanted::Later) };
@@ -460,7 +485,7 @@ impl Volume {
         for n in of_home.into_iter().flatten() {
             let globs = configured.globs.get(*n).and_then(Option::as_ref);
             if globs.is_none_or(|globs| globs.is_match(OsStr::from_bytes(&path))) {
-                return Ok(bricks(*n).unwrap_or(Wanted::NoRule));
+                return Ok(Wanted::By(*n));
             }
         }
         Ok(Wanted::NoRule)
@@ -468,9 +493,9 @@ impl Volume {
 }
 
 /// What the rules say of a file.
-enum Wanted {
-    /// These are to hold it.
-    Bricks(Vec<BrickId>),
+pub(super) enum Wanted {
+    /// This one is the one to follow.
+    By(usize),
     /// It has no place here yet, by which that could be told.
     Later,
     /// Nothing.
@@ -484,6 +509,8 @@ pub struct Placing {
     pub looked_by: Option<String>,
     /// Files that are not as these want, by what they wait for.
     pub unplaced: BTreeMap<Unplaced, Count>,
+    /// The same of each move under way: those that nobody writes, and how many others there are.
+    pub moves: BTreeMap<String, (Count, u64)>,
 }
 
 impl Placing {
@@ -504,12 +531,23 @@ impl Configured {
         let current =
             replacing.rules.is_some() && replacing.rules == self.rules() && replacing.pass == Pass::Done;
         let mut unplaced: BTreeMap<Unplaced, Count> = BTreeMap::new();
+        let names = self.config.placement.iter().filter_map(|rule| rule.migration.clone());
+        let mut moves: BTreeMap<String, (Count, u64)> =
+            names.filter(|_| current).map(|name| (name, Default::default())).collect();
         for waiting in replacing.waiting.values().filter(|_| current) {
             let count = unplaced.entry(waiting.why).or_default();
             count.files += 1;
             count.bytes = count.bytes.saturating_add(waiting.bytes);
+            let rule = waiting.rule.and_then(|n| self.config.placement.get(n));
+            let Some(of) = rule.and_then(|rule| moves.get_mut(rule.migration.as_deref()?)) else { continue };
+            if matches!(waiting.why, Unplaced::Not(Obstacle::BeingWritten | Obstacle::InConflict)) {
+                of.1 += 1;
+            } else {
+                of.0.files += 1;
+                of.0.bytes = of.0.bytes.saturating_add(waiting.bytes);
+            }
         }
         let looked_by = self.config.upkeep.rules.clone().filter(|_| current);
-        Placing { looked_by, unplaced }
+        Placing { looked_by, unplaced, moves }
     }
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Incarnation};
+use nearbrick_crds::Verified;
 
 use super::brakes::HeldRemovals;
 use super::conflict_list::ListedConflict;
@@ -14,6 +15,7 @@ use super::core::Rebuild;
 use super::refused::RefusedEntry;
 use super::replace::Placing;
 use super::scrub::ScrubStatus;
+use super::usage::HotGroup;
 use super::{Volume, read};
 
 /// So many.
@@ -91,6 +93,10 @@ pub struct VolumeStatus {
     pub adopting: bool,
     /// What looks through the whole brick found.
     pub scrub: ScrubStatus,
+    /// What is used most here.
+    pub hottest: Vec<HotGroup>,
+    /// What was read once more of moves.
+    pub verified_moves: BTreeMap<String, Verified>,
     /// What last went wrong.
     pub last_error: Option<(Reason, String, SystemTime)>,
 }
@@ -153,6 +159,8 @@ impl Volume {
             rebuilding: core.rebuild != Rebuild::No,
             adopting: self.is_adopting(&core),
             scrub: self.scrub_status(),
+            hottest: self.hottest(),
+            verified_moves: self.moves.verified(),
             last_error,
         }
     }

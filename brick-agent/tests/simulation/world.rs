@@ -63,7 +63,7 @@ fn some_rules(members: usize, chance: &mut Chance) -> Vec<PlacementRule> {
             let replicas = chance.between(1, members.min(3));
             let first = if chance.one_in(3) { 0 } else { n };
             let bricks = (0..replicas).map(|k| brick((first + k) % members)).collect();
-            PlacementRule { creator: node(n), paths: Vec::new(), bricks }
+            PlacementRule { creator: node(n), bricks, ..PlacementRule::default() }
         })
         .collect()
 }

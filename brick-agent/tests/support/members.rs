@@ -68,6 +68,7 @@ impl Lab {
                 creator: node(n),
                 paths: Vec::new(),
                 bricks: (0..replicas).map(|k| brick_id((n + k) % count)).collect(),
+                ..PlacementRule::default()
             })
             .collect();
         let members = (0..count)
@@ -194,6 +195,7 @@ impl Lab {
                 creator: node(*creator),
                 paths: paths.iter().map(|p| (*p).to_owned()).collect(),
                 bricks: bricks.iter().map(|n| brick_id(*n)).collect(),
+                ..PlacementRule::default()
             })
             .collect();
         self.configure(|config| {

@@ -1,13 +1,13 @@
 //! Second step: one typed value from the spec, the policy and the jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::timetable::{LastRun, Speed, Timetable, Waiting};
 use nearbrick_crds::{
-    BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, Retry, WorkstationVolume,
+    BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, MigrationPhase, Retry, WorkstationVolume,
 };
 
 use super::dereference::Found;
@@ -70,6 +70,8 @@ pub struct Valid {
     pub targets: BTreeMap<String, Target>,
     /// Whether each brick can work at present.
     pub bricks: BTreeMap<String, bool>,
+    /// Bricks that join the replica sets of files that move.
+    pub joining: BTreeSet<String>,
 }
 
 /// What a job takes over from the policy.
@@ -111,6 +113,7 @@ impl Valid {
             active: self.active,
             targets: &self.targets,
             bricks: &self.bricks,
+            joining: &self.joining,
         }
     }
 }
@@ -195,6 +198,12 @@ pub fn validate(
         how: policy.map(How::of).unwrap_or_default(),
         targets,
         bricks,
+        joining: world
+            .migrations
+            .iter()
+            .filter(|m| m.status.as_ref().and_then(|s| s.phase) == Some(MigrationPhase::Adding))
+            .map(|m| m.spec.to.clone())
+            .collect(),
         name,
         namespace,
         uid,

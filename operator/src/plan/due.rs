@@ -8,7 +8,7 @@
 //! - a clock that is wrong on some workstation neither stops heals nor makes more than one in each
 //!   interval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use nearbrick_crds::JobReason;
@@ -39,6 +39,8 @@ pub struct Input<'a> {
     pub targets: &'a BTreeMap<String, Target>,
     /// All bricks of the volume, and whether each can work at present.
     pub bricks: &'a BTreeMap<String, bool>,
+    /// Bricks that join the replica sets of files that move.
+    pub joining: &'a BTreeSet<String>,
 }
 
 /// What has to be done.
@@ -101,6 +103,18 @@ pub fn decide(input: &Input) -> Decision {
         };
         return Decision { action, next };
     }
+    // A brick that joins receives its files at once, within the windows; what a job left over waits its time as always.
+    let joins: Vec<String> =
+        reachable.keys().filter(|t| input.joining.contains(**t)).map(|t| (*t).to_string()).collect();
+    if let Some(timetable) =
+        input.timetable.filter(|t| !joins.is_empty() && !input.active && t.is_open(input.now))
+    {
+        let not_after = timetable.closes(input.now);
+        return Decision {
+            action: Action::Create { reason: JobReason::Migration, targets: joins, not_after },
+            next,
+        };
+    }
     if let Some(due) = due.filter(|due| due.at <= input.now) {
         let reason = match due.why {
             Why::Schedule => JobReason::Scheduled,
@@ -150,6 +164,7 @@ mod tests {
     struct World {
         targets: BTreeMap<String, Target>,
         bricks: BTreeMap<String, bool>,
+        joining: BTreeSet<String>,
         timetable: Timetable,
     }
 
@@ -158,6 +173,7 @@ mod tests {
             Self {
                 targets: targets.iter().map(|(n, t)| ((*n).to_string(), *t)).collect(),
                 bricks: ["v.a", "v.b", "v.c"].into_iter().map(|b| (b.to_string(), true)).collect(),
+                joining: BTreeSet::new(),
                 timetable: Timetable::of(None, at(0), "uid").unwrap(),
             }
         }
@@ -174,6 +190,7 @@ mod tests {
                 active: false,
                 targets: &self.targets,
                 bricks: &self.bricks,
+                joining: &self.joining,
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use globset::Glob;
 use kube::core::{Selector, SelectorExt};
 use nearbrick_crds::WorkstationVolumeSpec;
 
@@ -148,7 +147,7 @@ pub fn resolve(
     let of_sets = spec.replica_sets.iter().flat_map(|s| &s.paths).map(|glob| ("replicaSets", glob));
     let of_rules = spec.conflict_rules.iter().flat_map(|r| &r.paths).map(|glob| ("conflictRules", glob));
     for (field, glob) in of_sets.chain(of_rules) {
-        if let Err(error) = Glob::new(glob) {
+        if let Err(error) = nearbrick_crds::paths::glob(glob) {
             let (glob, error) = (glob.clone(), error.kind().to_string());
             out.problems.push(Problem::BadGlob { field, glob, error });
         }

@@ -11,6 +11,7 @@ pub mod history;
 pub mod job;
 pub mod limits;
 pub mod members;
+pub mod migrate;
 pub mod pending;
 pub mod placed;
 pub mod placement;

@@ -16,8 +16,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use nearbrick_crds::{PlacementRule, ReplicaSet};
+use nearbrick_crds::{Joining, PlacementRule, ReplicaSet};
 
+/// Groups that moved, and whose rules are kept, at most. The files of others follow the rules of their home.
+const MOST_MOVED: usize = 256;
 /// Nodes that are neither members nor have a `Brick`, and whose rules are kept, at most.
 const MOST_DEPARTED: usize = 256;
 
@@ -60,6 +62,81 @@ impl Candidate {
     fn stays(&self) -> bool {
         self.standing == Standing::Stays
     }
+}
+
+/// A move under way, as far as placement asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// Its name.
+    pub name: String,
+    /// Globs of its files.
+    pub paths: Vec<String>,
+    /// Names of the bricks that are to hold them.
+    pub bricks: Vec<String>,
+    /// How far it is; none: the others give up their copies.
+    pub joining: Option<Joining>,
+}
+
+/// The rules of all nodes, in the order in which agents try them; with those for groups that move (`moving`, the newest first) or have
+/// moved. A rule with paths that a person asked for comes before these, and the rules of homes after them.
+pub fn place_with_moves(
+    candidates: &[Candidate],
+    replicas: u32,
+    sets: &[ReplicaSet],
+    previous: &[PlacementRule],
+    moving: &[Moving],
+) -> Vec<PlacementRule> {
+    let of_homes: Vec<PlacementRule> = previous.iter().filter(|r| !r.creator.is_empty()).cloned().collect();
+    let rules = place(candidates, replicas, sets, &of_homes);
+    let moved = moved(candidates, replicas, sets, previous, moving);
+    if moved.is_empty() {
+        return rules;
+    }
+    let (named, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.paths.is_empty());
+    named.into_iter().chain(moved).chain(rest).collect()
+}
+
+/// The rules of groups that move or have moved.
+fn moved(
+    candidates: &[Candidate],
+    replicas: u32,
+    sets: &[ReplicaSet],
+    previous: &[PlacementRule],
+    moving: &[Moving],
+) -> Vec<PlacementRule> {
+    let by_node = candidates.iter().map(|c| (c.node.as_str(), c)).collect();
+    let mut placing = Placing { by_node, sets, previous, partners: BTreeMap::new() };
+    let others = (replicas as usize).saturating_sub(1);
+    let now = moving.iter().map(|m| PlacementRule {
+        creator: String::new(),
+        paths: m.paths.clone(),
+        bricks: m.bricks.clone(),
+        migration: Some(m.name.clone()),
+        joining: m.joining,
+    });
+    let settled = previous.iter().filter(|r| r.creator.is_empty() && r.joining.is_none());
+    let mut rules: Vec<PlacementRule> = vec![];
+    for rule in now.chain(settled.cloned()) {
+        // The newest word on these paths counts.
+        if rules.len() >= MOST_MOVED || rules.iter().any(|r| r.paths == rule.paths && r.joining.is_none()) {
+            continue;
+        }
+        let of = |brick: &String| candidates.iter().find(|c| c.brick == *brick);
+        let named: Vec<&Candidate> = rule.bricks.iter().filter_map(of).filter(|c| c.stays()).collect();
+        let Some((home, rest)) = named.split_first() else { continue };
+        let bricks = if rule.joining.is_some() {
+            named.iter().map(|c| c.brick.clone()).collect()
+        } else {
+            match sets.iter().find(|s| s.paths.is_empty() && s.nodes.contains(&home.node)) {
+                Some(set) => placing.of_set(home, set, ""),
+                None => {
+                    placing.fill(home, rest.iter().take(others).copied().collect(), others, ("", &rule.paths))
+                }
+            }
+        };
+        rules.push(PlacementRule { bricks, ..rule });
+    }
+    rules
 }
 
 /// The rules of all nodes, in the order in which agents try them.
@@ -108,7 +185,7 @@ pub fn place(
 }
 
 fn rule(creator: &str, paths: &[String], bricks: Vec<String>) -> PlacementRule {
-    PlacementRule { creator: creator.to_string(), paths: paths.to_vec(), bricks }
+    PlacementRule { creator: creator.to_string(), paths: paths.to_vec(), bricks, ..PlacementRule::default() }
 }
 
 type Score = (Reverse<bool>, Reverse<bool>, usize, Reverse<Option<Option<u32>>>, String);

@@ -1,20 +1,22 @@
 //! Third step: what should exist, and what the status should say. No client.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use nearbrick_crds::meta::{LABEL_NODE, LABEL_VOLUME, brick_name};
 use nearbrick_crds::timetable::{Verifying, expected_off};
 use nearbrick_crds::{
-    Brick, BrickSpec, BrickState, BrickStatus, LocalRef, PlacementRule, Workstation, WorkstationSpec,
-    placement_name,
+    Brick, BrickSpec, BrickState, BrickStatus, Joining, LocalRef, MigrationPhase, PlacementRule,
+    ReplicaMigration, Workstation, WorkstationSpec, placement_name,
 };
 
 use super::validate::Valid;
 use crate::plan::away::is_to_be_replaced;
 use crate::plan::placed;
-use crate::plan::placement::{Candidate, Standing, place};
+use crate::plan::placement::{Candidate, Moving, Standing, place_with_moves};
 use crate::plan::verified::Looked;
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
 
@@ -69,13 +71,35 @@ pub fn build(valid: &Valid) -> Built {
             node: node.clone(),
         });
     }
-    let placement = place(&candidates, valid.replicas, &valid.replica_sets, &valid.previous_placement);
+    let placement = place_with_moves(
+        &candidates,
+        valid.replicas,
+        &valid.replica_sets,
+        &valid.previous_placement,
+        &moving(valid),
+    );
     let summary = summary(valid, &placement);
     Built { workstations, bricks, placement, again_in, summary }
 }
 
+/// The moves under way, the newest first.
+fn moving(valid: &Valid) -> Vec<Moving> {
+    let of = |m: &Arc<ReplicaMigration>| {
+        let status = m.status.as_ref()?;
+        let joining = match status.phase? {
+            MigrationPhase::Adding => Some(Joining::Adding),
+            MigrationPhase::Verifying => Some(Joining::Verifying),
+            MigrationPhase::Dropping => None,
+            _ => return None,
+        };
+        let (paths, bricks) = (m.spec.paths.clone(), status.bricks.clone());
+        Some(Moving { name: m.name_any(), paths, bricks, joining })
+    };
+    valid.world.migrations.iter().filter_map(of).collect()
+}
+
 /// Whether a node's brick is to go on holding files, and when that may change by itself.
-fn standing(valid: &Valid, node: &str) -> (Standing, Option<Duration>) {
+pub(crate) fn standing(valid: &Valid, node: &str) -> (Standing, Option<Duration>) {
     if !valid.members.contains(node) {
         return (Standing::Removed, None);
     }

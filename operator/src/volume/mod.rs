@@ -13,6 +13,9 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use nearbrick_crds::WorkstationVolume;
 
+pub(crate) use self::build::standing;
+pub(crate) use self::dereference::dereference;
+pub(crate) use self::validate::{Valid, validate};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -23,8 +26,8 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Brings what belongs to a volume in line with its spec, and its status in line with what is.
 pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) -> Result<Action, Error> {
-    let found = dereference::dereference(&context.stores, &volume);
-    let valid = validate::validate(&volume, found)?;
+    let found = dereference(&context.stores, &volume);
+    let valid = validate(&volume, found)?;
     let built = build::build(&valid);
     apply::apply(&context, &built).await?;
     status::write(&context, &volume, &valid, &built).await?;

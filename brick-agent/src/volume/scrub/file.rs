@@ -91,7 +91,7 @@ fn is_unreadable(error: Errno) -> bool {
 
 impl Volume {
     /// Looks at one file, and does what is to be done about it.
-    pub(super) fn scrub_file(
+    pub(in crate::volume) fn scrub_file(
         &self,
         file: FileId,
         throttle: &Throttle,

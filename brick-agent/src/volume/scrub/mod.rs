@@ -18,7 +18,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use nearbrick_core::{FileId, VersionVector};
 use tokio::sync::watch;
 
-use self::file::{Looked, Since};
+pub(super) use self::file::Looked;
+use self::file::Since;
 use self::state::State;
 use super::types::FsResult;
 use super::{Volume, index_failed};
