@@ -7,14 +7,18 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use nearbrick_agent::config::PlacementRule;
+use nearbrick_agent::heal::limit::Throttle;
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::{CompareReply, CompareRequest};
 use nearbrick_agent::peer::wire::Acks;
 use nearbrick_agent::volume::{Later, Unplaced, VolumeOptions};
 use nearbrick_core::replace::{Obstacle, same_set};
 use nearbrick_core::{BrickId, FileId, Object};
+use nearbrick_crds::{Joining, RelatedFiles};
 use support::clock::AheadClock;
 use support::fs::{Fs, path};
 use support::members::Lab;
@@ -404,4 +408,126 @@ fn the_first_member_waits_for_copies_and_for_word_of_who_has_them() {
     assert!(lab.volume(0).status().placing.unplaced.is_empty());
     until_placed(&lab, &all, &files, &[1], |_| ());
     lab.one_tree();
+}
+
+/// A person who works on one of three projects at another workstation: what is counted there, and the move of that project, in its
+/// three steps, with a writer at work.
+#[test]
+fn a_project_that_is_used_elsewhere_moves_there_and_the_others_stay() {
+    needs!(Root);
+    let mut lab = Lab::new(3, 2);
+    let fs = Fs::new(lab.volume(0));
+    let mut all = BTreeMap::new();
+    for project in ["p1", "p2", "p3"] {
+        fs.mkdir(&path(project)).unwrap();
+        fs.mkdir(&path(&format!("{project}/src"))).unwrap();
+        for (name, bytes) in
+            [("Cargo.toml", &b"[package]"[..]), ("src/a.rs", b"fn a() {}"), ("src/b.rs", b"fn b() {}")]
+        {
+            all.insert(format!("{project}/{name}"), bytes.to_vec());
+        }
+    }
+    drop(fs);
+    write(&lab, 0, &all);
+    lab.converge();
+    let (moving, staying): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        all.into_iter().partition(|(name, _)| name.starts_with("p1/"));
+
+    for _ in 0..4 {
+        for (name, bytes) in &moving {
+            assert_eq!(&Fs::new(lab.volume(2)).read_file(&path(name)).unwrap(), bytes);
+        }
+    }
+    lab.volume(2).look_at_usage().unwrap();
+    let hottest = lab.volume(2).hottest();
+    let [group] = hottest.as_slice() else { panic!("{hottest:?}") };
+    assert_eq!((group.path.as_str(), group.below, group.all.files, group.away.files), ("p1", true, 3, 3));
+    assert_eq!(group.bricks, bricks(&lab, &[0, 1]));
+    let uses = group.uses;
+    assert!(
+        uses.remote > 2.9 && uses.cached > 8.9 && uses.total() < 12.1,
+        "first each without its data: {uses:?}"
+    );
+    lab.volume(0).look_at_usage().unwrap();
+    let at_home = lab.volume(0).hottest();
+    assert_eq!(at_home.len(), 3);
+    assert!(at_home.iter().all(|g| g.away.files == 0 && g.uses.writes > 2.9), "{at_home:?}");
+
+    let homes = lab.rules();
+    let rules = |lab: &Lab, joining| {
+        let rule = PlacementRule {
+            paths: vec!["p1/**".to_owned()],
+            bricks: bricks(lab, &[2, 0]),
+            migration: Some("move".to_owned()),
+            joining,
+            ..PlacementRule::default()
+        };
+        std::iter::once(rule).chain(homes.clone()).collect::<Vec<_>>()
+    };
+    let step = |lab: &mut Lab, name: &str, joining, wanted: &[usize]| {
+        let rules = rules(lab, joining);
+        lab.place_by(name, &rules);
+        until_placed(lab, &[0, 1, 2], &moving, wanted, at_least(lab, &[0, 1, 2], &moving, 2));
+        until_placed(lab, &[0, 1, 2], &staying, &[0, 1], at_least(lab, &[0, 1, 2], &staying, 2));
+    };
+    step(&mut lab, "adding", Some(Joining::Adding), &[0, 1, 2]);
+    let verified = |lab: &Lab| {
+        lab.volume(2).verify_moves(&Throttle::new(None, None), &AtomicBool::new(false)).unwrap();
+        lab.volume(2).status().verified_moves
+    };
+    assert_eq!(verified(&lab), BTreeMap::new());
+    step(&mut lab, "verifying", Some(Joining::Verifying), &[0, 1, 2]);
+    let found = verified(&lab);
+    let bytes: usize = moving.values().map(Vec::len).sum();
+    assert_eq!(
+        found.get("move").map(|v| (v.files, v.bytes, v.damaged, v.left)),
+        Some((3, bytes as u64, 0, 0))
+    );
+    step(&mut lab, "dropping", None, &[2, 0]);
+    assert_eq!(verified(&lab), BTreeMap::new(), "it is not to be verified any more");
+
+    // What is made there from now on is held there, and by the other.
+    let new = BTreeMap::from([("p1/src/new.rs".to_owned(), b"fn new() {}".to_vec())]);
+    write(&lab, 2, &new);
+    until_placed(&lab, &[0, 1, 2], &new, &[2, 0], |_| {});
+    // Also by who works there at another workstation.
+    let other = BTreeMap::from([("p1/src/other.rs".to_owned(), b"fn other() {}".to_vec())]);
+    write(&lab, 1, &other);
+    until_placed(&lab, &[0, 1, 2], &other, &[2, 0], |_| {});
+    // A restart forgets no use, nor a change of what belongs together.
+    lab.volume(2).keep_usage().unwrap();
+    lab.reopen(2);
+    lab.configure(|config| config.upkeep.related = RelatedFiles::Directory);
+    lab.volume(2).look_at_usage().unwrap();
+    let again = lab.volume(2).hottest();
+    let of = |p: &str| again.iter().find(|g| g.path == p).map_or(0.0, |g| g.uses.total());
+    assert!(of("p1") > 3.9 && of("p1/src") > 7.9 && again.iter().all(|g| !g.below), "{again:?}");
+}
+
+/// A move that is taken back before its last step leaves everything as it was.
+#[test]
+fn a_move_that_is_taken_back_leaves_the_copies_where_they_were() {
+    needs!(Root);
+    let mut lab = Lab::new(3, 2);
+    let all = files(4);
+    write(&lab, 0, &all);
+    lab.converge();
+    let homes = lab.rules();
+    let rule = PlacementRule {
+        paths: vec!["**".to_owned()],
+        bricks: bricks(&lab, &[2, 0]),
+        migration: Some("move".to_owned()),
+        joining: Some(Joining::Adding),
+        ..PlacementRule::default()
+    };
+    lab.place_by("adding", &std::iter::once(rule).chain(homes.clone()).collect::<Vec<_>>());
+    // It is in the sets, and has nothing yet: that counts as left.
+    (0..3).for_each(|n| while lab.volume(n).work() {});
+    exchange(&lab, &[0, 1, 2]);
+    (0..3).for_each(|n| while lab.volume(n).work() {});
+    let left = lab.volume(0).status().placing.moves.get("move").map(|(quiet, busy)| (quiet.files, *busy));
+    assert_eq!(left, Some((4, 0)));
+    lab.place_by("back", &homes);
+    until_placed(&lab, &[0, 1, 2], &all, &[0, 1], at_least(&lab, &[0, 1, 2], &all, 2));
+    assert_eq!(lab.volume(0).status().placing.moves, BTreeMap::new());
 }

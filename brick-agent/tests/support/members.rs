@@ -198,8 +198,18 @@ impl Lab {
                 ..PlacementRule::default()
             })
             .collect();
+        self.place_by(name, &placement);
+    }
+
+    /// The rules that all members follow.
+    pub fn rules(&self) -> Vec<PlacementRule> {
+        self.members[0].config.placement.clone()
+    }
+
+    /// The same, by any rules.
+    pub fn place_by(&mut self, name: &str, rules: &[PlacementRule]) {
         self.configure(|config| {
-            config.placement = placement.clone();
+            config.placement = rules.to_vec();
             config.upkeep.rules = Some(name.to_owned());
         });
     }

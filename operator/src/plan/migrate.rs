@@ -245,7 +245,8 @@ impl Input<'_> {
         }
         let mut evidence = format!("opened {} there", times(uses));
         if group.remote > 0 {
-            evidence.push_str(&format!(", {} of them without the data", times(group.remote as f64)));
+            evidence
+                .push_str(&format!(", {} of these without the data", group.remote.min(uses.round() as u64)));
         }
         for name in &group.bricks {
             evidence.push_str(&format!(", {} at {name}", times(colder(name))));
@@ -282,11 +283,12 @@ impl Input<'_> {
         let stays = |name: &str| self.brick(name).is_some_and(|b| b.stays);
         let free = |name: &str| self.brick(name).and_then(|b| b.space).map_or(0, |(free, _)| free);
         let mut left: Vec<String> = present.iter().filter(|b| *b != to).cloned().collect();
-        // Who is to leave anyway first, then where it is used least, then where space is short.
+        // Who is to leave anyway first, then where it is used least, then where space is short, and the home last.
+        let at = |name: &String| present.iter().position(|b| b == name);
         left.sort_by(|a, b| {
             let order = |x: &String| (stays(x), uses(x), free(x));
             let ((sa, ua, fa), (sb, ub, fb)) = (order(a), order(b));
-            sa.cmp(&sb).then(ua.total_cmp(&ub)).then(fa.cmp(&fb)).then(a.cmp(b))
+            sa.cmp(&sb).then(ua.total_cmp(&ub)).then(fa.cmp(&fb)).then(at(b).cmp(&at(a)))
         });
         let from = match said {
             Some(said) => Some(said.to_owned()),
@@ -750,7 +752,7 @@ mod tests {
         assert_eq!((said.view.phase, said.view.started), (Some(Adding), Some(at(300))));
         assert_eq!(
             (said.view.bricks.clone(), said.view.group),
-            (vec!["c".to_string(), "b".into()], Some((10, 1000)))
+            (vec!["c".to_string(), "a".into()], Some((10, 1000)))
         );
         view = said.view;
 
@@ -794,7 +796,7 @@ mod tests {
         let said = step(&view, &bricks, Some(None));
         assert_eq!((said.view.phase, said.view.completed), (Some(Done), Some(at(400))));
         assert!(
-            said.message.contains("are at c and b, given up at a; 2 files that are being written"),
+            said.message.contains("are at c and a, given up at b; 2 files that are being written"),
             "{}",
             said.message
         );
@@ -837,7 +839,7 @@ mod tests {
             let mut list = base.to_vec();
             list.iter_mut().zip(bricks).for_each(|(to, from)| (to.online, to.stays, to.space) = of(from));
             let input = Input { sets, ..input(&list, 300) };
-            only(&plan(&input, std::slice::from_ref(view), |_| vec!["a".into(), "b".into()])).clone()
+            plan(&input, std::slice::from_ref(view), |_| vec!["a".into(), "b".into()]).say.remove(0).1
         };
         let set = |nodes: &[&str], paths: &[&str]| ReplicaSet {
             nodes: nodes.iter().map(|n| (*n).to_string()).collect(),
@@ -845,8 +847,6 @@ mod tests {
         };
         let mut full = base.to_vec();
         full[2].space = Some((600 << 20, 10 << 30));
-        let mut big = view.clone();
-        big.automatic = false;
         assert_eq!(go(&base, &[], &view).view.phase, Some(Adding));
         full[2].space = Some((100, 10 << 30));
         assert_eq!(go(&full, &[], &view).reason, "NoSpace");
@@ -864,8 +864,9 @@ mod tests {
         // Hub and spoke: the group of the node that joins says who holds it then.
         let spokes = [set(&["a", "b"], &[]), set(&["c", "b"], &[])];
         assert_eq!(go(&base, &spokes, &view).view.bricks, ["c", "b"]);
-        let unknown = plan(&input(&base, 300), &[MoveView { to: "a".into(), ..person }], nobody);
-        assert_eq!(only(&unknown).reason, "UnknownHolders");
+        let unknown =
+            plan(&input(&base, 300), &[MoveView { to: "a".into(), ..person }], nobody).say.remove(0).1;
+        assert_eq!(unknown.reason, "UnknownHolders");
         // Within an hour so many bytes and no more, but one move at least.
         let mut tight = input(&base, 300);
         tight.settings.bytes_per_hour = 1500;
