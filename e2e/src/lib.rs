@@ -25,6 +25,7 @@ pub mod progress;
 pub mod record;
 pub mod scene;
 pub mod soak;
+pub mod story;
 pub mod testing;
 pub mod trees;
 pub mod volumes;

@@ -138,10 +138,12 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, gone| w.job_changed(j, gone));
     let w = wake.clone();
-    let mut seen = HashMap::new();
+    let (mut seen, mut seen_moves) = (HashMap::new(), HashMap::new());
     let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| {
         w.brick_changed(b, gone);
-        w.migrations_changed(b.namespace(), &b.spec.volume_ref.name);
+        if changed(&mut seen_moves, b, gone, moves_of) {
+            w.migrations_changed(b.namespace(), &b.spec.volume_ref.name);
+        }
         if changed(&mut seen, b, gone, conflicts_of) {
             w.conflicts_changed(b.namespace(), &b.spec.volume_ref.name);
         }
@@ -256,6 +258,13 @@ where
     part(object).hash(&mut hasher);
     let hash = hasher.finish();
     seen.insert(name, hash) != Some(hash)
+}
+
+/// What a brick says of moves, and of what is used there: not how much, which is looked at now and then.
+fn moves_of(brick: &Brick) -> String {
+    let status = brick.status.clone().unwrap_or_default();
+    let groups: Vec<_> = status.hottest.iter().map(|g| (&g.path, g.below, g.away_files > 0)).collect();
+    format!("{:?} {:?} {:?} {groups:?}", status.state, status.placement, status.moves)
 }
 
 /// What a brick says of conflicts, and whether that counts.

@@ -210,15 +210,23 @@ async fn replica_migration() {
     let object = json!({
         "metadata": { "name": "move" },
         "spec": { "volumeRef": { "name": "home" }, "paths": ["p/**"], "to": "home.ws-b", "from": "home.ws-a" },
-        "status": { "phase": "Refused", "message": "no space", "conditions": condition("SpecActedOn", "False") },
+        "status": {
+            "phase": "Adding", "message": "4 files left", "from": "home.ws-a", "evidence": "opened 9 times there",
+            "group": { "files": 12, "bytes": 2048, "size": "2.0 KiB" }, "left": { "files": 4, "bytes": 7 },
+            "conditions": condition("Moved", "False"),
+        },
     });
     let expected = [
         ("Volume", json!("home")),
         ("To", json!("home.ws-b")),
         ("From", json!("home.ws-a")),
-        ("Phase", json!("Refused")),
-        ("Acted-On", json!("False")),
-        ("Message", json!("no space")),
+        ("Phase", json!("Adding")),
+        ("Files", json!(12)),
+        ("Size", json!("2.0 KiB")),
+        ("Left", json!(4)),
+        ("Message", json!("4 files left")),
+        ("Paths", json!("[\"p/**\"]")),
+        ("Evidence", json!("opened 9 times there")),
     ];
     check(&api, &ns.client, &path, object, &expected).await;
 }

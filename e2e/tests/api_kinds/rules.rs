@@ -264,7 +264,12 @@ async fn migrations_and_conflicts() {
         "ReplicaMigration",
         "m",
         json!({ "volumeRef": volume, "paths": ["p"], "to": "home.a" }),
-        &[(json!({ "volumeRef": { "name": "x" } }), "volumeRef of a ReplicaMigration cannot be changed")],
+        &[
+            (json!({ "volumeRef": { "name": "x" } }), "volumeRef of a ReplicaMigration cannot be changed"),
+            (json!({ "to": "home.b" }), "where to, cannot be changed: make a new one"),
+            (json!({ "from": "home.b" }), "where to, cannot be changed: make a new one"),
+            (json!({ "paths": ["q"] }), "where to, cannot be changed: make a new one"),
+        ],
     )
     .await;
     let members = json!({ "nodes": ["a", "b"] });
@@ -273,6 +278,7 @@ async fn migrations_and_conflicts() {
     let word = "is KeepBoth, Newest, Largest, Manual or Brick/NAME";
     let kept = json!({ "members": members, "versionRetention": "a week" });
     let replaced = json!({ "members": members, "replaceAfter": "3 days" });
+    let migrates = |how: Value| json!({ "members": members, "migration": how });
     let no_paths = json!({ "members": members, "conflictRules": [{ "paths": [], "policy": "Newest" }] });
     let refuses = [
         (of("Mine"), word),
@@ -281,10 +287,18 @@ async fn migrations_and_conflicts() {
         (no_paths, "conflictRules[0].paths"),
         (kept, "write a duration such as 168h"),
         (replaced, "write a duration such as 72h"),
+        (migrates(json!({})), "mode"),
+        (migrates(json!({ "mode": "Automatic", "dwell": "soon" })), "write a duration such as 5m"),
+        (migrates(json!({ "mode": "Automatic", "coolDown": "1 day" })), "write a duration such as 1h"),
+        (migrates(json!({ "mode": "Automatic", "bytesPerHour": "much" })), "write bytes such as 50Gi"),
+        (migrates(json!({ "mode": "Automatic", "factor": 0 })), "factor"),
     ];
     refused(&ns, "WorkstationVolume", "v", &refuses).await;
     let takes = [
         of("Newest"),
+        migrates(
+            json!({ "mode": "Propose", "related": "Directory", "dwell": "10m", "bytesPerHour": "20Gi" }),
+        ),
         of("Brick/a"),
         rule("Manual"),
         json!({ "members": members, "versionRetention": "24h" }),

@@ -6,6 +6,7 @@ mod examples;
 mod heal;
 mod local;
 mod loss;
+mod migration;
 mod partition;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             heal::without_anything_pending_makes_no_job,
             loss::the_others_read_every_file,
             loss::a_return_catches_up,
+            migration::a_project_follows_the_person_who_works_on_it,
             partition::work_while_cut_off_heals_after_the_join,
             api_away::local_work_goes_on_and_reports_resume,
             api_away::agents_heal_by_the_last_policy,

@@ -9,6 +9,7 @@ mod support;
 mod conflicts;
 mod heals;
 mod jobs;
+mod migration;
 mod placement;
 mod silence;
 mod volumes;

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
-use nearbrick_crds::{Brick, ReplicaMigration, VolumeHealth, VolumePhase, Workstation, WorkstationVolume};
+use nearbrick_crds::{Brick, VolumeHealth, VolumePhase, Workstation, WorkstationVolume};
 use serde_json::json;
 
 use crate::support::agent::Agent;
@@ -115,25 +115,15 @@ async fn a_selector_that_finds_too_few_nodes_is_said() {
 #[tokio::test]
 async fn what_is_not_acted_on_is_said() {
     let (ns, nodes) = world("unacted", &["a", "b"]).await;
-    let spec = json!({ "members": { "nodes": nodes.names }, "capacity": "10Gi", "migration": "Automatic" });
+    let spec = json!({ "members": { "nodes": nodes.names }, "capacity": "10Gi", "ignore": ["*.o"] });
     ns.create::<WorkstationVolume>(json!({ "metadata": { "name": "home" }, "spec": spec })).await;
     ns.until("SpecActedOn", "home", |v| says(v, "SpecActedOn", "False", "FieldsNotActedOnYet")).await;
     let volume: WorkstationVolume = ns.api().get("home").await.unwrap();
     let line = &condition(&volume, "SpecActedOn").unwrap().message;
-    assert!(line.contains("migration") && line.contains("capacity") && !line.contains("ignore"), "{line}");
+    assert!(line.contains("ignore") && line.contains("capacity") && !line.contains("replicas"), "{line}");
     eventually("the Event", || event(&ns, "home", "FieldsNotActedOnYet", "capacity")).await;
-    ns.patch::<WorkstationVolume>("home", json!({ "spec": { "capacity": null, "migration": null } })).await;
+    ns.patch::<WorkstationVolume>("home", json!({ "spec": { "capacity": null, "ignore": null } })).await;
     ns.until("SpecActedOn", "home", |v| says(v, "SpecActedOn", "True", "AllFieldsActedOn")).await;
-
-    let not_yet = |conditions: &[nearbrick_crds::Condition]| {
-        let c = nearbrick_crds::condition::find(conditions, "SpecActedOn")?;
-        (c.status == "False" && c.reason == "FieldsNotActedOnYet").then_some(())
-    };
-    let volume_ref = json!({ "name": "home" });
-    let spec = json!({ "volumeRef": volume_ref, "paths": ["p"], "to": "home.b" });
-    ns.create::<ReplicaMigration>(json!({ "metadata": { "name": "m" }, "spec": spec })).await;
-    ns.until("said of a migration", "m", |m: &ReplicaMigration| not_yet(&m.status.as_ref()?.conditions))
-        .await;
 }
 
 #[tokio::test]
