@@ -224,11 +224,11 @@ pub struct Migration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min_uses: Option<u32>,
-    /// For how long that must be so before anything moves. `5m` if not set.
+    /// For how long that must be so before anything moves. `30m` if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [{
         "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
-        "message": "write a duration such as 5m"
+        "message": "write a duration such as 30m"
     }]))]
     pub dwell: Option<String>,
     /// For how long a group that moved, or was refused, stays where it is. `1h` if not set.

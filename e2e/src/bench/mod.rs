@@ -1,9 +1,10 @@
-//! `cargo lab bench local`: the same work on the brick's own file system, on a volume, and on GlusterFS, in
+//! `cargo lab bench migration`: see [`trace`]. `cargo lab bench local`: the same work on the brick's own file system, on a volume, and on GlusterFS, in
 //! one run: each round does every kind of work on every file system, in turning order.
 
 pub mod load;
 pub mod place;
 pub mod report;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -124,7 +125,7 @@ pub async fn local(name: &str, options: &Options) -> Result<Vec<PathBuf>> {
         eprintln!("lab: logs are in {}", dir.display());
     }
     Lab::down(&name)?;
-    write(&result?)
+    write("local", &result?)
 }
 
 async fn measure(name: &str, options: &Options) -> Result<Report> {
@@ -251,21 +252,19 @@ fn profile_name() -> Result<String> {
     Ok(dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
 }
 
-/// Writes table and plot; where.
-fn write(report: &Report) -> Result<Vec<PathBuf>> {
+/// Writes table and plot under this name; where.
+///
+/// # Errors
+/// What the disk says.
+pub fn write(name: &str, report: &Report) -> Result<Vec<PathBuf>> {
     let dir = paths::target("bench")?;
     std::fs::create_dir_all(&dir).context(format!("cannot make {}", dir.display()))?;
     println!("{}", report.text());
     let json = serde_json::to_string_pretty(report).context("cannot write the samples")?;
-    let contents = [
-        ("local.txt", report.text()),
-        ("local.md", report.markdown()),
-        ("local.svg", report.svg()),
-        ("local.json", json),
-    ];
+    let contents = [("txt", report.text()), ("md", report.markdown()), ("svg", report.svg()), ("json", json)];
     let mut files = Vec::new();
-    for (name, content) in contents {
-        let file = dir.join(name);
+    for (ending, content) in contents {
+        let file = dir.join(format!("{name}.{ending}"));
         std::fs::write(&file, content).context(format!("cannot write {}", file.display()))?;
         files.push(file);
     }

@@ -97,6 +97,7 @@ impl Report {
                 let range = |f: Figure| format!("{} ({}-{})", short(f.median), short(f.least), short(f.most));
                 row.push(figure.map_or_else(|| "-".to_owned(), range));
                 if target != base {
+                    let native = native.filter(|n| n.median > 0.0);
                     let ratio =
                         figure.zip(native).map(|(f, n)| format!("{:.0} %", 100.0 * f.median / n.median));
                     row.push(ratio.unwrap_or_else(|| "-".to_owned()));

@@ -1,4 +1,4 @@
-//! The six steps of the demo, each with its checks.
+//! The seven steps of the demo, each with its checks.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use crate::lab::Lab;
 use crate::netns::Counters;
 use crate::paths;
 use crate::progress::{self, Line};
+use crate::scene::Scene;
+use crate::story;
 use crate::trees::{Place, Size, Tree, quoted, size};
 use crate::volumes::Volume;
 use crate::workstation::Workstation;
@@ -65,6 +67,7 @@ pub async fn all(lab: &Lab, volume: &Volume) -> Result<()> {
     demo.lose_a(&expected).await?;
     expected.merge(demo.work_without_a().await?);
     demo.get_a_back(&expected).await?;
+    demo.follow_the_person().await?;
     demo.end(begin.elapsed());
     Ok(())
 }
@@ -342,6 +345,35 @@ impl Demo<'_> {
         self.say("ws-a caught up after its return", result);
         self.bricks_must_be(expected)?;
         self.kubectl("get wsv,wsb,whj,wsn")
+    }
+
+    async fn follow_the_person(&mut self) -> Result<()> {
+        progress::step("7. Three projects on ws-a, and a person who goes on with one of them at ws-c");
+        let client = self.lab.client().await?;
+        let scene = Scene {
+            lab: self.lab.clone(),
+            volume: Volume::new(&client, &self.volume.namespace, "projects"),
+            client,
+            a: self.a.clone(),
+            b: self.b.clone(),
+            c: self.c.clone(),
+        };
+        println!("$ kubectl apply -f e2e/manifests/projects.yaml");
+        story::apply(&scene).await?;
+        let told = story::tell(&scene, |line| progress::note(line)).await?;
+        self.kubectl("get wrm -o wide")?;
+        self.say("first reads of a project at ws-c before it moved there", told.before.say());
+        self.say("first reads of the rest of it afterwards", told.after.say());
+        let status = told.object.status.unwrap_or_default();
+        let result = format!(
+            "{:.0} s after the first read, {}; of no file there ever were fewer than {} copies, in {} looks",
+            told.took.as_secs_f64(),
+            status.message.unwrap_or_default(),
+            told.fewest.0,
+            told.fewest.1
+        );
+        self.say("the move of that project", result);
+        Ok(())
     }
 
     fn end(&self, time: Duration) {

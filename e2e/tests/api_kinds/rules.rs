@@ -288,7 +288,7 @@ async fn migrations_and_conflicts() {
         (kept, "write a duration such as 168h"),
         (replaced, "write a duration such as 72h"),
         (migrates(json!({})), "mode"),
-        (migrates(json!({ "mode": "Automatic", "dwell": "soon" })), "write a duration such as 5m"),
+        (migrates(json!({ "mode": "Automatic", "dwell": "soon" })), "write a duration such as 30m"),
         (migrates(json!({ "mode": "Automatic", "coolDown": "1 day" })), "write a duration such as 1h"),
         (migrates(json!({ "mode": "Automatic", "bytesPerHour": "much" })), "write bytes such as 50Gi"),
         (migrates(json!({ "mode": "Automatic", "factor": 0 })), "factor"),

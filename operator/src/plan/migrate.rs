@@ -62,7 +62,7 @@ impl Settings {
             mode: m.mode,
             factor: f64::from(m.factor.unwrap_or(3)),
             min_uses: f64::from(m.min_uses.unwrap_or(10)),
-            dwell: time(&m.dwell, 300),
+            dwell: time(&m.dwell, 1800),
             cool_down: time(&m.cool_down, 3600),
             bytes_per_hour: m.bytes_per_hour.as_deref().and_then(quantity::bytes).unwrap_or(50 << 30),
         }
@@ -655,7 +655,8 @@ mod tests {
     }
 
     fn input<'a>(bricks: &[BrickView<'a>], now: i64) -> Input<'a> {
-        let migration = Migration { mode: MigrationMode::Automatic, ..Migration::default() };
+        let dwell = Some("5m".to_string());
+        let migration = Migration { mode: MigrationMode::Automatic, dwell, ..Migration::default() };
         Input {
             settings: Settings::of(Some(&migration)),
             bricks: bricks.to_vec(),

@@ -117,6 +117,8 @@ enum Command {
 enum Bench {
     /// Local work: the brick's own file system, a volume, and GlusterFS 10 with two replicas.
     Local(bench::Options),
+    /// Where copies of files are: weeks of people in a lab, simulated, under the operator's decisions and two others.
+    Migration(bench::trace::Options),
 }
 
 fn main() -> ExitCode {
@@ -148,6 +150,13 @@ async fn run(name: &str, command: Command) -> Result<ExitCode> {
             let files: Vec<PathBuf> = bench::local(name, &options).await?;
             for file in files {
                 println!("{}", file.display());
+            }
+        }
+        Command::Bench { what: Bench::Migration(options) } => {
+            for (count, report) in options.workstations.iter().zip(bench::trace::run(&options)) {
+                for file in bench::write(&format!("migration-{count}"), &report)? {
+                    println!("{}", file.display());
+                }
             }
         }
         Command::Exec { node, command } => return Err(control::exec(name, &node, &command)),
