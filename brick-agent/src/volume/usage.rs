@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nearbrick_core::heat::{Access, Heat, Uses};
 use nearbrick_core::{BrickId, FileId, Place};
@@ -26,6 +27,8 @@ const MOST_DIRS: usize = 4096;
 pub const MOST_GROUPS: usize = 16;
 /// Files of all reported groups that are looked at.
 const MOST_FILES: u64 = 200_000;
+/// After a look that took longer there is a rest.
+const LONG: Duration = Duration::from_millis(100);
 /// A group that is worth less is not reported.
 const WORTH: f64 = 0.5;
 /// What makes a directory a project.
@@ -80,6 +83,8 @@ struct State {
     /// Something was noted since it was last kept.
     unkept: bool,
     hottest: Vec<HotGroup>,
+    /// When the next look may be, by the clock's `passed`.
+    rests_until: Duration,
 }
 
 /// What is known of uses.
@@ -120,10 +125,13 @@ impl Volume {
     /// # Errors
     /// The index.
     pub fn look_at_usage(&self) -> FsResult<()> {
-        let now = self.clock.now_ms();
+        let (now, began) = (self.clock.now_ms(), self.clock.passed());
         let dirs = {
             let state = &mut *self.usage.state();
-            if state.heat.is_empty() || (!state.noted && state.hottest.is_empty()) {
+            if began < state.rests_until
+                || state.heat.is_empty()
+                || (!state.noted && state.hottest.is_empty())
+            {
                 return Ok(());
             }
             state.noted = false;
@@ -156,8 +164,12 @@ impl Volume {
             hottest.push(group);
         }
         let state = &mut *self.usage.state();
-        if state.hottest != hottest {
-            state.hottest = hottest;
+        state.hottest = hottest;
+        // One part in fifty of the time at most.
+        let now = self.clock.passed();
+        let took = now.saturating_sub(began);
+        if took > LONG {
+            state.rests_until = now.saturating_add(took * 50);
         }
         Ok(())
     }
