@@ -31,7 +31,12 @@ impl Known {
     /// Whether it is later than `before` in what this life has written.
     fn is_later(&self, before: &Known, life: Incarnation) -> bool {
         let heard = |known: &Known| known.heads.get(&life).copied().unwrap_or(0);
-        heard(self) > heard(before) || self.versions.get(life) > before.versions.get(life)
+        heard(self) > heard(before) || self.has_version_after(before, life)
+    }
+
+    /// Whether a version of this life is known that was not made `before`.
+    fn has_version_after(&self, before: &Known, life: Incarnation) -> bool {
+        self.versions.get(life) > before.versions.get(life)
     }
 }
 
@@ -51,6 +56,8 @@ pub struct Oracle {
     /// Bytes that a file had between two calls of a program.
     whole: BTreeSet<Content>,
     promises: Vec<Promise>,
+    /// Bytes of a file that a program replaced or removed, knowing them.
+    given_up: BTreeSet<(FileId, Content)>,
     /// Whose lives those are.
     lives: BTreeMap<Incarnation, usize>,
     /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
@@ -69,6 +76,11 @@ impl Oracle {
     /// A member goes on under this incarnation.
     pub fn lives(&mut self, member: usize, life: Incarnation) {
         self.lives.insert(life, member);
+    }
+
+    /// A program wrote the file, or tried to, and this is in it now: it is not what was given up.
+    pub fn wrote(&mut self, file: FileId, bytes: &[u8]) {
+        self.given_up.remove(&(file, content_of(bytes)));
     }
 
     /// A program left a file like this.
@@ -108,26 +120,33 @@ impl Oracle {
         }
     }
 
-    /// A program was told that these bytes are durable.
+    /// A program was told that these bytes are durable. If another had replaced them by then, knowing them, and nobody
+    /// wrote them anew, they are older than what it made of them, as if both had been programs of one workstation: an
+    /// `fsync` makes no new version.
     pub fn promise(&mut self, member: usize, file: FileId, bytes: &[u8], before: Known, what: String) {
-        if !bytes.is_empty() {
-            let content = content_of(bytes);
+        let content = content_of(bytes);
+        if !bytes.is_empty() && !self.given_up.contains(&(file, content)) {
             self.promises.push(Promise { member, file, content, before, what });
         }
     }
 
-    /// A program replaces or removes these bytes.
-    pub fn release(&mut self, bytes: &[u8]) {
+    /// A program replaces or removes these bytes of a file. What fails for it may have been carried out all the same.
+    pub fn release(&mut self, file: Option<FileId>, bytes: &[u8]) {
         let content = content_of(bytes);
+        self.given_up.extend(file.map(|file| (file, content)));
         self.promises.retain(|p| p.content != content);
     }
 
     /// A program empties or removes the file where so much is known: all versions that may be known there.
     pub fn release_known(&mut self, file: FileId, known: &Known) {
-        let lives = &self.lives;
+        let (lives, given_up) = (&self.lives, &mut self.given_up);
         self.promises.retain(|p| {
-            let mut of_member = lives.iter().filter(|(_, member)| **member == p.member);
-            p.file != file || !of_member.any(|(life, _)| known.is_later(&p.before, *life))
+            let mut of_member =
+                lives.iter().filter(|(_, member)| **member == p.member).map(|(life, _)| *life);
+            if p.file == file && of_member.clone().any(|life| known.has_version_after(&p.before, life)) {
+                given_up.insert((file, p.content));
+            }
+            p.file != file || !of_member.any(|life| known.is_later(&p.before, life))
         });
     }
 

@@ -82,8 +82,9 @@ impl Program<'_> {
     /// What is at this path is about to be emptied or removed; which file that is.
     fn gives_up(&mut self, at: &[Name]) -> Option<FileId> {
         let found = self.machine.disk.file_at(at)?;
-        self.oracle.release(&found.bytes);
-        let file = found.mark?.file;
+        let file = found.mark.map(|mark| mark.file);
+        self.oracle.release(file, &found.bytes);
+        let file = file?;
         self.gave_up(file);
         Some(file)
     }
@@ -97,7 +98,7 @@ impl Program<'_> {
     /// The file's bytes are about to be changed by a program.
     fn begins(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
-            self.oracle.release(&found.bytes);
+            self.oracle.release(Some(file), &found.bytes);
             self.oracle.writes(self.member, found.ino);
         }
     }
@@ -106,6 +107,7 @@ impl Program<'_> {
     fn ends(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
             self.oracle.writes(self.member, found.ino);
+            self.oracle.wrote(file, &found.bytes);
             if !self.machine.life.is_over() {
                 self.oracle.saw(&found.bytes);
             }

@@ -3,7 +3,7 @@
 use super::cases::quiet;
 use super::disk::Trouble;
 use super::machine::End;
-use super::run::verdict;
+use super::run::{Plan, verdict};
 use super::steps::{Action, How, Step, What};
 
 fn step(what: What) -> Step {
@@ -86,5 +86,35 @@ fn t18_an_attribute_of_which_only_the_disk_knows_is_said() {
             step(What::Work { member: 0 }),
         ]);
         assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A program had bytes made durable that another, at another workstation, had replaced knowing them: they are older than what that one
+/// made of them, and nothing that the check may ask for.
+#[test]
+fn t01_bytes_that_were_replaced_before_their_fsync_are_given_up() {
+    for seed in 0..30 {
+        let synced = Plan {
+            seed,
+            ..quiet(vec![
+                does(1, Action::Put { path: 0, len: 1132, sync: true }),
+                does(1, Action::Open { path: 0, slot: 1, how: How::Write }),
+                pull(0, 1),
+                does(0, Action::Put { path: 0, len: 810, sync: false }),
+                does(1, Action::Sync { slot: 1 }),
+            ])
+        };
+        assert_eq!(synced.run(false).failure, None, "seed {seed}");
+        let brought = Plan {
+            seed,
+            ..quiet(vec![
+                does(0, Action::Save { path: 1, len: 6336, sync: false }),
+                pull(1, 0),
+                does(1, Action::Open { path: 1, slot: 2, how: How::Write }),
+                does(0, Action::Put { path: 1, len: 1216, sync: false }),
+                does(1, Action::Sync { slot: 2 }),
+            ])
+        };
+        assert_eq!(brought.run(false).failure, None, "seed {seed}");
     }
 }
