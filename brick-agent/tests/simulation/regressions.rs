@@ -4,7 +4,7 @@ use super::cases::quiet;
 use super::disk::Trouble;
 use super::machine::End;
 use super::run::{Plan, verdict};
-use super::steps::{Action, How, Step, What};
+use super::steps::{Action, How, Step, Transfer, What};
 
 fn step(what: What) -> Step {
     Step { salt: 1, what }
@@ -116,5 +116,30 @@ fn t01_bytes_that_were_replaced_before_their_fsync_are_given_up() {
             ])
         };
         assert_eq!(brought.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Each waited for another that still had an index, and nobody had.
+#[test]
+fn t03_members_that_all_lost_their_indexes_go_on() {
+    let mut steps = vec![
+        does(0, Action::Mkdir { dir: 0 }),
+        does(0, Action::Put { path: 0, len: 900, sync: true }),
+        does(0, Action::Put { path: 3, len: 300, sync: true }),
+        pull(1, 0),
+        pull(2, 0),
+        step(What::Heal { member: 1, fault: Transfer::Good }),
+        // Newer at one, and new at another.
+        does(1, Action::Put { path: 0, len: 700, sync: true }),
+        does(2, Action::Save { path: 1, len: 500, sync: true }),
+        does(2, Action::Rename { from: 3, to: 4 }),
+    ];
+    for member in 0..3 {
+        steps.push(step(What::End { member, how: End::Kill, after: None }));
+        steps.push(step(What::LoseIndex { member }));
+    }
+    for seed in 0..30 {
+        let plan = Plan { seed, ..quiet(steps.clone()) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
