@@ -43,7 +43,7 @@ fn must_pass(test: &str, plan: &Plan) {
     let small = plan.keeping(&keep).run(false);
     panic!(
         "{why}\nwith fewer steps: {}\n{}\nto see it again:\n  NEARBRICK_SEED={} NEARBRICK_KEEP={} cargo test \
-         -p nearbrick-agent --test simulation {test} -- --nocapture\n",
+         --test simulation {test} -- --nocapture\n",
         small.failure.as_deref().unwrap_or("passes"),
         small.trace.join("\n"),
         plan.seed,

@@ -143,3 +143,42 @@ fn t03_members_that_all_lost_their_indexes_go_on() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// The start after a power cut found that a file was gone, and ended itself before it had said so: nothing told the next one, and
+/// the file was being written for ever.
+#[test]
+fn t01_what_a_start_found_missing_and_did_not_say_is_found_by_the_next() {
+    for salt in 0..200 {
+        let cut = || Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } };
+        let plan = quiet(vec![
+            does(0, Action::Mkdir { dir: 1 }),
+            does(0, Action::Put { path: 5, len: 648, sync: false }),
+            cut(),
+            step(What::Start { member: 0 }),
+            does(0, Action::Rmdir { dir: 1 }),
+            Step { salt: salt + 1, ..cut() },
+        ]);
+        assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A brick took back that it holds a version, as it was open for writing when the power was lost, and did not say it again when nothing
+/// was written: so of two versions in conflict one was nobody's, and nobody kept it.
+#[test]
+fn t08_what_was_open_when_the_power_was_lost_and_is_as_it_was_is_held_again() {
+    for salt in 0..100 {
+        let cut = |member| Step {
+            salt: salt + member as u64,
+            what: What::End { member, how: End::PowerCut, after: None },
+        };
+        let plan = quiet(vec![
+            does(2, Action::Save { path: 0, len: 131, sync: true }),
+            pull(0, 2),
+            does(0, Action::Open { path: 0, slot: 1, how: How::Write }),
+            does(0, Action::Mkdir { dir: 0 }),
+            cut(0),
+            cut(2),
+        ]);
+        assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}
