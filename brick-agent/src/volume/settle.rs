@@ -384,6 +384,10 @@ impl Volume {
         }
         let at = self.at(core, file, local)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
+        if is_as_known(local, print) {
+            // It is open, and nobody has written to it.
+            return Ok(());
+        }
         self.snapshot(core, file, local, print).map(drop)
     }
 }
