@@ -107,7 +107,9 @@ impl Program<'_> {
     fn ends(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
             self.oracle.writes(self.member, found.ino);
-            self.oracle.wrote(file, &found.bytes);
+            // Who dies of it knows nothing any more.
+            let known = (!self.machine.life.is_over()).then(|| self.known(file));
+            self.oracle.wrote(self.member, file, &found.bytes, known);
             if !self.machine.life.is_over() {
                 self.oracle.saw(&found.bytes);
             }
@@ -179,7 +181,7 @@ impl Program<'_> {
         {
             let mut bytes = Vec::new();
             self.volume.read(slot.handle, 0, found.bytes.len() + 1, &mut bytes)?;
-            if bytes == found.bytes {
+            if bytes == found.bytes && !self.oracle.is_flipped(self.member, &bytes) {
                 self.oracle.is_synced(self.member, found.ino);
                 let what = format!("{name}, file {}, {}", slot.file, shown(&bytes));
                 self.oracle.promise(self.member, slot.file, &bytes, before, what);
@@ -226,7 +228,7 @@ impl Program<'_> {
         let bytes = read_all(self.volume, open.handle);
         self.volume.release(open.handle);
         match bytes {
-            Ok(bytes) if !self.oracle.is_whole(&bytes) => {
+            Ok(bytes) if !self.oracle.is_whole(&bytes) && !self.oracle.is_flipped(self.member, &bytes) => {
                 let name = super::support::tree::shown(at);
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }
