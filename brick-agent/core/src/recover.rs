@@ -97,6 +97,18 @@ fn proof<'a>(object: &'a Object, found: &Found<'_>) -> Proof<'a> {
     }
 }
 
+/// Whether `me`, whose index is lost, judges what it has without having heard of another's. `others`: all other members; each with
+/// whether its directory was adopted, if it said lately that its index is being made anew too.
+///
+/// Only if all said so: who still has an index knows more. An adopted directory was never in use, and is judged by what others know.
+pub fn judges_first(
+    me: BrickId,
+    adopts: bool,
+    others: impl IntoIterator<Item = (BrickId, Option<bool>)>,
+) -> bool {
+    !adopts && others.into_iter().all(|(brick, said)| said.is_some_and(|adopts| adopts || me < brick))
+}
+
 /// What `me` makes of the bytes of a regular file.
 pub fn judge(object: &Object, me: BrickId, end: End, found: &Found<'_>) -> Verdict {
     match end {
@@ -334,6 +346,19 @@ mod tests {
         // A heal had put the whole file in its place, and had not said so.
         assert_eq!(kill(&shared, Row { have: 1, fits: Some(true), ..other }), Holds(v(2)));
         assert_eq!(kill(&shared, Row { have: 0, fits: Some(true), ..other }), Holds(v(2)));
+    }
+
+    #[test]
+    fn t03_one_of_those_who_all_lost_their_index_judges_first() {
+        let (one, two, three) = (brick(1), brick(2), brick(3));
+        let lost = Some(false);
+        assert!(judges_first(one, false, [(two, lost), (three, lost)]));
+        assert!(!judges_first(two, false, [(one, lost), (three, lost)]));
+        // One has an index, or cannot be asked.
+        assert!(!judges_first(one, false, [(two, lost), (three, None)]));
+        // One was adopted.
+        assert!(judges_first(two, false, [(one, Some(true)), (three, lost)]));
+        assert!(!judges_first(one, true, [(two, lost), (three, lost)]));
     }
 
     #[test]

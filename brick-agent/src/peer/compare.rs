@@ -63,6 +63,11 @@ pub enum CompareReply {
         /// For so many of those asked for this is the answer.
         answered: u32,
     },
+    /// To `Top`, by one that has nothing to compare with: its index is being made anew.
+    Rebuilding {
+        /// Its directory was adopted.
+        adopts: bool,
+    },
 }
 
 impl CompareRequest {
@@ -95,6 +100,7 @@ impl CompareReply {
                 }
                 Ok(())
             }
+            (CompareReply::Rebuilding { .. }, CompareRequest::Top) => Ok(()),
             (CompareReply::Under(sums), CompareRequest::Under(branches))
                 if sums.len() == branches.len() * FAN =>
             {

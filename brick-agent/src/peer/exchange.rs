@@ -210,6 +210,8 @@ impl Exchange {
             });
             match taken.await {
                 Ok((next, Ok(()))) => comparison = next,
+                // Its index is being made anew, as ours is.
+                Ok((_, Err(error))) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok((_, Err(error))) => {
                     tracing::warn!(volume = %self.journal.volume(), %error, "the comparison with a peer stops here");
                     return false;

@@ -33,7 +33,10 @@ impl Volume {
     /// Answers one question of a comparison.
     pub(super) fn answer_comparison(&self, request: &CompareRequest) -> io::Result<CompareReply> {
         if self.is_rebuilding() {
-            return Err(io::Error::other("this brick's index is being made anew"));
+            return match request {
+                CompareRequest::Top => Ok(CompareReply::Rebuilding { adopts: self.adopts }),
+                _ => Err(io::Error::other("this brick's index is being made anew")),
+            };
         }
         match request {
             CompareRequest::Top => {
@@ -312,7 +315,8 @@ impl Comparison {
                 if horizon.iter().any(|(_, heard)| heard.time > self.latest()) {
                     return Err(rustix::io::Errno::PROTO);
                 }
-                let core = self.volume.lock();
+                let mut core = self.volume.lock();
+                core.rebuilding_too.remove(&self.from);
                 (self.here, self.there) = (core.horizon(), horizon);
                 let ours = core.sums.top();
                 drop(core);
@@ -323,6 +327,12 @@ impl Comparison {
                     self.stage = Stage::Under(differ);
                     return Ok(());
                 }
+            }
+            (Stage::Top, CompareReply::Rebuilding { adopts }) => {
+                return match self.volume.judge_first(self.from, adopts)? {
+                    true => Ok(()),
+                    false => Err(rustix::io::Errno::AGAIN),
+                };
             }
             (Stage::Under(branches), CompareReply::Under(sums)) => {
                 let core = self.volume.lock();

@@ -64,6 +64,8 @@ pub struct Core {
     pub torsos: HashSet<FileId>,
     /// Whether the index is being made anew.
     pub rebuild: Rebuild,
+    /// Members that said the same of theirs: when, by the clock's `passed`, and whether their directories were adopted.
+    pub rebuilding_too: BTreeMap<BrickId, (Duration, bool)>,
     /// Removals by these origins are held back.
     pub brakes: BTreeMap<Incarnation, Brake>,
     /// What the origins removed lately.

@@ -183,9 +183,11 @@ impl Volume {
         change.emit(file, Op::Have { brick: self.me, version, hash: *hasher.finalize().as_bytes() })?;
         let moves_head = change.moves_head(file)?;
         change.commit()?;
+        // Nobody was known to have it.
         if moves_head {
-            // Nobody was known to have it.
             self.bring_about(core, vec![file]);
+        }
+        if moves_head || core.tally.in_conflict.contains(&file) {
             self.settler.soon(file);
         }
         Ok(())

@@ -10,15 +10,21 @@
 //! * The peer does not know the file: it was made here, and is said again under the id that it has.
 //! * The peer knows that it was deleted: it goes, unless it was edited after what the deleter had seen.
 //!
+//! Should all members have lost theirs, the one with the smallest id judges as if it were alone, so by marks only, and the others
+//! then as above. What was newer elsewhere is an edit then that did not know of what it says: both are kept.
+//!
 //! So nothing counts as deleted because the index was, nothing is new that has an id, and no version
 //! comes back as older. Until all is judged nothing is said to peers; after a crash it begins again.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use nearbrick_core::object::Link;
-use nearbrick_core::recover::End;
-use nearbrick_core::{FileId, Horizon, Incarnation, Kind, LinkId, Object, Place, Reg, Stamp, VersionVector};
+use nearbrick_core::recover::{End, judges_first};
+use nearbrick_core::{
+    BrickId, FileId, Horizon, Incarnation, Kind, LinkId, Object, Place, Reg, Stamp, VersionVector,
+};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -39,6 +45,8 @@ use crate::index::Shown;
 pub(super) const NOBODY: Incarnation = Incarnation(0);
 /// Before all that members say.
 const UNJUDGED: Stamp = Stamp { time: 1, origin: NOBODY };
+/// For so long what a member said of its index counts: longer than it takes to ask all.
+const SAID_LATELY: Duration = Duration::from_secs(60);
 /// Objects in one batch.
 const AT_ONCE: usize = 256;
 
@@ -141,6 +149,27 @@ impl Volume {
         {
             tracing::error!(%error, "the files cannot be judged; it is tried again at the next start");
         }
+    }
+
+    /// A peer's index is being made anew too. If all members say so, nobody is to be waited for: one judges by its own files, and
+    /// the others then by what it says. Says whether it was this one.
+    pub(super) fn judge_first(&self, peer: BrickId, adopts: bool) -> FsResult<bool> {
+        let _one = self.absorbing.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = &mut *self.lock();
+        let now = self.clock.passed();
+        core.rebuilding_too.insert(peer, (now, adopts));
+        let config = self.config();
+        let others = config.members.iter().map(|m| m.brick).filter(|b| *b != self.me).map(|brick| {
+            let said =
+                core.rebuilding_too.get(&brick).filter(|(at, _)| now.saturating_sub(*at) <= SAID_LATELY);
+            (brick, said.map(|(_, adopts)| *adopts))
+        });
+        if core.rebuild != Rebuild::Waiting || !judges_first(self.me, self.adopts, others) {
+            return Ok(false);
+        }
+        tracing::warn!(brick = %self.me, "all members have lost their indexes: the files are judged by this brick's marks alone");
+        self.judge(core, &Horizon::new())?;
+        Ok(true)
     }
 
     /// All that a peer knows is merged: what is in `data/` is judged by it.

@@ -27,6 +27,7 @@ use super::once::Once;
 use super::replace::PLACED;
 use super::scrub::Scrub;
 use super::settle::{Settled, Settler};
+use super::statements::is_unsaid;
 use super::surroundings::random_u64;
 use super::types::FsResult;
 use super::unheard::Unheard;
@@ -364,6 +365,8 @@ impl Volume {
                 && local.placed.get(&shown.link) == Some(&place)
             {
                 change.local_mut(shown.file)?.placed.remove(&shown.link);
+                // Should the end come before all is taken over: it is not shown, and nothing else tells.
+                change.todo(shown.file, true);
                 lost.entry(shown.file).or_default().push((shown.link, place));
             }
             change.commit()?;
@@ -428,6 +431,15 @@ impl Volume {
             self.miss(core, file, &links)?;
             todo.push(file);
         }
+        if end != End::Running {
+            for file in self.nowhere()? {
+                let object = self.object_of(file)?;
+                let links: Vec<_> =
+                    object.live_links().map(|(link, reg)| (link, reg.value.clone())).collect();
+                self.miss(core, file, &links)?;
+                todo.push(file);
+            }
+        }
         // Once their names are known.
         for file in found.same.union(&moved) {
             self.judge_file(core, *file, moved.contains(file), end, &mut todo)?;
@@ -442,6 +454,19 @@ impl Volume {
         self.resume(core);
         self.bring_about(core, todo);
         Ok(())
+    }
+
+    /// Files that were here by the index, and have no name on the disk: a start before this one came so far, and ended before it
+    /// was said that they are missing.
+    fn nowhere(&self) -> FsResult<Vec<FileId>> {
+        let mut all = Vec::new();
+        for local in self.index.locals() {
+            let (file, local) = local.map_err(index_failed)?;
+            if (local.dirty || local.have.is_some()) && !local.on_disk() {
+                all.push(file);
+            }
+        }
+        Ok(all)
     }
 
     /// Of directories that are nowhere, all that was in them is gone too.
@@ -720,6 +745,7 @@ fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError
     let (mut latest, mut parents) = (0, HashSet::new());
     let mut locals = index.locals().peekable();
     let (mut dirty, mut look_again) = (Vec::new(), Vec::new());
+    let me = core.tally.me;
     let mut look = |core: &mut Core, file: FileId, local: &Local| {
         if let Some(into) = local.merged_into {
             core.merged.entry(into).or_default().insert(file);
@@ -752,7 +778,11 @@ fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError
         core.object_changed(file, None, Some(&object));
         latest = object.stamps().map(|stamp| stamp.time).fold(latest, u64::max);
         parents.extend(object.live_links().map(|(_, place)| place.value.parent));
-        let is_open = core.tally.in_conflict.contains(&file) || core.tally.fallen.contains(&file);
+        let unsaid = here.as_ref().is_some_and(|local| me.is_some_and(|me| is_unsaid(me, &object, local)));
+        if unsaid {
+            core.unsaid.insert(file);
+        }
+        let is_open = core.tally.in_conflict.contains(&file) || core.tally.fallen.contains(&file) || unsaid;
         if is_open && !here.is_some_and(|l| l.dirty) {
             look_again.push(file);
         }

@@ -9,6 +9,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::install::reason_of;
+use super::newest::is_as_known;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::{File, FileAccess};
@@ -118,6 +119,17 @@ impl Volume {
                 None => Source { file: live, size, version, kind: SourceKind::Live },
             });
         }
+        // It is open, and nobody has written to it.
+        if let Some(have) = local.have.as_ref().filter(|_| is_as_known(local, print))
+            && (exactly && have == wanted || !exactly && have.includes(wanted))
+        {
+            return Ok(Source {
+                file: live,
+                size: print.size,
+                version: have.clone(),
+                kind: SourceKind::Live,
+            });
+        }
         if exactly {
             return Err(Reason::SourceChanged);
         }
@@ -140,6 +152,12 @@ impl Volume {
             }
             None => Source { file: live, size, version, kind: SourceKind::Live },
         })
+    }
+
+    /// Whether nobody has written to a file since it was opened for writing.
+    fn is_untouched(&self, core: &mut Core, file: FileId, local: &Local) -> bool {
+        let now = self.at(core, file, local).and_then(|at| access::stat(&at.dir, &at.name));
+        now.is_ok_and(|raw| is_as_known(local, print_of(&raw)))
     }
 
     /// A version that is in `versions/`: a person may want it back at another brick.
@@ -243,10 +261,10 @@ impl Served for Volume {
     }
 
     fn still(&self, file: FileId, version: &VersionVector) -> bool {
-        let _core = self.lock();
-        self.local_or_none(file).is_ok_and(|local| {
-            local.have.as_ref() == Some(version) && (!local.dirty || local.snapshot.is_some())
-        })
+        let core = &mut *self.lock();
+        let Ok(local) = self.local_or_none(file) else { return false };
+        local.have.as_ref() == Some(version)
+            && (!local.dirty || local.snapshot.is_some() || self.is_untouched(core, file, &local))
     }
 
     fn newest(&self, file: FileId) -> std::io::Result<Option<Object>> {

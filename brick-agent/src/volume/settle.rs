@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::change::{Change, print_of};
 use super::core::Core;
 use super::newest::is_as_known;
+use super::statements::is_unsaid;
 use super::types::FsResult;
 use super::{Volume, WallClock};
 use crate::brick::access;
@@ -353,9 +354,13 @@ impl Volume {
         local.overlay = None;
         local.filling = None;
         local.filled.clear();
-        let parked = local.parked;
-        let exists = change.object(file)?.exists(file);
+        let (parked, object) = (local.parked, change.object(file)?);
+        let unsaid = change.local(file)?.is_some_and(|local| is_unsaid(self.me, &object, &local));
+        let exists = object.exists(file);
         change.commit()?;
+        if unsaid {
+            core.unsaid.insert(file);
+        }
         self.is_unsynced(core, file);
         core.moments.remove(&file);
         // What the kernel knew while a program wrote past us may be old.
@@ -379,6 +384,10 @@ impl Volume {
         }
         let at = self.at(core, file, local)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
+        if is_as_known(local, print) {
+            // It is open, and nobody has written to it.
+            return Ok(());
+        }
         self.snapshot(core, file, local, print).map(drop)
     }
 }

@@ -22,6 +22,15 @@ fn is_wrong(me: BrickId, object: &Object, local: &Local) -> bool {
     said.is_some_and(|said| !holds(local, said)) || writes && !local.dirty
 }
 
+/// Whether a version is here of which others do not know that it is: that was taken back while it was not sure.
+pub(super) fn is_unsaid(me: BrickId, object: &Object, local: &Local) -> bool {
+    let said = object.holders.get(&me).and_then(|reg| reg.value.as_ref());
+    said.is_none()
+        && !local.dirty
+        && local.on_disk()
+        && local.have.as_ref().is_some_and(|have| !have.is_empty())
+}
+
 fn holds(local: &Local, said: &VersionVector) -> bool {
     let held = local.have.as_ref().filter(|_| !local.dirty);
     held.is_some_and(|held| matches!(held.relation(said), Relation::Equal | Relation::After))

@@ -12,20 +12,24 @@ const ALL: Faults = Faults {
     kills: true,
     power: true,
     disks: true,
+    flips: false,
     clocks: true,
     indexes: true,
     compaction: true,
     rules: false,
+    large: false,
 };
 /// Only the network.
-const NONE: Faults = Faults {
+pub const NONE: Faults = Faults {
     kills: false,
     power: false,
     disks: false,
+    flips: false,
     clocks: false,
     indexes: false,
     compaction: false,
     rules: false,
+    large: false,
 };
 
 /// Seeds of each test in the ordinary run.
@@ -43,7 +47,7 @@ fn must_pass(test: &str, plan: &Plan) {
     let small = plan.keeping(&keep).run(false);
     panic!(
         "{why}\nwith fewer steps: {}\n{}\nto see it again:\n  NEARBRICK_SEED={} NEARBRICK_KEEP={} cargo test \
-         -p nearbrick-agent --test simulation {test} -- --nocapture\n",
+         --test simulation {test} -- --nocapture\n",
         small.failure.as_deref().unwrap_or("passes"),
         small.trace.join("\n"),
         plan.seed,
@@ -101,6 +105,16 @@ fn t01_t02_power_cut_at_any_step_loses_nothing_acknowledged() {
 #[test]
 fn t23_disks_that_are_full_failing_or_read_only_lose_nothing_acknowledged() {
     seeds("t23", Faults { disks: true, compaction: true, ..NONE });
+}
+
+#[test]
+fn t22_large_files_come_whole_whatever_happens() {
+    seeds("t22", Faults { kills: true, power: true, disks: true, compaction: true, large: true, ..NONE });
+}
+
+#[test]
+fn t25_bits_that_a_disk_turns_are_found_and_neither_lost_nor_spread() {
+    seeds("t25", Faults { kills: true, flips: true, compaction: true, ..NONE });
 }
 
 #[test]

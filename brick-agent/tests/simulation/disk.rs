@@ -551,6 +551,30 @@ impl SimDisk {
         }
     }
 
+    /// Whether all bytes of the file are on the disk for good.
+    pub fn is_durable(&self, ino: u64) -> bool {
+        let inner = self.inner();
+        let bytes = |state: &State| state.get(ino).and_then(Inode::data).cloned();
+        bytes(&inner.now) == bytes(&inner.durable) && inner.log.iter().all(|op| op.written() != Some(ino))
+    }
+
+    /// A bit of a file turns, somewhere in what the disk has of it; its times stay. Gives the bytes as they are then.
+    pub fn flip(&self, ino: u64, chance: &mut Chance) -> Option<Vec<u8>> {
+        let inner = &mut *self.inner();
+        let data = inner.now.get(ino)?.data()?;
+        let present: Vec<_> =
+            (0..data.bytes.len()).filter(|at| data.present.contains(&(at / SECTOR))).collect();
+        if present.is_empty() {
+            return None;
+        }
+        let at = *chance.pick(&present);
+        let byte = data.bytes[at] ^ (1 << chance.below(8));
+        for state in [&mut inner.now, &mut inner.durable] {
+            state.apply(&Op::Write { ino, at, bytes: vec![byte] });
+        }
+        Some(inner.now.get(ino)?.data()?.bytes.clone())
+    }
+
     /// The file of `data/` that is marked as this object.
     pub fn marked(&self, file: FileId) -> Option<Found> {
         self.files_below(&[b"data"]).into_iter().find(|f| f.mark.as_ref().is_some_and(|m| m.file == file))

@@ -41,9 +41,17 @@ struct Promise {
     member: usize,
     file: FileId,
     content: Content,
-    /// What that member knew then: the version that these bytes got comes after that.
+    /// What that member knew then: the version that these bytes got comes after that, or they had it already.
     before: Known,
+    /// Who wrote them, and the versions that were known there when they were written: theirs comes after that.
+    written: Option<Written>,
     what: String,
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    member: usize,
+    versions: VersionVector,
 }
 
 #[derive(Default)]
@@ -51,6 +59,14 @@ pub struct Oracle {
     /// Bytes that a file had between two calls of a program.
     whole: BTreeSet<Content>,
     promises: Vec<Promise>,
+    /// Bytes of a file that a program replaced or removed, knowing them.
+    given_up: BTreeSet<(FileId, Content)>,
+    /// Versions of a file that were known where a program emptied or removed it.
+    replaced: BTreeMap<FileId, VersionVector>,
+    /// Who wrote these bytes of a file last.
+    writers: BTreeMap<(FileId, Content), Written>,
+    /// What disks made of bytes by turning a bit, and where; and which bytes they were.
+    flipped: BTreeMap<(usize, Content), Content>,
     /// Whose lives those are.
     lives: BTreeMap<Incarnation, usize>,
     /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
@@ -71,6 +87,16 @@ impl Oracle {
         self.lives.insert(life, member);
     }
 
+    /// A program wrote the file, or tried to, and this is in it now: it is not what was given up.
+    pub fn wrote(&mut self, member: usize, file: FileId, bytes: &[u8], known: Option<Known>) {
+        let this = (file, content_of(bytes));
+        self.given_up.remove(&this);
+        match known {
+            Some(known) => self.writers.insert(this, Written { member, versions: known.versions }),
+            None => self.writers.remove(&this),
+        };
+    }
+
     /// A program left a file like this.
     pub fn saw(&mut self, bytes: &[u8]) {
         self.whole.insert(content_of(bytes));
@@ -79,6 +105,18 @@ impl Oracle {
     /// Whether a reader may be shown this.
     pub fn is_whole(&self, bytes: &[u8]) -> bool {
         bytes.is_empty() || self.whole.contains(&content_of(bytes))
+    }
+
+    /// The disk of a member turned a bit.
+    pub fn flips(&mut self, member: usize, was: &[u8], now: &[u8]) {
+        let was = content_of(was);
+        let was = self.flipped.get(&(member, was)).copied().unwrap_or(was);
+        self.flipped.insert((member, content_of(now)), was);
+    }
+
+    /// Whether its disk made these bytes: who reads there may be shown them, until they are found, and nobody else.
+    pub fn is_flipped(&self, member: usize, bytes: &[u8]) -> bool {
+        self.flipped.contains_key(&(member, content_of(bytes)))
     }
 
     /// A program begins to write the inode.
@@ -108,27 +146,54 @@ impl Oracle {
         }
     }
 
-    /// A program was told that these bytes are durable.
+    /// A program was told that these bytes are durable. If another had replaced them by then, knowing them, and nobody
+    /// wrote them anew, they are older than what it made of them, as if both had been programs of one workstation: an
+    /// `fsync` makes no new version.
     pub fn promise(&mut self, member: usize, file: FileId, bytes: &[u8], before: Known, what: String) {
-        if !bytes.is_empty() {
-            let content = content_of(bytes);
-            self.promises.push(Promise { member, file, content, before, what });
+        let content = content_of(bytes);
+        let written = self.writers.get(&(file, content)).cloned();
+        let replaced = match (&written, self.replaced.get(&file)) {
+            (Some(written), Some(versions)) => self.has_later(versions, &written.versions, written.member),
+            _ => false,
+        };
+        if !bytes.is_empty() && !replaced && !self.given_up.contains(&(file, content)) {
+            self.promises.push(Promise { member, file, content, before, written, what });
         }
     }
 
-    /// A program replaces or removes these bytes.
-    pub fn release(&mut self, bytes: &[u8]) {
+    /// A program replaces or removes these bytes of a file. What fails for it may have been carried out all the same.
+    pub fn release(&mut self, file: Option<FileId>, bytes: &[u8]) {
         let content = content_of(bytes);
-        self.promises.retain(|p| p.content != content);
+        // Who replaces what a disk made of bytes replaces those.
+        let were = self.flipped.iter().filter(|((_, now), _)| *now == content).map(|(_, was)| *was);
+        for content in were.chain([content]) {
+            self.given_up.extend(file.map(|file| (file, content)));
+            self.promises.retain(|p| p.content != content);
+        }
+    }
+
+    /// Whether these include a version that the member made after those.
+    fn has_later(&self, versions: &VersionVector, than: &VersionVector, member: usize) -> bool {
+        let mut lives = self.lives.iter().filter(|(_, m)| **m == member);
+        lives.any(|(life, _)| versions.get(*life) > than.get(*life))
     }
 
     /// A program empties or removes the file where so much is known: all versions that may be known there.
     pub fn release_known(&mut self, file: FileId, known: &Known) {
-        let lives = &self.lives;
-        self.promises.retain(|p| {
-            let mut of_member = lives.iter().filter(|(_, member)| **member == p.member);
-            p.file != file || !of_member.any(|(life, _)| known.is_later(&p.before, *life))
-        });
+        self.replaced.entry(file).or_default().merge(&known.versions);
+        let promises = std::mem::take(&mut self.promises);
+        let (of_file, mut kept): (Vec<_>, Vec<_>) = promises.into_iter().partition(|p| p.file == file);
+        for p in of_file {
+            let mut lives = self.lives.iter().filter(|(_, m)| **m == p.member);
+            let had_it = self.has_later(&known.versions, &p.before.versions, p.member)
+                || p.written.as_ref().is_some_and(|w| self.has_later(&known.versions, &w.versions, w.member));
+            if had_it {
+                self.given_up.insert((file, p.content));
+            } else if !lives.any(|(life, _)| known.is_later(&p.before, *life)) {
+                kept.push(p);
+            }
+        }
+        self.promises = kept;
     }
 
     /// What was promised and is on no brick.

@@ -82,8 +82,9 @@ impl Program<'_> {
     /// What is at this path is about to be emptied or removed; which file that is.
     fn gives_up(&mut self, at: &[Name]) -> Option<FileId> {
         let found = self.machine.disk.file_at(at)?;
-        self.oracle.release(&found.bytes);
-        let file = found.mark?.file;
+        let file = found.mark.map(|mark| mark.file);
+        self.oracle.release(file, &found.bytes);
+        let file = file?;
         self.gave_up(file);
         Some(file)
     }
@@ -97,7 +98,7 @@ impl Program<'_> {
     /// The file's bytes are about to be changed by a program.
     fn begins(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
-            self.oracle.release(&found.bytes);
+            self.oracle.release(Some(file), &found.bytes);
             self.oracle.writes(self.member, found.ino);
         }
     }
@@ -106,6 +107,9 @@ impl Program<'_> {
     fn ends(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
             self.oracle.writes(self.member, found.ino);
+            // Who dies of it knows nothing any more.
+            let known = (!self.machine.life.is_over()).then(|| self.known(file));
+            self.oracle.wrote(self.member, file, &found.bytes, known);
             if !self.machine.life.is_over() {
                 self.oracle.saw(&found.bytes);
             }
@@ -177,7 +181,7 @@ impl Program<'_> {
         {
             let mut bytes = Vec::new();
             self.volume.read(slot.handle, 0, found.bytes.len() + 1, &mut bytes)?;
-            if bytes == found.bytes {
+            if bytes == found.bytes && !self.oracle.is_flipped(self.member, &bytes) {
                 self.oracle.is_synced(self.member, found.ino);
                 let what = format!("{name}, file {}, {}", slot.file, shown(&bytes));
                 self.oracle.promise(self.member, slot.file, &bytes, before, what);
@@ -224,7 +228,7 @@ impl Program<'_> {
         let bytes = read_all(self.volume, open.handle);
         self.volume.release(open.handle);
         match bytes {
-            Ok(bytes) if !self.oracle.is_whole(&bytes) => {
+            Ok(bytes) if !self.oracle.is_whole(&bytes) && !self.oracle.is_flipped(self.member, &bytes) => {
                 let name = super::support::tree::shown(at);
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }

@@ -1,10 +1,10 @@
 //! What seeds found once, each under the name of what must hold.
 
-use super::cases::quiet;
+use super::cases::{NONE, quiet};
 use super::disk::Trouble;
 use super::machine::End;
-use super::run::verdict;
-use super::steps::{Action, How, Step, What};
+use super::run::{Plan, after, verdict};
+use super::steps::{Action, Faults, How, Step, Transfer, What};
 
 fn step(what: What) -> Step {
     Step { salt: 1, what }
@@ -86,5 +86,173 @@ fn t18_an_attribute_of_which_only_the_disk_knows_is_said() {
             step(What::Work { member: 0 }),
         ]);
         assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A program had bytes made durable that another, at another workstation, had replaced knowing them: they are older than what that one
+/// made of them, and nothing that the check may ask for.
+#[test]
+fn t01_bytes_that_were_replaced_before_their_fsync_are_given_up() {
+    for seed in 0..30 {
+        let synced = Plan {
+            seed,
+            ..quiet(vec![
+                does(1, Action::Put { path: 0, len: 1132, sync: true }),
+                does(1, Action::Open { path: 0, slot: 1, how: How::Write }),
+                pull(0, 1),
+                does(0, Action::Put { path: 0, len: 810, sync: false }),
+                does(1, Action::Sync { slot: 1 }),
+            ])
+        };
+        assert_eq!(synced.run(false).failure, None, "seed {seed}");
+        let brought = Plan {
+            seed,
+            ..quiet(vec![
+                does(0, Action::Save { path: 1, len: 6336, sync: false }),
+                pull(1, 0),
+                does(1, Action::Open { path: 1, slot: 2, how: How::Write }),
+                does(0, Action::Put { path: 1, len: 1216, sync: false }),
+                does(1, Action::Sync { slot: 2 }),
+            ])
+        };
+        assert_eq!(brought.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Each waited for another that still had an index, and nobody had.
+#[test]
+fn t03_members_that_all_lost_their_indexes_go_on() {
+    let mut steps = vec![
+        does(0, Action::Mkdir { dir: 0 }),
+        does(0, Action::Put { path: 0, len: 900, sync: true }),
+        does(0, Action::Put { path: 3, len: 300, sync: true }),
+        pull(1, 0),
+        pull(2, 0),
+        step(What::Heal { member: 1, fault: Transfer::Good }),
+        // Newer at one, and new at another.
+        does(1, Action::Put { path: 0, len: 700, sync: true }),
+        does(2, Action::Save { path: 1, len: 500, sync: true }),
+        does(2, Action::Rename { from: 3, to: 4 }),
+    ];
+    for member in 0..3 {
+        steps.push(step(What::End { member, how: End::Kill, after: None }));
+        steps.push(step(What::LoseIndex { member }));
+    }
+    for seed in 0..30 {
+        let plan = Plan { seed, ..quiet(steps.clone()) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// The start after a power cut found that a file was gone, and ended itself before it had said so: nothing told the next one, and
+/// the file was being written for ever.
+#[test]
+fn t01_what_a_start_found_missing_and_did_not_say_is_found_by_the_next() {
+    let plan = |first, second| {
+        let cut = |salt| Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } };
+        let steps = vec![
+            does(0, Action::Mkdir { dir: 1 }),
+            does(0, Action::Put { path: 5, len: 648, sync: false }),
+            cut(first),
+            step(What::Start { member: 0 }),
+            does(0, Action::Rmdir { dir: 1 }),
+            cut(second),
+        ];
+        Plan { seed: 2212, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(2004509861360049691, 6098528626350112500).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A brick took back that it holds a version, as it was open for writing when the power was lost, and did not say it again when nothing
+/// was written: so of two versions in conflict one was nobody's, and nobody kept it.
+#[test]
+fn t08_what_was_open_when_the_power_was_lost_and_is_as_it_was_is_held_again() {
+    let plan = |one, other| {
+        let cut = |salt, member, after| Step { salt, what: What::End { member, how: End::PowerCut, after } };
+        let last = Action::Save { path: 2, len: 122, sync: true };
+        let steps = vec![
+            does(2, Action::Save { path: 0, len: 131, sync: true }),
+            pull(0, 2),
+            cut(1, 2, Some(5)),
+            does(0, Action::Open { path: 0, slot: 1, how: How::Write }),
+            does(0, Action::Mkdir { dir: 0 }),
+            cut(1, 0, Some(12)),
+            does(0, Action::Put { path: 4, len: 96, sync: false }),
+            Step {
+                salt: one,
+                what: What::Program { member: 0, action: Action::Put { path: 3, len: 1499, sync: false } },
+            },
+            Step { salt: other, what: What::Program { member: 2, action: last } },
+        ];
+        Plan { seed: 3071, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(5839514289628133424, 14552885347711683083).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A program had a file open for writing and wrote nothing: after a while that made a version of it, which was in conflict with
+/// what was written elsewhere; and who wanted its bytes meanwhile got none.
+#[test]
+fn t11_a_file_that_is_only_open_for_writing_is_what_it_was() {
+    let world = after(&quiet(vec![
+        does(0, Action::Save { path: 1, len: 144, sync: true }),
+        step(What::Pass { ms: 1000 }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(0, Action::Open { path: 1, slot: 1, how: How::Write }),
+        step(What::Pass { ms: 40_000 }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(2, Action::Truncate { path: 1, size: 3000 }),
+    ]));
+    let world = world.unwrap();
+    let found = world.machines[0].disk.file_at(&[b"b".to_vec()]).unwrap();
+    let object = world.machines[0].index().object(found.mark.unwrap().file).unwrap().unwrap();
+    let written: u64 = object.head().unwrap().version.iter().map(|(_, count)| count).sum();
+    assert_eq!(written, 1);
+    assert_eq!(world.machines[2].disk.file_at(&[b"b".to_vec()]).unwrap().bytes.len(), 3000);
+}
+
+/// A damaged copy was opened for writing, and nothing was written to it. What that made a version of was the damage.
+#[test]
+fn t25_damage_is_no_version_because_a_file_is_open() {
+    for seed in 0..30 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 344, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 0 }),
+            does(0, Action::Put { path: 2, len: 0, sync: true }),
+            does(1, Action::Open { path: 2, slot: 1, how: How::Write }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// As above, where a version of what is being written was there before the `fsync`.
+#[test]
+fn t01_bytes_of_a_snapshot_that_were_replaced_before_their_fsync_are_given_up() {
+    for (seed, sync) in (0..30).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let plan = quiet(vec![
+            does(1, Action::Open { path: 1, slot: 0, how: How::Create }),
+            does(1, Action::Put { path: 1, len: 1179, sync }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            does(0, Action::Put { path: 1, len: 792, sync: true }),
+            does(1, Action::Sync { slot: 0 }),
+        ]);
+        assert_eq!(Plan { seed, ..plan }.run(false).failure, None, "seed {seed}, {sync}");
     }
 }

@@ -21,6 +21,8 @@ use super::world::World;
 
 /// Rounds in which all exchange and heal, until all must be at rest.
 const ROUNDS: usize = 40;
+/// How often disks turn bits when all are at rest.
+const FLIPS: usize = 2;
 
 /// A run, before it runs.
 #[derive(Clone, Debug)]
@@ -92,6 +94,7 @@ impl Plan {
     fn go(&self, slot: &mut Option<World>, says: bool) -> Result<(), String> {
         let mut chance = Chance::of(self.seed, &[2]);
         let world = slot.insert(World::new(self.members, &mut chance, self.faults.clocks, says)?);
+        world.scrubs = self.faults.flips;
         for (n, step) in self.steps.iter().enumerate() {
             let chance = &mut Chance::new(step.salt);
             one(world, n, step, chance)?;
@@ -172,6 +175,8 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
                 world.machines[member].lose_index();
             }
         }
+        What::Flip { member, file } => world.flip(member, file, chance),
+        What::Scrub { member } => world.scrub(member),
         What::Disk { member, trouble } => world.machines[member].set_trouble(trouble),
         What::Rules { member } => {
             world.change_rules(chance);
@@ -213,7 +218,7 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
             }
         }
     }
-    let mut quiet = 0;
+    let (mut quiet, mut flips) = (0, if world.scrubs { FLIPS } else { 0 });
     for round in 0..ROUNDS {
         world.say(format!("round {round}"));
         world.time.pass(Duration::from_secs(31));
@@ -229,6 +234,9 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
             (0..world.count()).filter(|b| *b != a).for_each(|b| world.gossip(a, b));
         }
         for n in 0..world.count() {
+            if world.scrubs {
+                world.scrub(n);
+            }
             world.heal(n, Transfer::Good);
             world.compact(n, false);
         }
@@ -238,13 +246,20 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
         }
         let statuses: Vec<_> =
             (0..world.count()).filter_map(|n| world.volume(n).map(|v| v.status())).collect();
-        let still = new == 0 && statuses.len() == world.count() && statuses.iter().all(at_rest);
+        let unrepaired =
+            (0..world.count()).filter_map(|n| world.volume(n)).any(|v| v.scrub_status().unrepaired() > 0);
+        let still =
+            new == 0 && !unrepaired && statuses.len() == world.count() && statuses.iter().all(at_rest);
         quiet = if still { quiet + 1 } else { 0 };
+        if quiet == 2 && flips > 0 {
+            (quiet, flips) = (0, flips - 1);
+            (0..world.count()).for_each(|n| world.flip(n, chance.below(16), chance));
+        }
         if quiet == 2 {
             return Ok(());
         }
         if round == ROUNDS - 1 {
-            let mut why = format!("no rest after {ROUNDS} rounds, new entries: {new}");
+            let mut why = format!("no rest after {ROUNDS} rounds, new entries: {new}, damage: {unrepaired}");
             for (n, s) in statuses.iter().enumerate().filter(|(_, s)| !at_rest(s)) {
                 why += &format!(
                     "\n  {}: dirty {}, lacks {}, others lack {:?}, rebuilding {}, not placed {:?}, last error {:?}",

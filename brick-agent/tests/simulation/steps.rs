@@ -99,6 +99,15 @@ pub enum What {
     LoseIndex {
         member: usize,
     },
+    /// The disk turns a bit of a file of which another brick has the same version, whole.
+    Flip {
+        member: usize,
+        file: usize,
+    },
+    /// A member looks through its brick.
+    Scrub {
+        member: usize,
+    },
     /// Something is wrong with a disk, or no longer.
     Disk {
         member: usize,
@@ -222,6 +231,7 @@ enum Fault {
     Clock,
     Index,
     Disk,
+    Flip,
     Rules,
 }
 
@@ -231,18 +241,23 @@ pub struct Faults {
     pub kills: bool,
     pub power: bool,
     pub disks: bool,
+    /// Disks turn bits, and members look through their bricks.
+    pub flips: bool,
     pub clocks: bool,
     pub indexes: bool,
     pub compaction: bool,
     /// The placement changes.
     pub rules: bool,
+    /// Some files are so large that they come by chunks.
+    pub large: bool,
 }
 
-fn action(chance: &mut Chance) -> Action {
+fn action(chance: &mut Chance, large: bool) -> Action {
     let path = chance.below(PATHS.len());
     let other = chance.below(PATHS.len());
     let slot = chance.below(SLOTS);
     let len = match chance.below(8) {
+        7 if large => chance.between(1 << 20, 3 << 19),
         0 => 0,
         1 => chance.between(1, 9000),
         _ => chance.between(1, 1500),
@@ -295,6 +310,10 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
         (faults.indexes, Fault::Index),
         (faults.disks, Fault::Disk),
         (faults.disks, Fault::Disk),
+        (faults.flips, Fault::Flip),
+        (faults.flips, Fault::Flip),
+        (faults.flips, Fault::Flip),
+        (faults.flips, Fault::Flip),
         (faults.rules, Fault::Rules),
         (faults.rules, Fault::Rules),
     ]
@@ -318,6 +337,9 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
             let trouble = *chance.pick(&[Trouble::None, Trouble::Full, Trouble::Failing, Trouble::ReadOnly]);
             What::Disk { member, trouble }
         }
+        Fault::Flip if chance.one_in(4) => What::WriteBack { member },
+        Fault::Flip if chance.one_in(4) => What::Scrub { member },
+        Fault::Flip => What::Flip { member, file: chance.below(16) },
         Fault::Rules if chance.one_in(2) => What::Rules { member },
         Fault::Rules => What::Learn { member },
     }
@@ -327,7 +349,7 @@ fn step(chance: &mut Chance, members: usize, faults: Faults) -> What {
     let member = chance.below(members);
     let from = (member + 1 + chance.below(members - 1)) % members;
     match chance.below(100) {
-        0..=41 => What::Program { member, action: action(chance) },
+        0..=41 => What::Program { member, action: action(chance, faults.large) },
         42..=52 => What::Work { member },
         53..=57 => What::Pass { ms: *chance.pick(&[1, 10, 20, 300, 40_000]) },
         58..=62 => What::Ask { to: member, from },
@@ -351,8 +373,38 @@ fn step(chance: &mut Chance, members: usize, faults: Faults) -> What {
     }
 }
 
+/// Files that are made, and brought to all who are to hold them: so that there is something to be damaged.
+fn calm(chance: &mut Chance, members: usize) -> Vec<What> {
+    let put = |chance: &mut Chance| {
+        let (path, len) = (chance.below(3), chance.between(1, 1500));
+        What::Program { member: chance.below(members), action: Action::Put { path, len, sync: true } }
+    };
+    let rest =
+        || [What::Pass { ms: 40_000 }].into_iter().chain((0..members).map(|member| What::Work { member }));
+    let pairs = || {
+        (0..members).flat_map(|to| (0..members).map(move |from| (to, from))).filter(|(to, from)| to != from)
+    };
+    let mut all: Vec<_> = (0..members).map(|member| What::Start { member }).chain([What::Join]).collect();
+    all.extend((0..3).map(|_| put(chance)));
+    all.extend(rest());
+    all.extend(pairs().map(|(to, from)| What::Pull { to, from }));
+    all.extend((0..members).map(|member| What::Heal { member, fault: Transfer::Good }));
+    all.extend(pairs().map(|(to, from)| What::Pull { to, from }));
+    all.extend(rest());
+    all.extend((0..members).map(|member| What::WriteBack { member }));
+    all
+}
+
 /// The steps of a run.
 pub fn steps(chance: &mut Chance, members: usize, faults: Faults) -> Vec<Step> {
     let count = chance.between(20, 110);
-    (0..count).map(|_| Step { salt: chance.next(), what: step(chance, members, faults) }).collect()
+    let mut all = Vec::new();
+    for n in 0..count {
+        if faults.flips && n % 30 == 0 {
+            let calm = calm(chance, members);
+            all.extend(calm.into_iter().map(|what| Step { salt: chance.next(), what }));
+        }
+        all.push(Step { salt: chance.next(), what: step(chance, members, faults) });
+    }
+    all
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nearbrick_agent::config::{Member, PlacementRule, StaleReads, VolumeConfig};
+use nearbrick_agent::heal::limit::Throttle;
 use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{Acks, Heads};
 use nearbrick_agent::volume::{Comparison, Volume};
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{BrickId, Entry};
 use uuid::Uuid;
 
@@ -41,6 +43,8 @@ pub struct World {
     pub net: Arc<Net>,
     pub machines: Vec<Machine>,
     pub oracle: Oracle,
+    /// Members look through their bricks until all is well.
+    pub scrubs: bool,
     /// The last placement rules.
     rules: Vec<PlacementRule>,
     letters: Vec<Letter>,
@@ -113,6 +117,7 @@ impl World {
             net: Arc::default(),
             machines,
             oracle,
+            scrubs: false,
             rules: placement,
             letters: Vec::new(),
             trace: Vec::new(),
@@ -295,10 +300,7 @@ impl World {
 
     /// A member compares its tree with another's.
     pub fn compare(&mut self, to: usize, from: usize, answers: usize) -> bool {
-        let (Some(volume), Some(other)) = (self.volume(to), self.reach(to, from)) else { return false };
-        if other.is_rebuilding() {
-            return false;
-        }
+        let (Some(volume), Some(_)) = (self.volume(to), self.reach(to, from)) else { return false };
         let done = self.drive(from, volume.comparison(brick(from)), answers);
         self.say(format!("  {} compared with {}: {done}", node(to), node(from)));
         done
@@ -310,6 +312,9 @@ impl World {
         for _ in 0..1000 {
             let (Some(volume), Some(other)) = (self.volume(to), self.reach(to, from)) else { return Ok(new) };
             if other.is_rebuilding() {
+                if volume.is_rebuilding() && self.compare(to, from, usize::MAX) {
+                    new += 1;
+                }
                 return Ok(new);
             }
             volume.hinted(brick(from), &other.heads());
@@ -389,6 +394,56 @@ impl World {
             outcome.failures
         ));
         Some(outcome)
+    }
+
+    /// The disk of a member turns a bit: of a version of which it can be told, since its hash is known, and which another brick has.
+    pub fn flip(&mut self, n: usize, file: usize, chance: &mut Chance) {
+        let machine = &self.machines[n];
+        let index = machine.index();
+        let elsewhere: Vec<_> =
+            (0..self.count()).filter(|m| *m != n).map(|m| &self.machines[m].disk).collect();
+        let mut all = machine.disk.files_below(&[b"data"]);
+        all.retain(|found| {
+            let Some(mark) = &found.mark else { return false };
+            let (Ok(Some(local)), Ok(Some(object))) = (index.local(mark.file), index.object(mark.file))
+            else {
+                return false;
+            };
+            let Some(version) = local.have.filter(|have| !local.dirty && mark.version.as_ref() == Some(have))
+            else {
+                return false;
+            };
+            hash_of(&object, &version) == Some(*blake3::hash(&found.bytes).as_bytes())
+                && machine.disk.is_durable(found.ino)
+                && elsewhere.iter().any(|disk| {
+                    disk.marked(mark.file).is_some_and(|f| {
+                        f.bytes == found.bytes && f.mark == found.mark && disk.is_durable(f.ino)
+                    })
+                })
+        });
+        if all.is_empty() {
+            return;
+        }
+        let found = &all[file % all.len()];
+        if let Some(now) = machine.disk.flip(found.ino, chance) {
+            self.oracle.flips(n, &found.bytes, &now);
+            let file = found.mark.as_ref().map(|mark| mark.file);
+            self.say(format!("  {}: a bit of {file:?} turns", node(n)));
+        }
+    }
+
+    /// A member looks through its brick.
+    pub fn scrub(&mut self, n: usize) {
+        if let Some(volume) = self.volume(n) {
+            let (throttle, go_on) = (Throttle::new(None, None), AtomicBool::new(false));
+            let done = volume.scrub(&throttle, &go_on);
+            volume.review_scrub(&throttle, &go_on);
+            self.say(format!(
+                "  {} looked through its brick: {done:?}, {:?}",
+                node(n),
+                volume.scrub_status()
+            ));
+        }
     }
 
     /// The agent does what is due.

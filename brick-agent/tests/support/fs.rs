@@ -89,8 +89,16 @@ impl<'a> Fs<'a> {
                 Kind::Symlink(_) => Err(Errno::LOOP),
                 Kind::Special { .. } => Err(Errno::NXIO),
                 Kind::File => {
-                    let opened = self.volume.open_file(stat.node, flags & !(libc::O_CREAT | libc::O_EXCL))?;
-                    Ok((stat, opened))
+                    let flags = flags & !(libc::O_CREAT | libc::O_EXCL);
+                    match self.volume.open_file(stat.node, flags) {
+                        // The kernel looks the name up once more then.
+                        Err(Errno::STALE) => {
+                            let stat = self.step(dir, name)?;
+                            let opened = self.volume.open_file(stat.node, flags)?;
+                            Ok((stat, opened))
+                        }
+                        opened => opened.map(|opened| (stat, opened)),
+                    }
                 }
             },
             Err(Errno::NOENT) if flags & libc::O_CREAT != 0 => {

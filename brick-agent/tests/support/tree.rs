@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use nearbrick_agent::volume::Volume;
 use nearbrick_agent::volume::types::NodeId;
 use nearbrick_core::op::Kind;
+use rustix::io::Errno;
 
 use super::fs::{Fs, Name, ROOT, read_node};
 
@@ -129,11 +130,19 @@ fn walk_volume(
     for listed in fs.list(dir, page).unwrap() {
         path.push(listed.name.clone());
         let place = shown(path);
-        let stat = volume.lookup(dir, &listed.name).unwrap_or_else(|e| panic!("lookup {place}: {e}"));
+        let look_up = || volume.lookup(dir, &listed.name).unwrap_or_else(|e| panic!("lookup {place}: {e}"));
+        let mut stat = look_up();
         fs.counted(&stat);
         let what = match &stat.kind {
             Kind::File => {
-                let bytes = read_node(volume, stat.node).unwrap_or_else(|e| panic!("read {place}: {e}"));
+                let mut bytes = read_node(volume, stat.node);
+                if bytes == Err(Errno::STALE) {
+                    // The kernel looks the name up once more then.
+                    stat = look_up();
+                    fs.counted(&stat);
+                    bytes = read_node(volume, stat.node);
+                }
+                let bytes = bytes.unwrap_or_else(|e| panic!("read {place}: {e}"));
                 assert_eq!(bytes.len() as u64, stat.size, "size of {place}");
                 What::File(bytes)
             }
