@@ -115,6 +115,24 @@ async fn without_hints_a_poll_makes_it_certain() {
     b.volume.until("the entry at b", |s| has(s, 1, 1)).await;
 }
 
+/// A heal that was asked for right after the work ended with "nothing was left to copy", because its target had not heard of the
+/// work yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_catches_up_has_heard_all_that_its_peers_had() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, NO_POLL).await);
+    meet(&b, &[(0, &a)]);
+    b.exchange.catch_up(Duration::from_secs(60)).await;
+    a.volume.write(1, 1..=500);
+    b.exchange.catch_up(Duration::from_secs(60)).await;
+    b.volume
+        .until("all of it, without a wait", |s| {
+            assert!(has(s, 1, 500), "it came later");
+            true
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn work_reaches_a_member_through_another_that_was_never_on_together_with_its_maker() {
     let ca = Ca::new();

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use crate::error::{Context, Result};
 use crate::progress;
 
+/// How often the folder of a lock is made anew.
+const TRIES: u32 = 100;
+
 /// A held lock. The kernel gives it up when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
@@ -23,16 +26,19 @@ impl Lock {
     /// # Errors
     /// The file cannot be made or locked.
     pub fn take(path: &Path, what: &str) -> Result<Self> {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
-        }
+        let mut tries = 0;
         loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(path)
-                .context(format!("cannot open the lock {}", path.display()))?;
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
+            }
+            let file = match File::options().create(true).truncate(false).write(true).open(path) {
+                // Another lab that ends has just removed the folder.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < TRIES => {
+                    tries += 1;
+                    continue;
+                }
+                file => file.context(format!("cannot open the lock {}", path.display()))?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {

@@ -134,6 +134,19 @@ impl Exchange {
         tasks.values().for_each(|t| t.wake.notify_one());
     }
 
+    /// Asks all peers now, and returns when all that they had is here, when they do not answer, or after `limit`: what is decided
+    /// next is decided by what members know, and not by what had come by chance.
+    pub async fn catch_up(&self, limit: Duration) {
+        let all = self
+            .client
+            .peers()
+            .into_iter()
+            .map(|from| async move { while self.pull(from).await == Pulled::More {} });
+        if tokio::time::timeout(limit, futures::future::join_all(all)).await.is_err() {
+            tracing::debug!(volume = %self.journal.volume(), "a peer has more to say, or does not answer in time");
+        }
+    }
+
     /// Ends all tasks.
     pub fn stop(&self) {
         self.tasks().clear();

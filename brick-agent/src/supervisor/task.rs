@@ -36,6 +36,8 @@ const SPACE: Duration = Duration::from_secs(30);
 const VERIFY: Duration = Duration::from_secs(30);
 /// Looks at what is used, after which that is kept for the next start.
 const KEEP_USAGE: u32 = 60;
+/// For so long a heal waits for peers that are slow to say what there is.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// Between two looks at what is used, and at what moved here.
 const USAGE: Duration = Duration::from_secs(10);
 /// Between two looks whether the mount is still there.
@@ -156,7 +158,12 @@ impl VolumeTask {
         exchange.members_changed();
         self.inner.registry.insert(exchange.clone());
         self.shared.now().volume = Some(volume.clone());
-        let healer = OpenVolume { volume: volume.clone(), bandwidth: self.inner.bandwidth.clone() };
+        let healer = OpenVolume {
+            volume: volume.clone(),
+            exchange: exchange.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            bandwidth: self.inner.bandwidth.clone(),
+        };
         self.shared.healer.send_replace(Some(Arc::new(healer)));
         let open = Open { config, volume, client, exchange, keep, taken: Mutex::new(taken) };
         self.remember(&open).await;
@@ -472,6 +479,8 @@ impl Journal for Volume {
 /// An open volume, for heal jobs.
 struct OpenVolume {
     volume: Arc<Volume>,
+    exchange: Arc<Exchange>,
+    runtime: tokio::runtime::Handle,
     bandwidth: Option<Arc<Limiter>>,
 }
 
@@ -483,6 +492,8 @@ impl Healer for OpenVolume {
         cancel: &AtomicBool,
     ) -> HealOutcome {
         let request = HealRequest { shared: self.bandwidth.clone(), ..request.clone() };
+        // Who asks for a heal knows of files of which nobody may have told this brick yet.
+        self.runtime.block_on(self.exchange.catch_up(CATCH_UP));
         heal::run(&self.volume, &request, progress, cancel)
     }
 
