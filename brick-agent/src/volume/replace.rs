@@ -69,6 +69,8 @@ struct Waiting {
     /// By which rule, if there is one.
     rule: Option<usize>,
     bytes: u64,
+    /// When its newest version was written: milliseconds since 1970.
+    written_ms: u64,
     /// The stamp of its set, and how far that journal was known here when the set was first seen so. None while that
     /// is not far enough to have it.
     set: (Stamp, Option<u64>),
@@ -93,6 +95,8 @@ enum Pass {
 pub struct Replacing {
     /// For which rules.
     rules: Option<[u8; 32]>,
+    /// Since when they are followed here: milliseconds since 1970.
+    since_ms: Option<u64>,
     pass: Pass,
     /// A directory came to another place, so that other globs may match: when to begin once more, by the clock's `passed`.
     again: Option<Duration>,
@@ -315,7 +319,11 @@ impl Volume {
             let mut change = Change::new(self, core);
             change.drop_meta(PLACED);
             change.commit()?;
-            core.replacing = Replacing { rules: configured.rules(), ..Replacing::default() };
+            core.replacing = Replacing {
+                rules: configured.rules(),
+                since_ms: Some(self.clock.now_ms()),
+                ..Replacing::default()
+            };
         }
         if configured.rules().is_none() {
             core.replacing.pass = Pass::Done;
@@ -388,6 +396,7 @@ impl Volume {
             why: Unplaced::NoRule,
             rule: None,
             bytes: object.size(),
+            written_ms: object.head().map_or(0, |head| head.stamp.millis()),
             set: (set.stamp, set_at),
             turn: None,
         };
@@ -509,7 +518,8 @@ pub struct Placing {
     pub looked_by: Option<String>,
     /// Files that are not as these want, by what they wait for.
     pub unplaced: BTreeMap<Unplaced, Count>,
-    /// The same of each move under way: those that nobody writes, and how many others there are.
+    /// The same of each move under way: those that rest, and how many others there are: those that are being written, or were
+    /// since this step of the move began. These are for the next heals; a move would never end otherwise where people work.
     pub moves: BTreeMap<String, (Count, u64)>,
 }
 
@@ -540,7 +550,8 @@ impl Configured {
             count.bytes = count.bytes.saturating_add(waiting.bytes);
             let rule = waiting.rule.and_then(|n| self.config.placement.get(n));
             let Some(of) = rule.and_then(|rule| moves.get_mut(rule.migration.as_deref()?)) else { continue };
-            if matches!(waiting.why, Unplaced::Not(Obstacle::BeingWritten | Obstacle::InConflict)) {
+            let is_new = replacing.since_ms.is_some_and(|since| waiting.written_ms > since);
+            if is_new || matches!(waiting.why, Unplaced::Not(Obstacle::BeingWritten | Obstacle::InConflict)) {
                 of.1 += 1;
             } else {
                 of.0.files += 1;

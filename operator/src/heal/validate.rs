@@ -70,7 +70,7 @@ pub struct Valid {
     pub targets: BTreeMap<String, Target>,
     /// Whether each brick can work at present.
     pub bricks: BTreeMap<String, bool>,
-    /// Bricks that join the replica sets of files that move.
+    /// Bricks that are to hold files that move.
     pub joining: BTreeSet<String>,
 }
 
@@ -201,8 +201,9 @@ pub fn validate(
         joining: world
             .migrations
             .iter()
-            .filter(|m| m.status.as_ref().and_then(|s| s.phase) == Some(MigrationPhase::Adding))
-            .map(|m| m.spec.to.clone())
+            .filter_map(|m| m.status.as_ref())
+            .filter(|s| matches!(s.phase, Some(MigrationPhase::Adding | MigrationPhase::Dropping)))
+            .flat_map(|s| s.bricks.iter().cloned())
             .collect(),
         name,
         namespace,

@@ -39,7 +39,7 @@ pub struct Input<'a> {
     pub targets: &'a BTreeMap<String, Target>,
     /// All bricks of the volume, and whether each can work at present.
     pub bricks: &'a BTreeMap<String, bool>,
-    /// Bricks that join the replica sets of files that move.
+    /// Bricks that are to hold files that move.
     pub joining: &'a BTreeSet<String>,
 }
 
