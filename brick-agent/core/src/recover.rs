@@ -44,6 +44,8 @@ pub struct Found<'a> {
     pub marked: Option<&'a VersionVector>,
     /// By its mark: it was made here and has no version yet, and is no stub.
     pub made_here: bool,
+    /// By its mark: a stub.
+    pub stub: bool,
     /// The inode is as the index has it.
     pub looks_same: bool,
     /// The inode was changed later than its bytes, as when it was marked.
@@ -148,7 +150,12 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
     let edit = || Verdict::Edit(found.synced.cloned().unwrap_or_default());
     // Nothing of a stub is an edit; what was to come in its place did not.
     let was_stub = found.hollow && found.synced.is_none();
+    // Nobody ever made bytes of it durable: a start before this one made it where nothing was, and the index did not keep that.
+    let is_stub = found.hollow && found.stub;
     if found.dirty {
+        if is_stub {
+            return Verdict::Lacking;
+        }
         // Never set aside: a program may have synced what it wrote.
         if found.base.is_empty() || found.synced == Some(found.base) {
             return Verdict::Keep;
@@ -181,7 +188,7 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
         Proof::NotLooked => Verdict::Hash,
         Proof::Is(version) if version == have => Verdict::RefreshPrint,
         Proof::Is(version) => Verdict::Holds(version.clone()),
-        Proof::None if found.hollow && (elsewhere(have) || was_stub) => Verdict::Lacking,
+        Proof::None if is_stub || was_stub || found.hollow && elsewhere(have) => Verdict::Lacking,
         Proof::None if elsewhere(have) => Verdict::SetAside,
         Proof::None => edit(),
     }
@@ -267,6 +274,10 @@ mod tests {
         Row { have: 2, dirty: None, synced: Some(2), marked: 2, same: true, hollow: false, fits: None };
 
     fn verdict(end: End, object: &Object, row: Row) -> Verdict {
+        verdict_of(end, object, row, false)
+    }
+
+    fn verdict_of(end: End, object: &Object, row: Row, stub: bool) -> Verdict {
         let [have, marked] = [row.have, row.marked].map(v);
         let (base, synced) = (row.dirty.map(v).unwrap_or_default(), row.synced.map(v));
         judge(
@@ -281,6 +292,7 @@ mod tests {
                 filled: false,
                 marked: Some(&marked).filter(|v| !v.is_empty()),
                 made_here: false,
+                stub,
                 looks_same: row.same,
                 marked_last: true,
                 size: 10,
@@ -296,6 +308,7 @@ mod tests {
         let alone = object(vec![content(2)]);
         let shared = object(vec![content(2), have(PEER, 2)]);
         let cut = |object: &Object, row| verdict(End::PowerLost, object, row);
+        let cut_to_stub = |object: &Object, row| verdict_of(End::PowerLost, object, row, true);
         // Synced, and as it was.
         assert_eq!(cut(&alone, CLEAN), Keep);
         // Settled and not synced: the inode proves nothing, as its bytes may not have come.
@@ -315,6 +328,9 @@ mod tests {
         // Made here, and the bytes lost: what no one else has stays, whatever it is.
         assert_eq!(cut(&alone, Row { synced: Some(0), ..stub }), Edit(v(0)));
         assert_eq!(cut(&shared, Row { synced: Some(0), ..stub }), Lacking);
+        // Missed by a start that made a stub of it, and lost what it had said of that.
+        assert_eq!(cut_to_stub(&alone, Row { synced: Some(0), ..stub }), Lacking);
+        assert_eq!(cut_to_stub(&alone, Row { synced: Some(0), dirty: Some(0), have: 0, ..stub }), Lacking);
         // The disk has version 2, the index version 1, or a stub.
         let ahead = Row { have: 1, synced: Some(1), same: false, ..CLEAN };
         assert_eq!(cut(&shared, Row { fits: Some(true), ..ahead }), Holds(v(2)));
@@ -380,6 +396,7 @@ mod tests {
                 filled: false,
                 marked: Some(&marked),
                 made_here: false,
+                stub: false,
                 looks_same: false,
                 marked_last: false,
                 size: 10,

@@ -68,7 +68,9 @@ impl Volume {
         if local.print == Some(now) && !local.dirty && (goes_on || synced) {
             return Ok(());
         }
-        let mark = access::get_mark(&at.dir, &at.name)?.and_then(|mark| mark.version);
+        let mark = access::get_mark(&at.dir, &at.name)?;
+        let is_stub = mark.as_ref().is_some_and(|mark| mark.version.is_none());
+        let mark = mark.and_then(|mark| mark.version);
         let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
             have: local.have.as_ref(),
@@ -82,6 +84,7 @@ impl Volume {
             size: now.size,
             hollow: end == End::PowerLost && is_hollow(&at)?,
             made_here: mark.is_some() && marked.is_none(),
+            stub: is_stub,
             hash_fits: None,
         };
         let mut verdict = judge(&object, self.me, end, &found);
@@ -284,17 +287,6 @@ impl Volume {
         object: &Object,
         why: Option<&str>,
     ) -> FsResult<()> {
-        if let Some(why) = why {
-            let at = self.at(core, file, local)?;
-            let name = format!("damaged-{file}-{}", self.clock.now_ms());
-            access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
-            self.note_damaged(name.clone(), file);
-            tracing::warn!(
-                %file,
-                "{why}: kept as {}, and brought again from another brick",
-                self.brick.own("versions").join(&name).display()
-            );
-        }
         let mut change = Change::new(self, core);
         if object.holders.get(&self.me).is_some_and(|reg| reg.value.is_some()) {
             change.emit(file, Op::Drop { brick: self.me })?;
@@ -310,6 +302,18 @@ impl Volume {
         now.print = None;
         now.mtime_at = 0;
         change.commit()?;
+        // Only now: one more name changes the inode, and after an end in between it would pass for an edit.
+        if let Some(why) = why {
+            let at = self.at(core, file, local)?;
+            let name = format!("damaged-{file}-{}", self.clock.now_ms());
+            access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
+            self.note_damaged(name.clone(), file);
+            tracing::warn!(
+                %file,
+                "{why}: kept as {}, and brought again from another brick",
+                self.brick.own("versions").join(&name).display()
+            );
+        }
         if local.parked {
             return self.remove_parked(core, file);
         }

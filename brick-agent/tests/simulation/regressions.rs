@@ -256,3 +256,46 @@ fn t01_bytes_of_a_snapshot_that_were_replaced_before_their_fsync_are_given_up() 
         assert_eq!(Plan { seed, ..plan }.run(false).failure, None, "seed {seed}, {sync}");
     }
 }
+
+/// A damaged copy was being put aside when the agent was killed. One more name had moved the inode's times: so the damage was an edit.
+#[test]
+fn t25_damage_that_was_being_put_aside_is_no_edit() {
+    for (seed, changes) in (0..10).flat_map(|seed| (0..12).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 67, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 1),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::End { member: 1, how: End::Kill, after: Some(changes) }),
+            step(What::Flip { member: 1, file: 0 }),
+            step(What::Scrub { member: 1 }),
+            does(2, Action::Put { path: 2, len: 1369, sync: true }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
+
+/// A start that missed a file made a stub in its place, and lost what it had said of that to another power cut: the index had the file,
+/// and the holes of the stub passed for its bytes.
+#[test]
+fn t01_a_stub_that_the_index_does_not_know_of_is_no_edit() {
+    let plan = |first, second| {
+        let cut = |salt| Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } };
+        let steps = vec![
+            does(2, Action::Put { path: 0, len: 1306, sync: false }),
+            step(What::Work { member: 2 }),
+            cut(first),
+            step(What::Start { member: 2 }),
+            does(2, Action::Mkdir { dir: 1 }),
+            cut(second),
+        ];
+        Plan { seed: 10406, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(6985401632518840828, 741945510248661751).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
