@@ -4,7 +4,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use nearbrick_crds::HealPolicySpec;
@@ -78,6 +78,7 @@ fn run(load: &Load) -> Worst {
             active: job.is_some(),
             targets: &targets,
             bricks: &bricks,
+            joining: &BTreeSet::new(),
         });
         if let Action::Create { .. } = decision.action {
             let all: u64 = waiting.iter().map(|(_, bytes)| bytes).sum();

@@ -229,7 +229,7 @@ impl Follower {
         stop: &CancellationToken,
     ) {
         enum Change {
-            Volume(Event<WorkstationVolume>),
+            Volume(Box<Event<WorkstationVolume>>),
             Brick(Box<Event<Brick>>),
             Job(Event<HealJob>),
             Policy(Event<HealPolicy>),
@@ -243,7 +243,10 @@ impl Follower {
         let conflicts = self.events(self.api.namespaced(namespace), by_volume);
         let policies = self.events(self.api.namespaced(namespace), String::new());
         let mut changes = select(
-            select(volumes.map(Change::Volume), bricks.map(|event| Change::Brick(Box::new(event)))),
+            select(
+                volumes.map(|event| Change::Volume(Box::new(event))),
+                bricks.map(|event| Change::Brick(Box::new(event))),
+            ),
             select(
                 select(heals.map(Change::Job), policies.map(Change::Policy)),
                 conflicts.map(Change::Conflict),
@@ -259,7 +262,7 @@ impl Follower {
         loop {
             let look = tokio::select! {
                 change = changes.next() => match change {
-                    Some(Change::Volume(event)) => volumes.take(event),
+                    Some(Change::Volume(event)) => volumes.take(*event),
                     Some(Change::Brick(event)) => bricks.take(*event),
                     Some(Change::Policy(event)) => policies.take(event),
                     Some(Change::Conflict(event)) => conflicts.take(event),

@@ -407,7 +407,7 @@ impl Scrub {
         let (volume, stop) = (self.volume.clone(), self.stop.clone());
         let throttle = Throttle::new(None, Some(self.limit.clone()));
         self.looks = self.looks.wrapping_add(1);
-        let keep = self.looks % KEEP_USAGE == 0;
+        let keep = self.looks.is_multiple_of(KEEP_USAGE);
         self.usage = Some(tokio::task::spawn_blocking(move || {
             let kept = if keep { volume.keep_usage() } else { Ok(()) };
             let done = volume.look_at_usage().and(kept).and_then(|()| volume.verify_moves(&throttle, &stop));
