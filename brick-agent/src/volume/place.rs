@@ -258,6 +258,8 @@ impl Volume {
             }
         }
         let mut local = self.local_or_none(file)?;
+        let righted;
+        let mut object = object;
         let said = object.holders.contains_key(&self.me) || object.writers.contains_key(&self.me);
         if said && !local.on_disk() && object.exists(file) {
             // It was removed here, and someone brought its name back: the bytes went with it, unless they were kept.
@@ -267,6 +269,9 @@ impl Volume {
             let mut change = Change::new(self, core);
             self.right(&mut change, file)?;
             change.commit()?;
+            // What nobody holds any more may have been the newest version.
+            righted = self.object_of(file)?;
+            object = &righted;
         }
         if wanted.is_empty() {
             if !unknown && !object.exists(file) {

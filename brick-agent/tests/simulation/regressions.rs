@@ -299,3 +299,24 @@ fn t01_a_stub_that_the_index_does_not_know_of_is_no_edit() {
         assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
     }
 }
+
+/// Its newest version was removed here, and an edit elsewhere brought the name back: the stub was made as large as the version that nobody
+/// held any more.
+#[test]
+fn t09_a_name_that_comes_back_is_as_large_as_what_is_held() {
+    for seed in (0..30).chain([767]) {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 2, len: 651, sync: true }),
+            pull(0, 2),
+            pull(1, 2),
+            does(1, Action::Open { path: 2, slot: 0, how: How::Write }),
+            does(0, Action::Put { path: 2, len: 510, sync: true }),
+            step(What::Work { member: 0 }),
+            does(0, Action::Save { path: 2, len: 0, sync: true }),
+            pull(0, 2),
+            pull(1, 0),
+        ]);
+        let plan = Plan { seed, members: 4, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
