@@ -309,15 +309,32 @@ impl Volume {
             self.mark_dirty(core, file, object, local, truncates)?;
         }
         if let (Some(rw), true) = (&rw, truncates) {
-            if let Some(stub) = core.nodes.get(node).and_then(|n| n.stub.clone()) {
-                stub.becomes_whole();
-            }
-            if let Err(error) = rw.truncate(0) {
-                self.settler.soon(file);
+            let emptied = match core.nodes.get(node).and_then(|n| n.stub.clone()) {
+                Some(stub) => stub.is_emptied(|| rw.truncate(0)),
+                None => rw.truncate(0),
+            };
+            if let Err(error) = emptied {
+                if local.is_stub() {
+                    self.is_stub_still(core, file, local)?;
+                } else {
+                    self.settler.soon(file);
+                }
                 return Err(error);
             }
         }
         Ok(self.opened_local(core, node, data, rw))
+    }
+
+    /// A stub that a program was to empty could not be emptied: it is as before. Its holes would pass for what the program
+    /// wrote otherwise.
+    fn is_stub_still(&self, core: &mut Core, file: FileId, before: &Local) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        change.emit(file, Op::Clean { brick: self.me })?;
+        let now = change.local_mut(file)?;
+        (now.dirty, now.dirty_since) = (false, before.dirty_since);
+        (now.base, now.overlay) = (before.base.clone(), before.overlay.clone());
+        (now.filling, now.filled) = (before.filling.clone(), before.filled.clone());
+        change.commit().map(drop)
     }
 
     /// Says in the journal that a program here begins to change the file.

@@ -113,6 +113,14 @@ impl Stub {
         self.whole.store(true, Ordering::Release);
     }
 
+    /// The same, once `empty` has emptied it. Should that fail, it is filled as before.
+    pub fn is_emptied(&self, empty: impl FnOnce() -> FsResult<()>) -> FsResult<()> {
+        let _filled = self.filled();
+        empty()?;
+        self.whole.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// A heal has brought this version to another brick file.
     pub fn healed_as(&self, version: &VersionVector, file: File) {
         if *version == self.version {

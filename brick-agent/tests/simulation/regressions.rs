@@ -320,3 +320,20 @@ fn t09_a_name_that_comes_back_is_as_large_as_what_is_held() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A program was to empty a stub, and the disk did not do it: the holes of the stub passed for what it had written, everywhere.
+#[test]
+fn t23_a_stub_that_could_not_be_emptied_is_a_stub_still() {
+    for salt in 0..120 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 373, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            Step { salt, ..step(What::Disk { member: 2, trouble: Trouble::Failing }) },
+            Step { salt, ..does(2, Action::Put { path: 1, len: 0, sync: false }) },
+        ]);
+        let plan = Plan { seed: salt, members: 4, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed and salt {salt}");
+    }
+}
