@@ -332,7 +332,7 @@ impl Volume {
         change.emit(file, Op::Clean { brick: self.me })?;
         let now = change.local_mut(file)?;
         (now.dirty, now.dirty_since) = (false, before.dirty_since);
-        (now.base, now.overlay) = (before.base.clone(), before.overlay.clone());
+        (now.base, now.overlay) = (before.base.clone(), before.overlay);
         (now.filling, now.filled) = (before.filling.clone(), before.filled.clone());
         change.commit().map(drop)
     }
