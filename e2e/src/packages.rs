@@ -60,7 +60,7 @@ pub fn ensure_pjdfstest() -> Result<()> {
         return Ok(());
     }
     let line = progress::Line::new(format!("cargo install {name} (POSIX cases for the tests of the mount)"));
-    let mut cargo = Command::new(programs::cargo());
+    let mut cargo = programs::cargo();
     cargo.args(["install", name, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools);
     std::fs::create_dir_all(&tools).context(format!("cannot make {}", tools.display()))?;
     // Elsewhere than in the workspace, whose settings for Cargo are not meant for it.

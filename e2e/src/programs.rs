@@ -47,7 +47,7 @@ impl Programs {
     fn build() -> Result<Self> {
         let dir = paths::profile_dir()?;
         progress::note("building the operator and the agent");
-        let mut cargo = Command::new(cargo());
+        let mut cargo = cargo();
         // Without `--package`: a part of the workspace has other features than the whole, and would be built again.
         cargo.current_dir(paths::workspace()).args(["build", "--quiet"]);
         cargo.args(["--bin", "nearbrick-operator", "--bin", "brick-agent"]);
@@ -58,8 +58,22 @@ impl Programs {
 }
 
 /// Cargo, as the one that runs us or on PATH.
-pub fn cargo() -> PathBuf {
-    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+///
+/// It is started as a person would start it: what the one that runs us says of our own package is taken away. Build scripts
+/// look at that (ring's does), so that each would undo what the other has built, and all that depends on it.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_a_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+fn is_of_a_package(name: &str) -> bool {
+    let starts = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    starts.iter().any(|start| name.starts_with(start)) || matches!(name, "CARGO_PRIMARY_PACKAGE" | "OUT_DIR")
 }
 
 /// Cargo's option for the profile that fills this folder.
@@ -67,5 +81,20 @@ pub fn profile(dir: &Path) -> Option<String> {
     match dir.file_name()?.to_str()? {
         "debug" => None,
         name => Some(format!("--profile={name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_not_told_which_package_started_it() {
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_BIN_NAME", "OUT_DIR"] {
+            assert!(is_of_a_package(name), "{name}");
+        }
+        for name in ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "PATH", "CC"] {
+            assert!(!is_of_a_package(name), "{name}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo lab test`: every test of the workspace, then those that need a lab.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::testing::GATE;
@@ -39,7 +39,7 @@ fn cargo_test(
     lab: bool,
     closing: &mut Vec<String>,
 ) -> Result<bool> {
-    let mut command = Command::new(programs::cargo());
+    let mut command = programs::cargo();
     command.current_dir(paths::workspace()).arg("test").args(arguments);
     command.args(programs::profile(&paths::profile_dir()?));
     if let Some(filter) = filter {
