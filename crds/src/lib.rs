@@ -25,8 +25,10 @@ pub mod policy;
 pub mod quantity;
 pub mod schedule;
 pub mod schema;
+pub mod times;
 pub mod timetable;
 pub mod unacted;
+pub mod verifying;
 pub mod volume;
 pub mod workstation;
 

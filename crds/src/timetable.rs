@@ -6,17 +6,11 @@
 //! - nothing starts while no window is open;
 //! - what the last run left over never makes heals follow each other without a pause.
 
-use std::str::FromStr;
-use std::time::Duration;
-
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::policy::{DEFAULT_INTERVAL, HealPolicySpec};
 use crate::quantity;
-use crate::schedule::{CronSchedule, TimeWindow};
+use crate::times::{Schedule, Times, Window, duration, later, spread};
 
 /// From a decision to the first byte: reports are gathered for a second, then a job is made and taken up.
 const REACTION_MS: i64 = 5_000;
@@ -24,10 +18,6 @@ const REACTION_MS: i64 = 5_000;
 const USUAL_BYTES: u64 = 20 << 20;
 /// And files in a second.
 const USUAL_FILES: u64 = 200;
-/// How often bricks look through all that they hold, where no schedule says it.
-const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
-/// And for how long that says that all is well.
-const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
 /// The longest pause before what a run left over counts again towards the limits.
 const LEFT_OVER_MS: i64 = 300_000;
 /// The shortest.
@@ -51,31 +41,6 @@ pub struct Timetable {
     max_age_ms: Option<i64>,
     max_bytes: Option<u64>,
     bandwidth: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-enum Schedule {
-    /// Every so often, counted from an anchor that does not move (the volume's creation), so that the
-    /// times do not drift with the length of heals.
-    Interval { text: String, every_ms: i64 },
-    /// At certain times.
-    Cron(Times),
-}
-
-/// Cron fields in a time zone.
-#[derive(Clone, Debug)]
-struct Times {
-    text: String,
-    cron: Box<Cron>,
-    zone: TimeZone,
-}
-
-/// Opens at these times, and stays open so long.
-#[derive(Clone, Debug)]
-struct Window {
-    start: Times,
-    text: String,
-    ms: i64,
 }
 
 /// What waits to be copied.
@@ -131,165 +96,6 @@ pub struct Due {
     pub at: Timestamp,
     /// Why.
     pub why: Why,
-}
-
-/// Milliseconds of a duration such as `1h30m`; `what` names the field in the line for a person.
-fn duration(text: &str, what: &str) -> Result<i64, String> {
-    let time: Duration = kube::core::Duration::from_str(text)
-        .map_err(|e| format!("{what} {text:?} cannot be read: {e}: write for example 10m"))?
-        .into();
-    Ok(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn later(at: Timestamp, ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(at.as_millisecond().saturating_add(ms)).unwrap_or(if ms < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    })
-}
-
-/// The same number for the same text, in every version of this program.
-pub(crate) fn spread(text: &str) -> u64 {
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv)
-}
-
-impl Times {
-    fn parse(schedule: &CronSchedule) -> Result<Self, String> {
-        let (text, zone_name) = (&schedule.schedule, schedule.time_zone.as_deref().unwrap_or("UTC"));
-        let zone = TimeZone::get(zone_name).map_err(|_| {
-            format!("the time zone {zone_name:?} is not known: write an IANA name such as Europe/Berlin")
-        })?;
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let cron = parser.parse(text).map_err(|e| {
-            let why = e.to_string();
-            format!(
-                "the cron schedule {text:?} cannot be parsed: {}: write five fields such as \"0 18 * * 1-5\"",
-                why.trim_end_matches('.')
-            )
-        })?;
-        let times = Times { text: text.clone(), cron: Box::new(cron), zone };
-        if times.after(Timestamp::UNIX_EPOCH).is_none() {
-            return Err(format!("the cron schedule {text:?} names a time that never comes: correct it"));
-        }
-        Ok(times)
-    }
-
-    fn after(&self, at: Timestamp) -> Option<Timestamp> {
-        let from = at.to_zoned(self.zone.clone());
-        self.cron.find_next_occurrence(&from, false).ok().map(|z| z.timestamp())
-    }
-
-    fn describe(&self) -> String {
-        format!("{} ({})", self.text, self.zone.iana_name().unwrap_or("UTC"))
-    }
-}
-
-impl Window {
-    fn parse(window: &TimeWindow) -> Result<Self, String> {
-        let ms = duration(&window.duration, "the duration of a window")?;
-        if ms <= 0 {
-            return Err(format!(
-                "a window of the duration {:?} never opens: write for example 8h",
-                window.duration
-            ));
-        }
-        Ok(Window { start: Times::parse(&window.start)?, text: window.duration.clone(), ms })
-    }
-
-    /// When it closes, if it is open: by its last start, for those before it close earlier.
-    fn closes(&self, at: Timestamp) -> Option<Timestamp> {
-        let start = self.start.cron.find_previous_occurrence(&at.to_zoned(self.start.zone.clone()), true);
-        Some(later(start.ok()?.timestamp(), self.ms)).filter(|end| *end > at)
-    }
-
-    /// When it closed last, not after `at`.
-    fn closed_before(&self, at: Timestamp) -> Option<Timestamp> {
-        let began = later(at, self.ms.saturating_neg()).to_zoned(self.start.zone.clone());
-        let start = self.start.cron.find_previous_occurrence(&began, true);
-        Some(later(start.ok()?.timestamp(), self.ms))
-    }
-}
-
-/// Whether a workstation is expected to be off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
-    /// Until when, if it is.
-    pub until: Option<Timestamp>,
-    /// When a window in which it was closed last.
-    pub last_closed: Option<Timestamp>,
-}
-
-/// Whether a workstation with these windows is expected to be off at `at`.
-///
-/// # Errors
-/// One line for a person, about the first window that cannot be followed.
-pub fn expected_off(windows: &[TimeWindow], at: Timestamp) -> Result<Expected, String> {
-    let windows = windows.iter().map(Window::parse).collect::<Result<Vec<_>, _>>()?;
-    let mut expected = Expected::default();
-    for window in &windows {
-        expected.until = expected.until.max(window.closes(at));
-        expected.last_closed = expected.last_closed.max(window.closed_before(at));
-    }
-    Ok(expected)
-}
-
-impl Schedule {
-    /// The first time after `at`, where all are later by `shift_ms`.
-    fn tick_after(&self, at: Timestamp, anchor: Timestamp, shift_ms: i64) -> Option<Timestamp> {
-        let at = later(at, -shift_ms);
-        let tick = match self {
-            Schedule::Interval { every_ms, .. } => {
-                let past = at.as_millisecond().saturating_sub(anchor.as_millisecond());
-                let ticks = past.div_euclid(*every_ms).checked_add(1)?;
-                let next = anchor.as_millisecond().checked_add(ticks.checked_mul(*every_ms)?)?;
-                Timestamp::from_millisecond(next).ok()?
-            }
-            Schedule::Cron(times) => times.after(at)?,
-        };
-        Some(later(tick, shift_ms))
-    }
-}
-
-/// When bricks look through all that they hold.
-#[derive(Clone, Debug)]
-pub struct Verifying {
-    schedule: Schedule,
-    anchor: Timestamp,
-    shift_ms: i64,
-}
-
-impl Verifying {
-    /// By `verifySchedule` of this policy; without one, each brick once a week. `anchor` is when the volume was made, `brick`
-    /// tells bricks apart that are not to begin all at once then. `Err` is one line for a person.
-    pub fn of(policy: Option<&HealPolicySpec>, anchor: Timestamp, brick: &str) -> Result<Self, String> {
-        let every_ms = WEEK_MS;
-        Ok(match policy.and_then(|p| p.verify_schedule.as_ref()) {
-            Some(cron) => Verifying { schedule: Schedule::Cron(Times::parse(cron)?), anchor, shift_ms: 0 },
-            None => Verifying {
-                schedule: Schedule::Interval { text: "week".to_owned(), every_ms },
-                anchor,
-                shift_ms: i64::try_from(spread(brick) % every_ms.unsigned_abs()).unwrap_or(0),
-            },
-        })
-    }
-
-    /// Whether a brick is to begin now, whose last look began then.
-    pub fn is_due(&self, last_began: Option<Timestamp>, now: Timestamp) -> bool {
-        // A clock that was ahead does not hold it back.
-        let since = last_began.map_or(self.anchor, |began| began.min(now));
-        self.schedule.tick_after(since, self.anchor, self.shift_ms).is_some_and(|tick| tick <= now)
-    }
-
-    /// Until when a look that began then says that all is well: by the schedule two later ones should have begun by then;
-    /// without one, 30 days.
-    pub fn holds_until(&self, began: Timestamp) -> Option<Timestamp> {
-        match &self.schedule {
-            Schedule::Interval { .. } => Some(later(began, MONTH_MS)),
-            Schedule::Cron(times) => times.after(times.after(began)?),
-        }
-    }
 }
 
 impl Timetable {
@@ -558,30 +364,6 @@ mod tests {
     }
 
     #[test]
-    fn bricks_look_through_what_they_hold_once_a_week_or_by_the_schedule() {
-        let anchor = ts("2026-11-02T00:00:00Z");
-        let weekly = Verifying::of(None, anchor, "brick-a").unwrap();
-        assert!(!weekly.is_due(None, anchor));
-        assert!(weekly.is_due(None, ts("2026-11-09T00:00:00Z")), "within a week");
-        let began = ts("2026-11-09T00:00:00Z");
-        assert!(!weekly.is_due(Some(began), began));
-        assert!(weekly.is_due(Some(began), ts("2026-11-16T00:00:00Z")));
-        assert_eq!(weekly.holds_until(began), Some(ts("2026-12-09T00:00:00Z")));
-        // A clock that was years ahead.
-        assert!(weekly.is_due(None, ts("2036-11-16T00:00:00Z")));
-        assert!(!weekly.is_due(Some(ts("2036-11-16T00:00:00Z")), began));
-
-        let nightly = policy("verifySchedule: {schedule: '0 2 * * *'}");
-        let nightly = Verifying::of(Some(&nightly), anchor, "brick-a").unwrap();
-        let began = ts("2026-11-03T02:00:05Z");
-        assert!(nightly.is_due(None, ts("2026-11-02T02:00:00Z")));
-        assert!(!nightly.is_due(Some(began), ts("2026-11-04T01:59:59Z")));
-        assert!(nightly.is_due(Some(began), ts("2026-11-04T02:00:00Z")));
-        assert_eq!(nightly.holds_until(began), Some(ts("2026-11-05T02:00:00Z")));
-        assert!(Verifying::of(Some(&policy("verifySchedule: {schedule: '0 2 * *'}")), anchor, "").is_err());
-    }
-
-    #[test]
     fn what_cannot_be_followed_is_said_in_one_line() {
         for (fields, part) in [
             ("cron: {schedule: 61 * * * *}", "cannot be parsed"),
@@ -623,26 +405,6 @@ mod tests {
         let waiting = Waiting { oldest: Some(noon), ..Waiting::default() };
         let due = t.next(&waiting, LastRun::default(), Speed::default(), noon).unwrap();
         assert_eq!(due.at, ts("2026-11-01T21:00:00Z"));
-    }
-
-    #[test]
-    fn a_workstation_is_expected_to_be_off_in_its_windows() {
-        let window = |schedule: &str, long: &str| TimeWindow {
-            start: CronSchedule { schedule: schedule.into(), time_zone: None },
-            duration: long.into(),
-        };
-        // Each night, and the whole week-end from Friday.
-        let windows = [window("0 22 * * *", "8h"), window("0 18 * * 5", "62h")];
-        let of = |text: &str| expected_off(&windows, ts(text)).unwrap();
-        let monday = Expected { until: None, last_closed: Some(ts("2026-03-09T08:00:00Z")) };
-        assert_eq!(of("2026-03-09T08:00:00Z"), monday);
-        assert_eq!(of("2026-03-09T21:59:00Z"), monday);
-        assert_eq!(of("2026-03-09T22:00:00Z").until, Some(ts("2026-03-10T06:00:00Z")));
-        assert_eq!(of("2026-03-08T12:00:00Z").until, Some(ts("2026-03-09T08:00:00Z")));
-        assert_eq!(of("2026-03-10T12:00:00Z").last_closed, Some(ts("2026-03-10T06:00:00Z")));
-        assert_eq!(expected_off(&[], ts("2026-03-10T12:00:00Z")), Ok(Expected::default()));
-        let error = expected_off(&[window("0 22 * * *", "0s")], ts("2026-03-10T12:00:00Z")).unwrap_err();
-        assert!(error.contains("never opens"), "{error}");
     }
 
     #[test]

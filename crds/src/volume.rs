@@ -335,7 +335,7 @@ pub struct WorkstationVolumeStatus {
 pub fn placement_name(rules: &[PlacementRule]) -> String {
     // Nothing in a rule can fail to be written.
     let text = serde_json::to_string(rules).unwrap_or_default();
-    format!("{:016x}", crate::timetable::spread(&text))
+    format!("{:016x}", crate::times::spread(&text))
 }
 
 /// The replica set of files of one node.

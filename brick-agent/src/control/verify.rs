@@ -1,7 +1,7 @@
 //! When an agent looks through a brick: by the last policy that was seen, also without the operator or the API server.
 
 use nearbrick_crds::jiff::Timestamp;
-use nearbrick_crds::timetable::Verifying;
+use nearbrick_crds::verifying::Verifying;
 
 use crate::config::VolumeConfig;
 use crate::volume::ScrubStatus;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nearbrick_crds::WorkstationState;
-use nearbrick_crds::timetable::Expected;
+use nearbrick_crds::times::Expected;
 
 /// What the operator knows of an agent's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,19 +10,18 @@
 //!   `dwell`; then it stays for `cool_down`. So who goes back and forth moves nothing;
 //! - a move whose brick is gone or to leave ends before anything is dropped.
 
-use std::collections::BTreeMap;
+mod steps;
+mod views;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nearbrick_crds::paths::{directory_of, glob, glob_of};
 use nearbrick_crds::pending::{human_bytes, human_files};
-use nearbrick_crds::quantity;
-use nearbrick_crds::{HotGroup, Joining, Migration, MigrationMode, MigrationPhase, Move, ReplicaSet};
+use nearbrick_crds::{HotGroup, MigrationMode, MigrationPhase};
 
-/// After this time a use counts half: as agents count them (`core/heat`).
-pub const HALF_LIFE: Duration = Duration::from_secs(4 * 3600);
-/// Groups that an agent reports at most.
-const REPORTED: usize = 16;
+pub use self::views::{BrickView, HALF_LIFE, Input, MoveView, Said, Settings, Todo, Wanted};
+
 /// Moves of one volume under way at a time.
 const AT_ONCE: usize = 4;
 /// Proposals that are open at a time.
@@ -32,182 +31,7 @@ pub const KEPT: usize = 20;
 /// Bytes that are left free at the brick that joins: one part of so many, at least.
 const RESERVE: u64 = 20;
 
-/// When moves are made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    /// Whether they are made, proposed, or neither.
-    pub mode: MigrationMode,
-    /// How many times as much a group must be used there.
-    pub factor: f64,
-    /// Uses that a move needs at least.
-    pub min_uses: f64,
-    /// For how long.
-    pub dwell: Duration,
-    /// For how long a group stays.
-    pub cool_down: Duration,
-    /// Bytes that begin to move within an hour.
-    pub bytes_per_hour: u64,
-}
-
-impl Settings {
-    /// As the volume says; what it does not say has a default.
-    pub fn of(migration: Option<&Migration>) -> Self {
-        let none = Migration::default();
-        let m = migration.unwrap_or(&none);
-        let time = |text: &Option<String>, default: u64| {
-            let parsed = text.as_deref().and_then(|t| t.parse::<kube::core::Duration>().ok());
-            parsed.map_or(Duration::from_secs(default), Duration::from)
-        };
-        Settings {
-            mode: m.mode,
-            factor: f64::from(m.factor.unwrap_or(3)),
-            min_uses: f64::from(m.min_uses.unwrap_or(10)),
-            dwell: time(&m.dwell, 1800),
-            cool_down: time(&m.cool_down, 3600),
-            bytes_per_hour: m.bytes_per_hour.as_deref().and_then(quantity::bytes).unwrap_or(50 << 30),
-        }
-    }
-}
-
-/// A brick of the volume.
-#[derive(Clone, Debug)]
-pub struct BrickView<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its node.
-    pub node: &'a str,
-    /// Whether its agent reports.
-    pub online: bool,
-    /// Whether it is to go on holding files, and may be chosen.
-    pub stays: bool,
-    /// Free bytes and all, of its file system.
-    pub space: Option<(u64, u64)>,
-    /// What is used there, hottest first; and how old that report is.
-    pub hottest: &'a [HotGroup],
-    /// See there.
-    pub age: Duration,
-    /// The rules by which it has looked at all files.
-    pub looked_by: Option<&'a str>,
-    /// What it has left to do.
-    pub moves: &'a [Move],
-}
-
-impl BrickView<'_> {
-    /// What the uses of a group are worth here now. Of a group that is not among those that are reported no more is
-    /// known than that it is worth less than these.
-    fn uses(&self, path: &str, below: bool) -> f64 {
-        let found = self.hottest.iter().find(|g| g.path == path && g.below == below);
-        let last = self.hottest.last().filter(|_| self.hottest.len() >= REPORTED);
-        let worth = found.or(last).map_or(0.0, |g| g.uses() as f64);
-        worth * (-self.age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
-    }
-}
-
-/// A move, as its object says.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MoveView {
-    /// Its name.
-    pub name: String,
-    /// Whether the operator made it, and nobody changed it since.
-    pub automatic: bool,
-    /// The files.
-    pub paths: Vec<String>,
-    /// The brick that joins.
-    pub to: String,
-    /// The brick that is to leave, if somebody said so.
-    pub from: Option<String>,
-    /// Nothing is to be done.
-    pub dry_run: bool,
-    /// How far it is.
-    pub phase: Option<MigrationPhase>,
-    /// When it was made.
-    pub made: Timestamp,
-    /// When files began to move.
-    pub started: Option<Timestamp>,
-    /// When it was done or refused.
-    pub completed: Option<Timestamp>,
-    /// The bricks that hold the files in the end.
-    pub bricks: Vec<String>,
-    /// The brick that was chosen to leave.
-    pub leaves: Option<String>,
-    /// Files and bytes of the group.
-    pub group: Option<(u64, u64)>,
-    /// Who uses it, as it was when that was decided.
-    pub evidence: Option<String>,
-}
-
-impl MoveView {
-    fn phase(&self) -> MigrationPhase {
-        self.phase.unwrap_or(MigrationPhase::Proposed)
-    }
-}
-
-/// A move that the use of the files calls for, or that a person wants.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
-    /// The directory, and whether all below it moves.
-    pub group: (String, bool),
-    /// The brick that joins.
-    pub to: String,
-    /// The brick that leaves.
-    pub from: Option<String>,
-    /// The bricks that hold the files in the end: the one that uses them most first.
-    pub bricks: Vec<String>,
-    /// Files and bytes.
-    pub size: (u64, u64),
-    /// Who uses it.
-    pub evidence: String,
-}
-
-/// What is known of a volume.
-pub struct Input<'a> {
-    /// When moves are made.
-    pub settings: Settings,
-    /// Its bricks.
-    pub bricks: Vec<BrickView<'a>>,
-    /// Explicit groups of nodes.
-    pub sets: &'a [ReplicaSet],
-    /// The name of the rules that agents follow.
-    pub rules: String,
-    /// How far the move of this name is in these rules; none if it is not in them.
-    pub in_rules: BTreeMap<&'a str, Option<Joining>>,
-    /// Copies of each file.
-    pub replicas: usize,
-    /// The operator's clock.
-    pub now: Timestamp,
-}
-
-/// What an object is to say.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Said {
-    /// What is known of it now.
-    pub view: MoveView,
-    /// What it waits for, or why.
-    pub message: String,
-    /// A word for that.
-    pub reason: &'static str,
-    /// Files and bytes that this step has left.
-    pub left: Option<(u64, u64)>,
-    /// When it changes by time alone.
-    pub again: Option<Duration>,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Todo {
-    /// Moves to propose.
-    pub make: Vec<Wanted>,
-    /// Objects that go: nothing calls for them any more, or they are old.
-    pub remove: Vec<String>,
-    /// What the others say.
-    pub say: Vec<(String, Said)>,
-}
-
 impl Input<'_> {
-    fn brick(&self, name: &str) -> Option<&BrickView<'_>> {
-        self.bricks.iter().find(|b| b.name == name)
-    }
-
     /// The moves that the use of files calls for now, the most used first.
     pub fn wanted(&self) -> Vec<Wanted> {
         let mut all: Vec<(f64, Wanted)> = Vec::new();
@@ -356,7 +180,7 @@ pub fn plan(input: &Input<'_>, moves: &[MoveView], present: impl Fn(&MoveView) -
                 said
             }
             MigrationPhase::Adding | MigrationPhase::Verifying | MigrationPhase::Dropping => {
-                go_on(input, view)
+                steps::go_on(input, view)
             }
             MigrationPhase::Done | MigrationPhase::Refused => continue,
         };
@@ -515,105 +339,6 @@ fn propose(
     }
     let line = format!("{} is to receive the files", view.to);
     said(MoveView { phase: Some(MigrationPhase::Adding), started: Some(now), ..view.clone() }, "Adding", line)
-}
-
-/// What becomes of a move under way.
-fn go_on(input: &Input<'_>, view: &MoveView) -> Said {
-    let phase = view.phase();
-    let Some(to) = input.brick(&view.to).filter(|b| b.stays) else {
-        if phase == MigrationPhase::Dropping {
-            // The rules see to that: they always name bricks that stay.
-            return done(input, view);
-        }
-        let line = format!("{} is gone, or is to leave; the files stay where they were", view.to);
-        return refused(view, "NotUsable", line, input.now);
-    };
-    let wanted = match phase {
-        MigrationPhase::Adding => Some(Joining::Adding),
-        MigrationPhase::Verifying => Some(Joining::Verifying),
-        _ => None,
-    };
-    let of = |b: &BrickView<'_>| b.moves.iter().find(|m| m.migration == view.name).cloned();
-    let counted: Vec<Move> = input.bricks.iter().filter(|b| b.online).filter_map(of).collect();
-    let files = counted.iter().map(|m| m.files).max().unwrap_or(0);
-    let bytes = counted.iter().map(|m| m.bytes).max().unwrap_or(0);
-    let busy = counted.iter().map(|m| m.busy).max().unwrap_or(0);
-    let with_left = |s: Said| Said { left: Some((files, bytes)), ..s };
-    let late: Vec<&str> = input
-        .bricks
-        .iter()
-        .filter(|b| b.online && b.stays && b.looked_by != Some(input.rules.as_str()))
-        .map(|b| b.name)
-        .collect();
-    if input.in_rules.get(view.name.as_str()) != Some(&wanted) {
-        return said(view.clone(), phase.as_str(), "the rules are being written".to_owned());
-    }
-    if !to.online {
-        return with_left(said(
-            view.clone(),
-            "Waiting",
-            format!("waits: the agent of {} is silent", view.to),
-        ));
-    }
-    if !late.is_empty() {
-        let line = format!("{} has not looked at all files by these rules yet", late.join(", "));
-        return with_left(said(view.clone(), phase.as_str(), line));
-    }
-    if files > 0 {
-        let line = format!("{} ({}) left", human_files(files), human_bytes(bytes));
-        return with_left(said(view.clone(), phase.as_str(), line));
-    }
-    let next = |phase, line: String| {
-        let view = MoveView { phase: Some(phase), ..view.clone() };
-        Said { left: Some((0, 0)), ..said(view, phase.as_str(), line) }
-    };
-    match phase {
-        MigrationPhase::Adding => {
-            next(MigrationPhase::Verifying, format!("{} has the files, and reads them once more", view.to))
-        }
-        MigrationPhase::Verifying => match of(to).and_then(|m| m.verified) {
-            None => {
-                with_left(said(view.clone(), "Verifying", format!("{} reads what it has once more", view.to)))
-            }
-            Some(found) if found.damaged > 0 => {
-                let line = format!(
-                    "{} at {} were damaged, and are copied again",
-                    human_files(found.damaged),
-                    view.to
-                );
-                next(MigrationPhase::Adding, line)
-            }
-            Some(found) => {
-                let line = format!(
-                    "{} ({}) are right at {}",
-                    human_files(found.files),
-                    human_bytes(found.bytes),
-                    view.to
-                );
-                let said = next(MigrationPhase::Dropping, line);
-                let group = Some((found.files, found.bytes)).filter(|_| view.group.is_none());
-                Said { view: MoveView { group: view.group.or(group), ..said.view }, ..said }
-            }
-        },
-        _ => {
-            let said = done(input, view);
-            let follow = format!("; {} that are being written follow when that is over", human_files(busy));
-            Said { message: said.message + if busy > 0 { &follow } else { "" }, ..said }
-        }
-    }
-}
-
-fn done(input: &Input<'_>, view: &MoveView) -> Said {
-    let (files, bytes) = view.group.unwrap_or_default();
-    let gave_up = view.leaves.as_ref().map_or(String::new(), |from| format!(", given up at {from}"));
-    let line = format!(
-        "{} ({}) are at {}{gave_up}",
-        human_files(files),
-        human_bytes(bytes),
-        view.bricks.join(" and ")
-    );
-    let view = MoveView { phase: Some(MigrationPhase::Done), completed: Some(input.now), ..view.clone() };
-    Said { left: Some((0, 0)), ..said(view, "Moved", line) }
 }
 
 #[cfg(test)]

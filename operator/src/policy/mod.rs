@@ -9,8 +9,9 @@ use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
-use nearbrick_crds::timetable::{Timetable, Verifying};
+use nearbrick_crds::timetable::Timetable;
 use nearbrick_crds::unacted::Unacted;
+use nearbrick_crds::verifying::Verifying;
 use nearbrick_crds::{HealPolicy, HealPolicyStatus, Time, WorkstationVolume};
 
 use crate::context::{Context, News};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use nearbrick_crds::meta::{LABEL_NODE, LABEL_VOLUME, brick_name};
-use nearbrick_crds::timetable::{Verifying, expected_off};
+use nearbrick_crds::times::expected_off;
+use nearbrick_crds::verifying::Verifying;
 use nearbrick_crds::{
     Brick, BrickSpec, BrickState, BrickStatus, Joining, LocalRef, MigrationPhase, PlacementRule,
     ReplicaMigration, Workstation, WorkstationSpec, placement_name,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use nearbrick_crds::Workstation;
-use nearbrick_crds::timetable::expected_off;
+use nearbrick_crds::times::expected_off;
 use tokio::time::Instant;
 
 use crate::backoff::lock;

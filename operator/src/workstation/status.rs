@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
 use nearbrick_crds::pending::human_files;
-use nearbrick_crds::timetable::Expected;
+use nearbrick_crds::times::Expected;
 use nearbrick_crds::unacted::Unacted;
 use nearbrick_crds::{
     Brick, BrickStatus, Condition, Pending, Workstation, WorkstationState, WorkstationStatus, placement_name,

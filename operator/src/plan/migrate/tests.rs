@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use nearbrick_crds::{Joining, Migration, Move, ReplicaSet};
+
 use super::*;
 use MigrationPhase::{Adding, Done, Dropping, Proposed, Refused, Verifying};
 use proptest::prelude::*;
