@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -288,6 +289,58 @@ fn what_comes_from_a_peer_is_seen_at_once() {
         fs::remove_dir_all(m.path(A, "e")).unwrap();
         m.lab.exchange();
         wait("it is gone at B", || !m.path(B, "e").exists());
+    });
+}
+
+/// The names in a directory, once more by a reader that begins anew.
+fn listed(dir: &std::path::Path) -> BTreeSet<String> {
+    fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_listing_that_the_kernel_keeps_follows_what_peers_do() {
+    needs!(Fuse);
+    both(|m| {
+        fs::create_dir(m.path(A, "d")).unwrap();
+        let mut expected = BTreeSet::new();
+        for n in 0..300 {
+            fs::write(m.path(A, format!("d/{n}")), b"x").unwrap();
+            expected.insert(n.to_string());
+        }
+        m.lab.converge();
+        let dir = m.path(B, "d");
+        let keeps = || {
+            let before = m.mounted(B).listings();
+            assert_eq!(listed(&dir), expected);
+            m.mounted(B).listings() == before
+        };
+        wait("the kernel lists from its memory", keeps);
+        assert!(keeps(), "and once more");
+
+        // What peers do is seen, also by a reader who has it open, and so is what is done here.
+        let mut open = rustix::fs::Dir::read_from(File::open(&dir).unwrap()).unwrap();
+        let mut again = || {
+            open.rewind();
+            open.by_ref()
+                .map(|e| e.unwrap().file_name().to_str().unwrap().to_owned())
+                .filter(|n| !n.starts_with('.'))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(again(), expected);
+        fs::rename(m.path(A, "d/17"), m.path(A, "d/renamed")).unwrap();
+        fs::remove_file(m.path(A, "d/18")).unwrap();
+        fs::write(m.path(A, "d/new"), b"new").unwrap();
+        expected.retain(|name| name != "17" && name != "18");
+        expected.extend(["renamed".to_owned(), "new".to_owned()]);
+        m.lab.settle(A);
+        m.lab.exchange();
+        assert_eq!(listed(&dir), expected, "an open after the change is told the truth at once");
+        wait("a reader that has it open sees it", || again() == expected);
+        fs::write(dir.join("here"), b"here").unwrap();
+        fs::remove_file(dir.join("19")).unwrap();
+        expected.remove("19");
+        expected.insert("here".to_owned());
+        assert_eq!((listed(&dir), again()), (expected.clone(), expected.clone()));
     });
 }
 

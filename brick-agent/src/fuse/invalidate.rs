@@ -6,11 +6,14 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use fuser::{INodeNo, Notifier};
 
+use super::listed::Listed;
 use crate::volume::types::{Invalidate, NodeId};
 
 /// What is to be forgotten.
@@ -25,7 +28,10 @@ enum Forget {
 
 /// The queue of what the kernel must forget.
 #[derive(Clone)]
-pub struct Queue(Sender<Forget>);
+pub struct Queue {
+    sender: Sender<Forget>,
+    listed: Arc<Listed>,
+}
 
 /// The other end of a [`Queue`], before the mount exists.
 pub struct Pending(Receiver<Forget>);
@@ -34,7 +40,12 @@ impl Queue {
     /// A queue, and its other end.
     pub fn new() -> (Queue, Pending) {
         let (sender, receiver) = channel();
-        (Queue(sender), Pending(receiver))
+        (Queue { sender, listed: Arc::default() }, Pending(receiver))
+    }
+
+    /// The listings that the kernel may go on using.
+    pub fn listed(&self) -> &Listed {
+        &self.listed
     }
 
     /// Attributes only.
@@ -49,19 +60,23 @@ impl Queue {
 
     fn put(&self, what: Forget) {
         // It fails when the mount is gone: the kernel has forgotten all then.
-        let _ = self.0.send(what);
+        let _ = self.sender.send(what);
     }
 }
 
 impl Invalidate for Queue {
     fn entry(&self, parent: NodeId, name: &[u8]) {
         self.put(Forget::Entry(parent, name.to_vec()));
-        // For a name that the kernel did not know, the above does not reach the directory.
-        self.put(Forget::Attributes(parent));
+        // For a name that the kernel did not know, the above does not reach the directory. Its pages are its listing.
+        self.put(Forget::All(parent));
     }
 
     fn inode(&self, node: NodeId, data: bool) {
         self.put(if data { Forget::All(node) } else { Forget::Attributes(node) });
+    }
+
+    fn names(&self, dir: NodeId) {
+        self.listed.other_names(dir, Instant::now());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
@@ -16,13 +16,21 @@ const PAGE: usize = 256;
 const PAGE_PLUS: usize = 64;
 
 impl Shell {
+    fn begins_to_list(&self, dir: INodeNo, offset: u64) {
+        if offset == 0 {
+            self.queue.listed().begins(dir.0, Instant::now());
+        }
+    }
+
     /// Fills the reply with the entries after `offset`.
     pub(super) fn list(
         &self,
+        ino: INodeNo,
         fh: FileHandle,
         mut offset: u64,
         reply: &mut ReplyDirectory,
     ) -> Result<(), Errno> {
+        self.begins_to_list(ino, offset);
         self.call("readdir", |v| {
             loop {
                 let page = v.readdir(Handle::from_raw(fh.0).id, offset, PAGE)?;
@@ -48,6 +56,7 @@ impl Shell {
         mut offset: u64,
         reply: &mut ReplyDirectoryPlus,
     ) -> Result<(), Errno> {
+        self.begins_to_list(ino, offset);
         self.call("readdirplus", |v| {
             loop {
                 let page = v.readdir(Handle::from_raw(fh.0).id, offset, PAGE_PLUS)?;

@@ -9,6 +9,7 @@
 //!   `again`: calls that come once more after an agent died over them.
 //! * `init`: what is agreed with the kernel.
 //! * `invalidate`: tells the kernel what it must forget.
+//! * `listed`: which directories the kernel may list from its memory.
 //! * `far`: threads for reads that may wait for a peer.
 //! * `attr`: values from and to the kernel's.
 
@@ -21,6 +22,7 @@ mod init;
 mod invalidate;
 mod keep;
 pub mod ledger;
+mod listed;
 mod listing;
 mod mount;
 mod open;

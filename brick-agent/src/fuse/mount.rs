@@ -296,6 +296,11 @@ impl Mounted {
         &self.at
     }
 
+    /// How often the kernel asked for the names of a directory instead of remembering them.
+    pub fn listings(&self) -> u64 {
+        self.queue.listed().begun()
+    }
+
     /// Whether nobody can reach it any more, for example because someone else unmounted it.
     pub fn ended(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{
     Errno, FileHandle, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyCreate, ReplyOpen, Request,
@@ -14,9 +15,13 @@ use super::attr::{caller, file_attr, without_privileges};
 use super::device::Backing;
 use super::ledger::Entry;
 use super::open::{Handle, Way};
-use super::shell::{GENERATION, NO_TTL, Shell, TTL, answer};
+use super::shell::{GENERATION, Shell, TTL, answer};
 use crate::brick::disk::File;
 use crate::volume::types::{FsResult, HandleId, NodeId, Opened, SetAttr, Stat};
+
+/// The kernel asks whether a file may be opened just after it had it made, and need not ask us. What programs write
+/// makes it forget the attributes; what they change in a mapping is shown that much later.
+const WHILE_MADE: Duration = Duration::from_millis(5);
 
 /// Of every open file: nothing is held back, so no close waits for an agent.
 pub(super) const FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
@@ -190,6 +195,14 @@ impl Shell {
         self.nodes.resume(entry.node, entry.writes, passthrough);
     }
 
+    /// What the kernel may do with the listing of a directory that it opens.
+    pub(super) fn dir_flags(&self, ino: INodeNo) -> FopenFlags {
+        match self.queue.listed().is_as_read(ino.0) {
+            true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            false => FopenFlags::FOPEN_CACHE_DIR,
+        }
+    }
+
     pub(super) fn open_dir(&self, req: &Request, ino: INodeNo) -> Result<FileHandle, Errno> {
         if let Some(entry) = self.opened_before(req) {
             return Ok(FileHandle(entry.raw));
@@ -273,7 +286,7 @@ fn say_created(reply: ReplyCreate, handle: Handle, way: Way<'_, Backing>, stat: 
         Way::Served => reply.created(&TTL, &attr, GENERATION, fh, FLAGS),
         Way::Direct => reply.created(&TTL, &attr, GENERATION, fh, FLAGS | FopenFlags::FOPEN_DIRECT_IO),
         Way::Passthrough(backing) => {
-            let ttl = if writer { &NO_TTL } else { &TTL };
+            let ttl = if writer { &WHILE_MADE } else { &TTL };
             backing.created(reply, ttl, &attr, GENERATION, fh);
         }
     }

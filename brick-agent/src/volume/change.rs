@@ -1,7 +1,7 @@
 //! Changes to the index that become true together: entries of the journal, what
 //! follows from them for the objects, and what is on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_core::{
     Entry, FileId, Heard, Incarnation, LinkId, Object, Op, Place, Stamp, VersionVector, scrub, stamp,
@@ -42,6 +42,8 @@ pub struct Change<'a> {
     made: Option<FileId>,
     /// Places that something came to want or ceased to.
     places: Vec<Place>,
+    /// Directories in which names come or go.
+    renamed_in: BTreeSet<FileId>,
     /// Versions of which two bricks say different hashes.
     disagreed: Vec<(FileId, VersionVector)>,
 }
@@ -80,6 +82,7 @@ impl<'a> Change<'a> {
             mended: Vec::new(),
             made: None,
             places: Vec::new(),
+            renamed_in: BTreeSet::new(),
             disagreed: Vec::new(),
         }
     }
@@ -262,6 +265,7 @@ impl<'a> Change<'a> {
 
     /// Something comes to be in `data/`, or ceases to.
     pub fn show(&mut self, place: &Place, shown: Option<Shown>) {
+        self.renamed_in.insert(place.parent);
         self.batch.show(place, shown);
     }
 
@@ -404,6 +408,7 @@ impl<'a> Change<'a> {
             own_entries,
             to_tell,
             places,
+            renamed_in,
             gone,
             mended,
             disagreed,
@@ -416,6 +421,7 @@ impl<'a> Change<'a> {
             errno
         })?;
         core.clock = clock;
+        volume.tell_of_names(core, &renamed_in);
         gone.into_iter().for_each(|file| core.nodes.detach(file));
         core.broken.retain(|dir| !mended.contains(dir));
         for (origin, heard) in heads {

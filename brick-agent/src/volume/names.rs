@@ -1,6 +1,6 @@
 //! Names: looking up, checking, and what becomes of who shares a place.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use nearbrick_core::tree::{self, Claim, Verdict};
 use nearbrick_core::{FileId, Object, Place, name};
@@ -153,6 +153,13 @@ impl Volume {
             && let Some(kernel) = super::read(&self.invalidate).as_ref()
         {
             kernel.entry(parent, &place.name);
+        }
+    }
+
+    /// Tells the kernel's side that names came to be in these directories, or ceased to.
+    pub(super) fn tell_of_names(&self, core: &Core, dirs: &BTreeSet<FileId>) {
+        if let Some(kernel) = super::read(&self.invalidate).as_ref() {
+            dirs.iter().filter_map(|dir| core.nodes.known_as(*dir)).for_each(|dir| kernel.names(dir));
         }
     }
 

@@ -139,4 +139,6 @@ pub trait Invalidate: Send + Sync + 'static {
     fn entry(&self, parent: NodeId, name: &[u8]);
     /// Attributes of the node, and its cached pages if `data`.
     fn inode(&self, node: NodeId, data: bool);
+    /// There are other names in this directory than before. Nothing has to be forgotten: what is to be is said besides.
+    fn names(&self, dir: NodeId);
 }
