@@ -6,7 +6,7 @@ use std::time::Duration;
 use nearbrick_core::ahead::Walks;
 use nearbrick_core::brake::Removals;
 use nearbrick_core::forget::{is_dead, is_torso};
-use nearbrick_core::{BrickId, FileId, Heard, Horizon, Incarnation, Object, Place, stamp};
+use nearbrick_core::{BrickId, FileId, Heard, Horizon, Incarnation, Object, Place, VersionVector, stamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -90,6 +90,8 @@ pub struct Core {
     pub held: Vec<Held>,
     /// Files whose newest versions here may not be durable yet.
     pub unsynced: BTreeSet<FileId>,
+    /// Copies of what was read from peers, with their hashes, of which others are to hear when they are durable.
+    pub copies: BTreeMap<FileId, (VersionVector, [u8; 32])>,
     /// Files of which others do not know what is here.
     pub unsaid: BTreeSet<FileId>,
     /// Since when files wait for another brick to say an older version again, by the clock's `passed`.

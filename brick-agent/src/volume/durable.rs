@@ -3,7 +3,7 @@
 //! Nothing is synced while somebody waits, save for `fsync`: some time after a file was settled one `syncfs` makes all of them
 //! durable, and only then does the index say so.
 
-use nearbrick_core::{FileId, VersionVector};
+use nearbrick_core::{FileId, Op, VersionVector};
 
 use super::change::Change;
 use super::core::Core;
@@ -67,13 +67,44 @@ impl Volume {
         self.brick.sync_all()?;
         for chunk in versions.chunks(AT_ONCE) {
             let core = &mut *self.lock();
-            let mut change = Change::new(self, core);
-            for (file, version) in chunk {
-                Self::synced_as(&mut change, *file, version)?;
+            let moved = self.note_synced(core, chunk)?;
+            if !moved.is_empty() {
+                self.bring_about(core, moved);
             }
-            change.commit()?;
         }
         Ok(())
+    }
+
+    /// Notes that these versions are durable, and says so of copies of which nobody has heard yet. Gives the files that are
+    /// others than before by that.
+    fn note_synced(&self, core: &mut Core, versions: &[(FileId, VersionVector)]) -> FsResult<Vec<FileId>> {
+        let (mut moved, mut said) = (Vec::new(), Vec::new());
+        let mut change = Change::new(self, core);
+        for (file, version) in versions {
+            Self::synced_as(&mut change, *file, version)?;
+            let Some((copy, hash)) =
+                change.core.copies.get(file).filter(|(copy, _)| copy == version).cloned()
+            else {
+                continue;
+            };
+            said.push(*file);
+            let local = change.local(*file)?;
+            if local.is_some_and(|local| !local.dirty && local.have.as_ref() == Some(&copy)) {
+                change.emit(*file, Op::Have { brick: self.me, version: copy, hash })?;
+                if change.moves_head(*file)? {
+                    change.todo(*file, true);
+                    moved.push(*file);
+                }
+            }
+        }
+        change.commit()?;
+        for file in said {
+            core.copies.remove(&file);
+            if core.tally.in_conflict.contains(&file) {
+                self.settler.soon(file);
+            }
+        }
+        Ok(moved)
     }
 
     /// Makes everything durable, and notes it: nothing else is written any more.
@@ -81,11 +112,7 @@ impl Volume {
         let files = std::mem::take(&mut core.unsynced);
         let versions = self.to_be_synced(files)?;
         self.brick.sync_all()?;
-        let mut change = Change::new(self, core);
-        for (file, version) in &versions {
-            Self::synced_as(&mut change, *file, version)?;
-        }
-        change.commit().map(drop)
+        self.note_synced(core, &versions).map(drop)
     }
 
     /// The mark of a stub says that nothing of it is here. A program emptied this one, and is about to be told that what it

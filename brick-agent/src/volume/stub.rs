@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use nearbrick_core::ahead::Window;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::pending::sources;
-use nearbrick_core::{FileId, Object, Op, VersionVector};
+use nearbrick_core::{FileId, Object, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -330,7 +330,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         let local = change.local_mut(file)?;
         local.have = Some(stub.version.clone());
-        local.synced = Some(stub.version.clone());
+        local.synced = None;
         local.print = Some(print);
         local.unseen = local.unseen.map(|u| Unseen { ctime: print.ctime, ..u });
         local.filling = None;
@@ -338,10 +338,11 @@ impl Volume {
         if newest {
             local.overlay = None;
         }
-        // It is said to others only when it is durable here.
-        stub.file.sync_data()?;
-        change.emit(file, Op::Have { brick: self.me, version: stub.version.clone(), hash })?;
-        change.commit().map(drop)
+        change.commit()?;
+        // It is said to others only when it is durable here, and whoever reads does not wait for that.
+        core.copies.insert(file, (stub.version.clone(), hash));
+        self.is_unsynced(core, file);
+        Ok(())
     }
 }
 
