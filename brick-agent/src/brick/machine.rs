@@ -143,6 +143,9 @@ impl DirAccess for MachineDir {
     }
 
     fn get_xattr(&self, name: &[u8], attribute: &[u8]) -> Result<Vec<u8>> {
+        if name == b"." {
+            return read_xattr(|buffer| rustix::fs::fgetxattr(&self.0, attribute, buffer));
+        }
         let path = self.by_fd(name);
         read_xattr(|buffer| rustix::fs::lgetxattr(&path, attribute, buffer))
     }

@@ -1,6 +1,6 @@
 //! How an object looks on the disk: made as what it is, with owner, mode, times and attributes as members say.
 
-use nearbrick_core::{FileId, Kind, Object, Place, acl};
+use nearbrick_core::{Attr, FileId, Kind, Object, Place, acl};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -11,7 +11,7 @@ use super::core::{At, Core};
 use super::opening::{Standing, standing};
 use super::types::{FsResult, SetTime};
 use crate::brick::access;
-use crate::brick::disk::File;
+use crate::brick::disk::{File, FileAccess, Stat};
 use crate::brick::mark::Mark;
 use crate::index::{Local, Overlay};
 
@@ -26,7 +26,7 @@ impl Volume {
         place: &Place,
     ) -> FsResult<()> {
         let staged = self.staging_for(file);
-        let made = Self::make_on_disk(&staged.dir, &staged.name, kind)
+        let made = Self::make_on_disk(&staged.dir, &staged.name, kind, mode_of(object))
             .and_then(|open| self.dress(&staged, open.as_ref(), file, object, kind))
             .and_then(|()| self.rename_to(core, &staged, place));
         if made.is_err() {
@@ -50,13 +50,23 @@ impl Volume {
         object: &Object,
         kind: &Kind,
     ) -> FsResult<()> {
-        access::set_mark(&at.dir, &at.name, &Mark::new(file, None))?;
-        if let Some(open) = open {
-            open.truncate(object.size())?;
+        let mark = Mark::new(file, None);
+        let Some(open) = open else {
+            access::set_mark(&at.dir, &at.name, &mark)?;
+            set_owner_and_mode(at, object, kind)?;
+            set_xattrs(at, object)?;
+            return set_mtime(at, object);
+        };
+        access::set_file_mark(&**open, &mark)?;
+        open.truncate(object.size())?;
+        if let Some(attr) = object.attr.as_ref().map(|reg| reg.value) {
+            own(&**open, &attr)?;
         }
-        set_owner_and_mode(at, object, kind)?;
         set_xattrs(at, object)?;
-        set_mtime(at, object)
+        match mtime_of(object) {
+            Some(mtime) => open.utimens(&access::timestamps(None, Some(mtime))),
+            None => Ok(()),
+        }
     }
 
     /// A stub gets a new file for another version. Who has the older one open keeps it.
@@ -70,7 +80,7 @@ impl Volume {
         let Some(place) = local.place().cloned() else { return Err(Errno::NOENT) };
         let staged = At { dir: self.brick.staging.clone(), name: format!("stub-{file}").into_bytes() };
         let _ = access::unlink(&staged.dir, &staged.name);
-        let open = Self::make_on_disk(&staged.dir, &staged.name, &Kind::File)?;
+        let open = Self::make_on_disk(&staged.dir, &staged.name, &Kind::File, mode_of(object))?;
         self.dress(&staged, open.as_ref(), file, object, &Kind::File)?;
         self.rename_over(core, &staged, local)?;
         let mut change = Change::new(self, core);
@@ -121,7 +131,7 @@ impl Volume {
         if kind.is_file() && self.changed_behind(core, file, &local)? {
             return self.adopt_change(core, file, &local);
         }
-        set_owner_and_mode(&at, object, kind)?;
+        let before = set_owner_and_mode(&at, object, kind)?;
         let all_kept = set_xattrs(&at, object)?;
         let mut change = Change::new(self, core);
         let standing = if kind.is_file() { standing(object, &local) } else { Standing::Whole };
@@ -134,6 +144,7 @@ impl Volume {
         }
         if standing == Standing::Stub
             && local.filling.as_ref() != object.head().map(|h| &h.version)
+            && !is_empty_stub(&before, object, &local)
             && change.core.nodes.of(file).is_none_or(|n| n.opens == 0)
         {
             // Of an older version nothing is kept; the size is the newest one's.
@@ -172,10 +183,34 @@ impl Volume {
     }
 }
 
-/// Owner and mode as the object says.
-pub(super) fn set_owner_and_mode(at: &At, object: &Object, kind: &Kind) -> FsResult<()> {
-    let Some(attr) = object.attr.as_ref().map(|reg| reg.value) else { return Ok(()) };
+fn mode_of(object: &Object) -> u32 {
+    object.attr.as_ref().map_or(0o600, |reg| reg.value.mode)
+}
+
+/// Whether a stub has nothing of any version, and the size of the newest.
+fn is_empty_stub(raw: &Stat, object: &Object, local: &Local) -> bool {
+    let size = u64::try_from(raw.st_size).ok();
+    raw.st_blocks == 0 && size == Some(object.size()) && local.filling.is_none() && local.filled.is_empty()
+}
+
+/// Gives a file that was just made its owner and mode.
+pub(super) fn own(open: &dyn FileAccess, attr: &Attr) -> FsResult<()> {
+    let now = open.stat()?;
+    let mut mode = now.st_mode & 0o7777;
+    if (now.st_uid, now.st_gid) != (attr.uid, attr.gid) {
+        open.chown(Some(attr.uid), Some(attr.gid))?;
+        if mode & 0o6000 != 0 {
+            // The kernel may have taken bits away.
+            mode = u32::MAX;
+        }
+    }
+    if mode == attr.mode { Ok(()) } else { open.chmod(attr.mode) }
+}
+
+/// Owner and mode as the object says; how it looked before.
+pub(super) fn set_owner_and_mode(at: &At, object: &Object, kind: &Kind) -> FsResult<Stat> {
     let now = access::stat(&at.dir, &at.name)?;
+    let Some(attr) = object.attr.as_ref().map(|reg| reg.value) else { return Ok(now) };
     let mut mode = now.st_mode & 0o7777;
     if (now.st_uid, now.st_gid) != (attr.uid, attr.gid) {
         access::chown(&at.dir, &at.name, Some(attr.uid), Some(attr.gid))?;
@@ -185,7 +220,7 @@ pub(super) fn set_owner_and_mode(at: &At, object: &Object, kind: &Kind) -> FsRes
     if mode != attr.mode && !matches!(kind, Kind::Symlink(_)) {
         access::chmod(&at.dir, &at.name, attr.mode)?;
     }
-    Ok(())
+    Ok(now)
 }
 
 /// Extended attributes as the object says. After the mode, with which an ACL agrees. False if the
@@ -223,7 +258,12 @@ pub(super) fn set_xattrs(at: &At, object: &Object) -> FsResult<bool> {
 
 /// The modification time as the object says.
 pub(super) fn set_mtime(at: &At, object: &Object) -> FsResult<()> {
-    let Some(mtime) = object.mtime.as_ref().map(|reg| reg.value) else { return Ok(()) };
-    let time = SetTime::At(access::time(mtime.0, mtime.1));
-    access::utimens(&at.dir, &at.name, None, Some(time))
+    match mtime_of(object) {
+        Some(mtime) => access::utimens(&at.dir, &at.name, None, Some(mtime)),
+        None => Ok(()),
+    }
+}
+
+fn mtime_of(object: &Object) -> Option<SetTime> {
+    object.mtime.as_ref().map(|reg| SetTime::At(access::time(reg.value.0, reg.value.1)))
 }

@@ -69,12 +69,13 @@ impl Volume {
         Ok(set)
     }
 
-    /// Makes the object on the disk; owner, mode and mark are set by [`Volume::finish`].
-    pub(super) fn make_on_disk(dir: &Dir, given: &[u8], kind: &Kind) -> FsResult<Option<File>> {
+    /// Makes the object on the disk, where nobody sees it; owner, mode and mark are set after that. `mode`: what a file
+    /// will most likely have in the end.
+    pub(super) fn make_on_disk(dir: &Dir, given: &[u8], kind: &Kind, mode: u32) -> FsResult<Option<File>> {
         match kind {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-                return Ok(Some(access::open(dir, given, flags, 0o600)?));
+                return Ok(Some(access::open(dir, given, flags, mode & 0o777)?));
             }
             Kind::Dir => dir.mkdir(given, 0o700)?,
             Kind::Symlink(target) => dir.symlink(target, given)?,
@@ -95,8 +96,7 @@ impl Volume {
         let mark = Mark::new(file, open.map(|_| Default::default()));
         match open {
             Some(open) => {
-                open.chown(Some(attr.uid), Some(attr.gid))?;
-                open.chmod(attr.mode)?;
+                super::dress::own(&**open, attr)?;
                 access::set_file_mark(&**open, &mark)
             }
             None => {
@@ -162,7 +162,7 @@ impl Volume {
         let staged = self.staging_for(file);
         let mut attr = Attr { mode, uid: caller.uid, gid, mtime_sec: 0, mtime_nsec: 0 };
         let made = (|| {
-            let open = Self::make_on_disk(&staged.dir, &staged.name, &kind)?;
+            let open = Self::make_on_disk(&staged.dir, &staged.name, &kind, attr.mode)?;
             Self::finish(&staged.dir, &staged.name, file, &kind, open.as_ref(), &attr)?;
             for (name, acl) in &acls {
                 access::set_xattr(&staged.dir, &staged.name, name, acl, XattrFlags::empty())?;
@@ -179,7 +179,10 @@ impl Volume {
         }
         let open = made?;
         let made = (|| {
-            let raw = access::stat(&dir, given)?;
+            let raw = match &open {
+                Some((open, _)) => open.stat()?,
+                None => access::stat(&dir, given)?,
+            };
             attr.mtime_sec = raw.st_mtime;
             attr.mtime_nsec = u32::try_from(raw.st_mtime_nsec).unwrap_or(0);
             let mut change = Change::new(self, core);

@@ -9,7 +9,7 @@
 
 mod directories;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use nearbrick_core::tree::Verdict;
 use nearbrick_core::{FileId, Kind, LinkId, Object, Place, name};
@@ -51,6 +51,7 @@ impl Volume {
         let mut visits: HashMap<FileId, u32> = HashMap::new();
         // What could not be done is tried again when others have moved: one may have stood in the other's way.
         let (mut failed, mut moved) = (Vec::new(), false);
+        let mut done = BTreeSet::new();
         loop {
             let Some(file) = ahead.pop_front() else {
                 if failed.is_empty() || !std::mem::take(&mut moved) {
@@ -66,9 +67,22 @@ impl Volume {
                 continue;
             }
             match self.put_in_place(core, file, &mut ahead) {
-                Ok(()) => moved = true,
+                Ok(is_done) => {
+                    moved = true;
+                    if is_done {
+                        done.insert(file);
+                    } else {
+                        done.remove(&file);
+                    }
+                }
                 Err(error) => failed.push((file, error)),
             }
+        }
+        // Together: should it not come to that, they are looked at once more, and found to be in their places.
+        if !done.is_empty() {
+            let mut change = Change::new(self, core);
+            done.into_iter().for_each(|file| change.todo(file, false));
+            let _ = change.commit();
         }
         for (file, error) in failed {
             tracing::warn!(%file, %error, "cannot be put in its place yet");
@@ -96,14 +110,15 @@ impl Volume {
         self.names_not_said(core, dirs);
     }
 
-    fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<()> {
+    /// Whether it is done with; if not, it stays in the table `todo`.
+    fn put_in_place(&self, core: &mut Core, file: FileId, ahead: &mut VecDeque<FileId>) -> FsResult<bool> {
         let object = self.object_of(file)?;
         self.is_still_parked(core, file)?;
         if Self::is_held(core, file, &object) {
             // It stays, and is tried again when a person has looked.
             let mut change = Change::new(self, core);
             change.todo(file, true);
-            return change.commit().map(drop);
+            return change.commit().map(|_| false);
         }
         match &object.kind {
             None => {}
@@ -111,9 +126,7 @@ impl Volume {
             Some(Kind::Dir) => self.put_dir(core, file, &object, ahead)?,
             Some(kind) => self.put_other(core, file, &object, kind, ahead)?,
         }
-        let mut change = Change::new(self, core);
-        change.todo(file, false);
-        change.commit().map(drop)
+        Ok(true)
     }
 
     /// What waited for its place may be nowhere, after the power was lost.
