@@ -337,3 +337,20 @@ fn t23_a_stub_that_could_not_be_emptied_is_a_stub_still() {
         assert_eq!(plan.run(false).failure, None, "seed and salt {salt}");
     }
 }
+
+/// A file that was removed and came back, as another went on writing it, was not looked at again where it had been gone: its replica
+/// set stayed as it was, and each thought that it was another's turn to change it.
+#[test]
+fn t26_a_file_that_comes_back_gets_the_set_that_is_wanted() {
+    for seed in (0..40).chain([16683]) {
+        let plan = quiet(vec![
+            does(1, Action::Save { path: 0, len: 1197, sync: true }),
+            pull(2, 1),
+            pull(0, 1),
+            does(0, Action::Save { path: 0, len: 913, sync: false }),
+            does(2, Action::Put { path: 0, len: 359, sync: false }),
+            pull(1, 0),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
