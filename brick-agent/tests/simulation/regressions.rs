@@ -354,3 +354,17 @@ fn t26_a_file_that_comes_back_gets_the_set_that_is_wanted() {
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// Two directories were shown as one when a program removed it: the other was then shown in one that was gone, and so was
+/// what somebody had made in it.
+#[test]
+fn t09_what_is_made_in_a_removed_directory_that_was_two_is_shown() {
+    let plan = quiet(vec![
+        does(1, Action::Mkdir { dir: 0 }),
+        does(0, Action::Mkdir { dir: 0 }),
+        pull(1, 0),
+        does(0, Action::Save { path: 4, len: 670, sync: true }),
+        does(1, Action::Rmdir { dir: 0 }),
+    ]);
+    assert_eq!(plan.run(false).failure, None);
+}
