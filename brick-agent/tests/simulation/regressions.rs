@@ -368,3 +368,23 @@ fn t09_what_is_made_in_a_removed_directory_that_was_two_is_shown() {
     ]);
     assert_eq!(plan.run(false).failure, None);
 }
+
+/// A directory had made way for another, and waited in `staging/`, when the power was lost: on the disk it was nowhere. What had been in
+/// it was not missed, and was never put into the other one.
+#[test]
+fn t01_what_was_in_a_directory_that_made_way_is_missed() {
+    for salt in 0..100 {
+        for after in [20, 22, 24, 26, 28] {
+            let cut = What::End { member: 2, how: End::PowerCut, after: Some(after) };
+            let plan = quiet(vec![
+                does(2, Action::Mkdir { dir: 0 }),
+                does(0, Action::Mkdir { dir: 0 }),
+                Step { salt, what: cut },
+                does(2, Action::Mkdir { dir: 2 }),
+                pull(2, 0),
+            ]);
+            let plan = Plan { seed: salt, faults: NONE, ..plan };
+            assert_eq!(plan.run(false).failure, None, "seed {salt}, after {after}");
+        }
+    }
+}
