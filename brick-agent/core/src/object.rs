@@ -72,8 +72,9 @@ pub struct Object {
     pub writers: BTreeMap<BrickId, Reg<bool>>,
     /// The complete version that each brick holds.
     pub holders: BTreeMap<BrickId, Reg<Option<VersionVector>>>,
-    /// BLAKE3 of a version, once someone has read all of it.
-    pub hash: Option<(VersionVector, [u8; 32])>,
+    /// BLAKE3 of versions of which someone has read all; only of those that no other of these includes. So it is
+    /// known of each side of a conflict.
+    pub hashes: BTreeMap<VersionVector, [u8; 32]>,
     /// The bricks that must hold the newest data.
     pub replicas: Option<Reg<Vec<BrickId>>>,
     /// A person's last word on its conflicts that each brick has carried out.
@@ -135,7 +136,7 @@ impl Object {
             }
             Op::Have { brick, version, hash } => {
                 put(&mut self.holders, *brick, Some(version.clone()), stamp);
-                self.set_hash((version.clone(), *hash));
+                self.set_hash(version.clone(), *hash);
             }
             Op::Drop { brick } => put(&mut self.holders, *brick, None, stamp),
             Op::Replicas(bricks) => set(&mut self.replicas, bricks.clone(), stamp),
@@ -155,14 +156,20 @@ impl Object {
         }
     }
 
-    /// The hash that stays is the newest version's, by an order of all versions in which more comes later, so
-    /// that members agree. Two hashes of one version would be a torn snapshot; the greater one stays,
-    /// and a mismatch shows at the next heal.
-    pub(crate) fn set_hash(&mut self, candidate: (VersionVector, [u8; 32])) {
-        let rank = |(v, h): &(VersionVector, [u8; 32])| (v.weight(), v.clone(), *h);
-        if self.hash.as_ref().is_none_or(|known| rank(known) < rank(&candidate)) {
-            self.hash = Some(candidate);
+    /// The hashes that stay are those of versions that no other one with a hash includes: so members agree. Two
+    /// hashes of one version would be a torn snapshot; the greater one stays, and a mismatch shows at the next heal.
+    pub(crate) fn set_hash(&mut self, version: VersionVector, hash: [u8; 32]) {
+        if !self.would_keep_hash(&version) {
+            return;
         }
+        self.hashes.retain(|known, _| version.relation(known) != Relation::After);
+        let known = self.hashes.entry(version).or_insert(hash);
+        *known = hash.max(*known);
+    }
+
+    /// Whether the hash of this version stays, if it is said.
+    pub(crate) fn would_keep_hash(&self, version: &VersionVector) -> bool {
+        !self.hashes.keys().any(|known| known.relation(version) == Relation::After)
     }
 
     /// What a content includes needs no word that it lost.
@@ -442,8 +449,9 @@ pub(crate) mod tests {
                 },
             })
             .collect();
-        let pick = |order: [usize; 3]| all(&order.map(|n| list[n].clone())).hash;
+        let pick = |order: [usize; 3]| all(&order.map(|n| list[n].clone())).hashes;
         let first = pick([0, 1, 2]);
+        assert_eq!(first.len(), 2, "each side of a conflict has its own");
         for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             assert_eq!(pick(order), first);
         }

@@ -388,3 +388,28 @@ fn t01_what_was_in_a_directory_that_made_way_is_missed() {
         }
     }
 }
+
+/// Of two versions in conflict only the hash of one was known: copies of the other could not be compared with anything, so a damaged one was
+/// handed on.
+#[test]
+fn t25_damage_of_either_side_of_a_conflict_is_seen() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 408, sync: true }),
+            pull(1, 0),
+            pull(2, 1),
+            does(1, Action::Open { path: 1, slot: 0, how: How::Truncate }),
+            does(2, Action::Put { path: 1, len: 898, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            pull(0, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::Flip { member: 0, file: 13 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}

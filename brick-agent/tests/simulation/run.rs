@@ -10,6 +10,7 @@ use std::time::Duration;
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::volume::VolumeStatus;
 use nearbrick_core::replace::same_set;
+use nearbrick_core::scrub::hash_of;
 
 use super::chance::Chance;
 use super::disk::Trouble;
@@ -367,9 +368,8 @@ fn holds_what_it_must(world: &World, n: usize, tree: &Tree) -> Result<(), String
                 shown(bytes)
             ));
         }
-        if let Some((_, hash)) = object.hash.as_ref().filter(|(v, _)| local.have.as_ref() == Some(v))
-            && *blake3::hash(&found.bytes).as_bytes() != *hash
-        {
+        let known = local.have.as_ref().and_then(|have| hash_of(&object, have));
+        if known.is_some_and(|hash| *blake3::hash(&found.bytes).as_bytes() != hash) {
             return Err(format!("{shown_path} has not the hash at {name} that all know"));
         }
     }
