@@ -413,3 +413,28 @@ fn t25_damage_of_either_side_of_a_conflict_is_seen() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A damaged copy was open for writing when its name went elsewhere: it made way in `staging/`, which moved the inode's time, and so
+/// the damage became a version, and was shown beside what somebody else had written.
+#[test]
+fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 0, len: 707, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 0),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 0, file: 9 }),
+            does(1, Action::Save { path: 0, len: 811, sync: true }),
+            does(0, Action::Open { path: 0, slot: 0, how: How::Create }),
+            does(2, Action::Put { path: 0, len: 668, sync: true }),
+            pull(0, 1),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
