@@ -210,13 +210,19 @@ impl Object {
     }
 
     /// The versions that count: those that a brick holds and that lost no conflict. What no brick holds any more counts
-    /// only as long as nothing else is held: then it is waited for. Should members that did
+    /// only as long as nothing else is held: then it is waited for. Where it is alive only because of a version that whoever
+    /// removed its last name had not seen, those that were seen do not count. Should members that did
     /// not know of each other have declared all of them losers, the greatest counts.
     pub fn current(&self) -> impl Iterator<Item = &Content> {
         // One alone counts in any case.
         let any_held = self.contents.len() > 1 && self.contents.iter().any(|c| self.is_held(&c.version));
         let counts = move |c: &Content| !any_held || self.is_held(&c.version);
-        let lost = move |c: &Content| self.losers.contains(&c.version) || self.is_superseded(&c.version);
+        let removed = if self.contents.len() > 1 { self.removed() } else { None };
+        let lost = move |c: &Content| {
+            self.losers.contains(&c.version)
+                || self.is_superseded(&c.version)
+                || removed.is_some_and(|seen| seen.includes(&c.version))
+        };
         let all_lost = self.contents.iter().filter(|c| counts(c)).all(lost);
         let last = self.contents.iter().rposition(counts);
         self.contents
@@ -237,7 +243,7 @@ impl Object {
     pub fn standing_of(&self, have: &VersionVector) -> Option<Relation> {
         let head = &self.head()?.version;
         Some(match have.relation(head) {
-            Relation::Concurrent if self.has_lost(have) => Relation::Before,
+            Relation::Concurrent if self.has_lost(have) || self.is_removed(have) => Relation::Before,
             relation => relation,
         })
     }
@@ -299,6 +305,21 @@ impl Object {
         !known().any(Self::is_placed)
             && removals().all(|r| r.stamp <= removed.stamp)
             && removals().all(|r| self.contents.iter().any(|c| !r.value.includes(&c.version)))
+    }
+
+    /// What was seen by who removed the last of its names; none if one is placed.
+    fn removed(&self) -> Option<&VersionVector> {
+        let known = || self.links.values().filter(|l| l.place.is_some());
+        if known().any(Self::is_placed) {
+            return None;
+        }
+        known().filter_map(|l| l.removed.as_ref()).max_by_key(|r| r.stamp).map(|r| &r.value)
+    }
+
+    /// Whether the version, or one that came after it, was removed with the last of the names.
+    fn is_removed(&self, have: &VersionVector) -> bool {
+        let Some(seen) = self.removed() else { return false };
+        self.contents.iter().any(|c| seen.includes(&c.version) && c.version.includes(have))
     }
 
     /// Placed, and not removed since.

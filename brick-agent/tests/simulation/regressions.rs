@@ -438,3 +438,35 @@ fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// Whoever deleted a file had seen one of two versions; the other one brought it back. The one that was deleted came back beside
+/// it, from a brick that still had it, and that was damaged.
+#[test]
+fn t09_a_version_that_was_deleted_does_not_come_back_beside_another() {
+    for seed in 0..40 {
+        let steps = vec![
+            does(1, Action::Put { path: 1, len: 1290, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            pull(2, 1),
+            does(0, Action::Put { path: 1, len: 35, sync: true }),
+            does(2, Action::Put { path: 1, len: 799, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 2 }),
+            does(2, Action::Unlink { path: 1 }),
+            pull(2, 0),
+        ];
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..quiet(steps) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+        verdict(&plan, |world| {
+            let all = world.machines[0].disk.files_below(&[b"data"]);
+            assert_eq!(all.iter().map(|f| f.bytes.len()).collect::<Vec<_>>(), [35], "seed {seed}");
+        })
+        .unwrap();
+    }
+}
