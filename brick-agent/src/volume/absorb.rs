@@ -42,6 +42,9 @@ impl Volume {
         for chunk in entries.chunks(AT_ONCE) {
             new += self.absorb_some(chunk).map_err(|error| AbsorbError { from, error })?;
         }
+        if new > 0 {
+            self.follow_standing_words();
+        }
         Ok(new)
     }
 

@@ -470,3 +470,20 @@ fn t09_a_version_that_was_deleted_does_not_come_back_beside_another() {
         .unwrap();
     }
 }
+
+/// A person had said what is to become of removals before a member heard of them: it held them back, and waited for ever.
+#[test]
+fn a_word_on_removals_that_are_heard_of_later_is_followed() {
+    use super::steps::Mass;
+    for right in [true, false] {
+        let plan = quiet(vec![
+            step(What::Mass { member: 0, mass: Mass::Make }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Mass { member: 0, mass: Mass::Remove }),
+            pull(1, 0),
+            step(What::Decide { right }),
+        ]);
+        assert_eq!(Plan { faults: NONE, ..plan }.run(false).failure, None, "{right}");
+    }
+}

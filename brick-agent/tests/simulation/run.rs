@@ -96,6 +96,7 @@ impl Plan {
         let mut chance = Chance::of(self.seed, &[2]);
         let world = slot.insert(World::new(self.members, &mut chance, self.faults.clocks, says)?);
         world.scrubs = self.faults.flips;
+        world.cuts = self.faults.power;
         for (n, step) in self.steps.iter().enumerate() {
             let chance = &mut Chance::new(step.salt);
             one(world, n, step, chance)?;
@@ -184,6 +185,18 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
             world.learn(member);
         }
         What::Learn { member } => world.learn(member),
+        What::Mass { member, mass } => {
+            let Some(volume) = world.volume(member) else { return Ok(()) };
+            let mut program = Program {
+                member,
+                machine: &mut world.machines[member],
+                volume: &volume,
+                oracle: &mut world.oracle,
+            };
+            let done = program.mass(mass);
+            world.say(format!("  {}: {done} files", World::name(member)));
+        }
+        What::Decide { right } => world.decide(right),
     }
     Ok(())
 }
@@ -195,6 +208,7 @@ fn at_rest(status: &VolumeStatus) -> bool {
         && status.pending_out.is_empty()
         && !status.rebuilding
         && status.placing.unplaced.is_empty()
+        && status.held.is_empty()
 }
 
 /// Everything is mended, all are up and reach each other, programs have closed their files: until
@@ -224,6 +238,9 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
         world.say(format!("round {round}"));
         world.time.pass(Duration::from_secs(31));
         (0..world.count()).for_each(|n| world.work(n));
+        if round > 0 {
+            world.decide(chance.one_in(2));
+        }
         let mut new = 0;
         for to in 0..world.count() {
             for from in (0..world.count()).filter(|from| *from != to) {
