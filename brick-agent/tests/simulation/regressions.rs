@@ -505,3 +505,23 @@ fn t25_a_copy_of_which_nobody_knows_is_found() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
     }
 }
+
+/// A file had another name on a full disk than the index could note, when it was to be settled: that was never tried again.
+#[test]
+fn t23_a_file_that_moved_while_the_index_took_nothing_is_settled_later() {
+    for salt in 0..80 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 0, sync: false }),
+            does(0, Action::Put { path: 2, len: 300, sync: false }),
+            step(What::Disk { member: 0, trouble: Trouble::Full }),
+            Step { salt, ..does(0, Action::Exchange { a: 2, b: 1 }) },
+            Step { salt, ..does(0, Action::Save { path: 3, len: 134, sync: true }) },
+            Step { salt, ..does(0, Action::Save { path: 0, len: 134, sync: true }) },
+        ]);
+        assert_eq!(
+            Plan { seed: salt, faults: NONE, ..plan }.run(false).failure,
+            None,
+            "seed and salt {salt}"
+        );
+    }
+}
