@@ -37,7 +37,7 @@ impl Object {
             kept,
             writers,
             holders,
-            hash,
+            hashes,
             replicas,
             decisions,
         } = other;
@@ -60,9 +60,7 @@ impl Object {
         join(&mut self.kept, kept);
         writers.into_iter().for_each(|(brick, reg)| put(&mut self.writers, brick, reg.value, reg.stamp));
         holders.into_iter().for_each(|(brick, reg)| put(&mut self.holders, brick, reg.value, reg.stamp));
-        if let Some(hash) = hash {
-            self.set_hash(hash);
-        }
+        hashes.into_iter().for_each(|(version, hash)| self.set_hash(version, hash));
         join(&mut self.replicas, replicas);
         decisions.into_iter().for_each(|(brick, reg)| put(&mut self.decisions, brick, reg.value, reg.stamp));
     }
@@ -96,7 +94,7 @@ impl Object {
             return Err(BadEntry::Nonsense("time"));
         }
         if self.links.len().max(self.xattrs.len()) > MAX_PARTS
-            || self.contents.len().max(self.losers.len()) > MAX_MEMBERS
+            || self.contents.len().max(self.losers.len()).max(self.hashes.len()) > MAX_MEMBERS
             || self.writers.len().max(self.holders.len()).max(self.decisions.len()) > MAX_MEMBERS
         {
             return Err(BadEntry::TooBig("object"));

@@ -72,8 +72,9 @@ pub struct Object {
     pub writers: BTreeMap<BrickId, Reg<bool>>,
     /// The complete version that each brick holds.
     pub holders: BTreeMap<BrickId, Reg<Option<VersionVector>>>,
-    /// BLAKE3 of a version, once someone has read all of it.
-    pub hash: Option<(VersionVector, [u8; 32])>,
+    /// BLAKE3 of versions of which someone has read all; only of those that no other of these includes. So it is
+    /// known of each side of a conflict.
+    pub hashes: BTreeMap<VersionVector, [u8; 32]>,
     /// The bricks that must hold the newest data.
     pub replicas: Option<Reg<Vec<BrickId>>>,
     /// A person's last word on its conflicts that each brick has carried out.
@@ -135,7 +136,7 @@ impl Object {
             }
             Op::Have { brick, version, hash } => {
                 put(&mut self.holders, *brick, Some(version.clone()), stamp);
-                self.set_hash((version.clone(), *hash));
+                self.set_hash(version.clone(), *hash);
             }
             Op::Drop { brick } => put(&mut self.holders, *brick, None, stamp),
             Op::Replicas(bricks) => set(&mut self.replicas, bricks.clone(), stamp),
@@ -155,14 +156,20 @@ impl Object {
         }
     }
 
-    /// The hash that stays is the newest version's, by an order of all versions in which more comes later, so
-    /// that members agree. Two hashes of one version would be a torn snapshot; the greater one stays,
-    /// and a mismatch shows at the next heal.
-    pub(crate) fn set_hash(&mut self, candidate: (VersionVector, [u8; 32])) {
-        let rank = |(v, h): &(VersionVector, [u8; 32])| (v.weight(), v.clone(), *h);
-        if self.hash.as_ref().is_none_or(|known| rank(known) < rank(&candidate)) {
-            self.hash = Some(candidate);
+    /// The hashes that stay are those of versions that no other one with a hash includes: so members agree. Two
+    /// hashes of one version would be a torn snapshot; the greater one stays, and a mismatch shows at the next heal.
+    pub(crate) fn set_hash(&mut self, version: VersionVector, hash: [u8; 32]) {
+        if !self.would_keep_hash(&version) {
+            return;
         }
+        self.hashes.retain(|known, _| version.relation(known) != Relation::After);
+        let known = self.hashes.entry(version).or_insert(hash);
+        *known = hash.max(*known);
+    }
+
+    /// Whether the hash of this version stays, if it is said.
+    pub(crate) fn would_keep_hash(&self, version: &VersionVector) -> bool {
+        !self.hashes.keys().any(|known| known.relation(version) == Relation::After)
     }
 
     /// What a content includes needs no word that it lost.
@@ -203,13 +210,19 @@ impl Object {
     }
 
     /// The versions that count: those that a brick holds and that lost no conflict. What no brick holds any more counts
-    /// only as long as nothing else is held: then it is waited for. Should members that did
+    /// only as long as nothing else is held: then it is waited for. Where it is alive only because of a version that whoever
+    /// removed its last name had not seen, those that were seen do not count. Should members that did
     /// not know of each other have declared all of them losers, the greatest counts.
     pub fn current(&self) -> impl Iterator<Item = &Content> {
         // One alone counts in any case.
         let any_held = self.contents.len() > 1 && self.contents.iter().any(|c| self.is_held(&c.version));
         let counts = move |c: &Content| !any_held || self.is_held(&c.version);
-        let lost = move |c: &Content| self.losers.contains(&c.version) || self.is_superseded(&c.version);
+        let removed = if self.contents.len() > 1 { self.removed() } else { None };
+        let lost = move |c: &Content| {
+            self.losers.contains(&c.version)
+                || self.is_superseded(&c.version)
+                || removed.is_some_and(|seen| seen.includes(&c.version))
+        };
         let all_lost = self.contents.iter().filter(|c| counts(c)).all(lost);
         let last = self.contents.iter().rposition(counts);
         self.contents
@@ -230,7 +243,7 @@ impl Object {
     pub fn standing_of(&self, have: &VersionVector) -> Option<Relation> {
         let head = &self.head()?.version;
         Some(match have.relation(head) {
-            Relation::Concurrent if self.has_lost(have) => Relation::Before,
+            Relation::Concurrent if self.has_lost(have) || self.is_removed(have) => Relation::Before,
             relation => relation,
         })
     }
@@ -292,6 +305,21 @@ impl Object {
         !known().any(Self::is_placed)
             && removals().all(|r| r.stamp <= removed.stamp)
             && removals().all(|r| self.contents.iter().any(|c| !r.value.includes(&c.version)))
+    }
+
+    /// What was seen by who removed the last of its names; none if one is placed.
+    fn removed(&self) -> Option<&VersionVector> {
+        let known = || self.links.values().filter(|l| l.place.is_some());
+        if known().any(Self::is_placed) {
+            return None;
+        }
+        known().filter_map(|l| l.removed.as_ref()).max_by_key(|r| r.stamp).map(|r| &r.value)
+    }
+
+    /// Whether the version, or one that came after it, was removed with the last of the names.
+    fn is_removed(&self, have: &VersionVector) -> bool {
+        let Some(seen) = self.removed() else { return false };
+        self.contents.iter().any(|c| seen.includes(&c.version) && c.version.includes(have))
     }
 
     /// Placed, and not removed since.
@@ -442,8 +470,9 @@ pub(crate) mod tests {
                 },
             })
             .collect();
-        let pick = |order: [usize; 3]| all(&order.map(|n| list[n].clone())).hash;
+        let pick = |order: [usize; 3]| all(&order.map(|n| list[n].clone())).hashes;
         let first = pick([0, 1, 2]);
+        assert_eq!(first.len(), 2, "each side of a conflict has its own");
         for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             assert_eq!(pick(order), first);
         }

@@ -11,6 +11,7 @@
 
 use crate::id::BrickId;
 use crate::object::Object;
+use crate::scrub::{Bytes, hash_of};
 use crate::version::{Relation, VersionVector};
 
 /// How it ended.
@@ -54,14 +55,14 @@ pub struct Found<'a> {
     pub size: u64,
     /// The disk has no bytes of it: all of it, if anything, is a hole.
     pub hollow: bool,
-    /// Whether the bytes have the hash that is known; none if nobody has looked yet.
-    pub hash_fits: Option<bool>,
+    /// Its bytes, as far as they were read for a hash that is known.
+    pub bytes: Bytes,
 }
 
 /// What is done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Look whether the bytes have the hash that is known, and ask again.
+    /// Look whether the bytes have a hash that is known, and ask again.
     Hash,
     /// It is as the index says.
     Keep,
@@ -77,9 +78,10 @@ pub enum Verdict {
     Lacking,
 }
 
-impl Found<'_> {
-    fn mentions(&self, version: &VersionVector) -> bool {
-        self.have == Some(version) || self.marked == Some(version) || self.dirty && self.base == version
+impl<'a> Found<'a> {
+    /// The versions that the bytes may be.
+    fn candidates(&self) -> impl Iterator<Item = &'a VersionVector> {
+        self.have.into_iter().chain(self.marked).chain(self.dirty.then_some(self.base))
     }
 }
 
@@ -90,12 +92,14 @@ enum Proof<'a> {
     None,
 }
 
-fn proof<'a>(object: &'a Object, found: &Found<'_>) -> Proof<'a> {
-    match (&object.hash, found.hash_fits) {
-        (Some((version, _)), _) if !found.mentions(version) => Proof::None,
-        (Some(_), None) => Proof::NotLooked,
-        (Some((version, _)), Some(true)) => Proof::Is(version),
-        _ => Proof::None,
+fn proof<'a>(object: &Object, found: &Found<'a>) -> Proof<'a> {
+    let mut known = found.candidates().filter_map(|version| Some((version, hash_of(object, version)?)));
+    match found.bytes {
+        Bytes::NotRead if known.next().is_some() => Proof::NotLooked,
+        Bytes::Read(hash) => {
+            known.find(|(_, of)| *of == hash).map_or(Proof::None, |(version, _)| Proof::Is(version))
+        }
+        Bytes::NotRead | Bytes::Unreadable => Proof::None,
     }
 }
 
@@ -297,7 +301,13 @@ mod tests {
                 marked_last: true,
                 size: 10,
                 hollow: row.hollow,
-                hash_fits: row.fits,
+                bytes: match row.fits {
+                    None => Bytes::NotRead,
+                    Some(true) => {
+                        object.hashes.values().next().map_or(Bytes::Unreadable, |h| Bytes::Read(*h))
+                    }
+                    Some(false) => Bytes::Read([255; 32]),
+                },
             },
         )
     }
@@ -386,7 +396,7 @@ mod tests {
         assert_eq!(lost(Row { marked: 1, ..CLEAN }), Holds(v(1)));
         assert_eq!(lost(Row { marked: 3, ..CLEAN }), Edit(v(3)));
         assert_eq!(lost(Row { marked: 0, ..CLEAN }), Keep);
-        let written = |fits| {
+        let written = |bytes| {
             let (marked, none) = (v(2), VersionVector::new());
             let found = Found {
                 have: None,
@@ -401,13 +411,13 @@ mod tests {
                 marked_last: false,
                 size: 10,
                 hollow: false,
-                hash_fits: fits,
+                bytes,
             };
             judge(&known, brick(ME), End::IndexLost, &found)
         };
-        assert_eq!(written(None), Hash);
-        assert_eq!(written(Some(true)), Holds(v(2)));
-        assert_eq!(written(Some(false)), Edit(v(2)));
+        assert_eq!(written(Bytes::NotRead), Hash);
+        assert_eq!(written(Bytes::Read([2; 32])), Holds(v(2)));
+        assert_eq!(written(Bytes::Read([255; 32])), Edit(v(2)));
     }
 
     fn rows() -> impl Strategy<Value = Row> {
@@ -482,7 +492,7 @@ mod tests {
         fn the_hash_is_looked_at_once(object in objects(), row in rows()) {
             for end in [End::Killed, End::PowerLost, End::IndexLost] {
                 let asked = verdict(end, &object, row) == Verdict::Hash;
-                prop_assert!(!asked || row.fits.is_none() && object.hash.is_some());
+                prop_assert!(!asked || row.fits.is_none() && !object.hashes.is_empty());
             }
         }
     }

@@ -68,7 +68,7 @@ pub fn judge(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
             Bytes::Read(hash) => match known {
                 Some(known) if known == hash => Verdict::Right,
                 Some(_) => damaged(object, me, found.have),
-                None if would_be_known(object, found.have) => Verdict::SayHash,
+                None if object.would_keep_hash(found.have) => Verdict::SayHash,
                 None => Verdict::Unproven,
             },
         };
@@ -89,15 +89,9 @@ fn damaged(object: &Object, me: BrickId, have: &VersionVector) -> Verdict {
     }
 }
 
-/// The hash of this version, if it is the one of which members know it.
+/// The hash of this version, if members know it.
 pub fn hash_of(object: &Object, version: &VersionVector) -> Option<[u8; 32]> {
-    object.hash.as_ref().filter(|(of, _)| of == version).map(|(_, hash)| *hash)
-}
-
-/// Whether members would keep the hash of this version, if it was said.
-fn would_be_known(object: &Object, version: &VersionVector) -> bool {
-    let rank = |v: &VersionVector| (v.weight(), v.clone());
-    object.hash.as_ref().is_none_or(|(known, _)| rank(known) < rank(version))
+    object.hashes.get(version).copied()
 }
 
 /// The version of which two bricks say different hashes, if this operation shows that.
@@ -108,8 +102,8 @@ pub fn disagreement<'a>(object: &Object, op: &'a Op) -> Option<&'a VersionVector
 
 /// The same for what another member has of the object.
 pub fn disagreement_of<'a>(ours: &Object, theirs: &'a Object) -> Option<&'a VersionVector> {
-    let (version, hash) = theirs.hash.as_ref()?;
-    hash_of(ours, version).is_some_and(|known| known != *hash).then_some(version)
+    let differs = |version: &VersionVector, hash| hash_of(ours, version).is_some_and(|known| known != hash);
+    theirs.hashes.iter().find(|(version, hash)| differs(version, **hash)).map(|(version, _)| version)
 }
 
 #[cfg(test)]

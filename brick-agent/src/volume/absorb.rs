@@ -42,6 +42,9 @@ impl Volume {
         for chunk in entries.chunks(AT_ONCE) {
             new += self.absorb_some(chunk).map_err(|error| AbsorbError { from, error })?;
         }
+        if new > 0 {
+            self.follow_standing_words();
+        }
         Ok(new)
     }
 
@@ -104,6 +107,8 @@ impl Volume {
         if new == 0 {
             return Ok(0);
         }
+        // It may fall to this brick now to keep a loser.
+        held.iter().filter(|f| core.tally.in_conflict.contains(f)).for_each(|f| self.settler.soon(*f));
         self.seen_now(core, &done, files)?;
         self.set_dir_times(core, entries)?;
         Ok(new)

@@ -91,6 +91,9 @@ impl Volume {
             if set.mode.is_some() && matches!(kind, Kind::Symlink(_)) {
                 return Err(Errno::OPNOTSUPP);
             }
+            if set.mtime.is_some() {
+                self.may_be_written(core, file)?;
+            }
             let at = self.where_is(core, file)?;
             let before = access::stat(&at.dir, &at.name)?;
             let done = (|| {
@@ -122,6 +125,17 @@ impl Volume {
         let mut stat = self.stat_of(core, file, &local)?;
         stat.node = node;
         Ok(stat)
+    }
+
+    /// A program is about to set the time of bytes that it may have written: from then on that time does not tell.
+    fn may_be_written(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let local = self.local_or_none(file)?;
+        if local.dirty && local.have.is_some() && local.print.is_some() {
+            let mut change = Change::new(self, core);
+            change.local_mut(file)?.print = None;
+            change.commit()?;
+        }
+        Ok(())
     }
 
     /// Says in the journal what owner, mode and time are now.

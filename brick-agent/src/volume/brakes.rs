@@ -177,6 +177,13 @@ impl Volume {
         Ok(true)
     }
 
+    /// What a person said before these removals came here is about them too.
+    pub(super) fn follow_standing_words(&self) {
+        if !self.lock().brakes.is_empty() {
+            self.follow_annotations();
+        }
+    }
+
     /// The words that the volume's annotations say.
     pub(super) fn follow_annotations(&self) {
         let config = self.config();

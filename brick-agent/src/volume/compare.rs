@@ -182,6 +182,7 @@ impl Comparison {
             self.stage = Stage::Leaves;
         } else {
             self.end()?;
+            self.volume.follow_standing_words();
             self.stage = Stage::Done;
         }
         Ok(())

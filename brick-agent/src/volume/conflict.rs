@@ -2,14 +2,18 @@
 //! `versions/`, as the volume's policy says. Only then does the winner take its place here.
 //!
 //! Invariant: a version is declared lost in the same change in which the file with its bytes comes to be, or after they
-//! are in `versions/`, durably. The file's id follows from the version, so that a repetition finds it.
+//! are in `versions/`, durably. The file's id follows from the version, so that a repetition finds it. What a disk damaged
+//! is not kept as that version where another brick has it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use nearbrick_core::conflict::{Fate, Policy, defers_to, kept_as, tag_of, to_keep};
 use nearbrick_core::name::conflict_name;
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{Attr, BrickId, Content, FileId, Kind, Object, Op, Place, VersionVector};
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -18,12 +22,14 @@ use super::change::{Change, errno, print_of};
 use super::core::{At, Core};
 use super::dress::{set_owner_and_mode, set_xattrs};
 use super::making::d_type;
+use super::scrub::Looked;
 use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, read};
 use crate::brick::access;
 use crate::brick::disk::{self, File, FileAccess, Reader, Stat};
 use crate::brick::mark::Mark;
+use crate::heal::limit::Throttle;
 use crate::index::{Local, Print, Shown};
 use crate::peer::Remote;
 
@@ -31,12 +37,16 @@ use crate::peer::Remote;
 const BLOCK: usize = 1 << 20;
 /// Names that are tried, when those before are taken.
 const NAMES: u32 = 1000;
+/// Between two looks at a loser that may be damaged.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// A loser that is here, and its bytes.
 struct Loser {
     version: Content,
     winner: Content,
     fate: Fate,
+    /// The hash that members know of it.
+    known: Option<[u8; 32]>,
     /// Versions of the same size: if the bytes are the same too, one of both is enough.
     alike: Vec<Alike>,
     data: File,
@@ -69,6 +79,18 @@ struct Alike {
     here: Option<File>,
 }
 
+impl Loser {
+    /// BLAKE3 of its bytes; read once.
+    fn hash(&self, read: &mut Option<[u8; 32]>) -> FsResult<[u8; 32]> {
+        if let Some(hash) = read {
+            return Ok(*hash);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(Reader::new(&*self.data, 0)).map_err(|e| errno(&e))?;
+        Ok(*read.insert(*hasher.finalize().as_bytes()))
+    }
+}
+
 impl Volume {
     /// What happens to versions of this file of which neither includes the other.
     pub(super) fn policy_of(&self, file: FileId, object: &Object, local: &Local) -> Policy {
@@ -98,6 +120,12 @@ impl Volume {
     pub(super) fn keep_loser(&self, file: FileId) -> FsResult<()> {
         let Some(mut loser) = self.loser(&mut self.lock(), file)? else { return Ok(()) };
         let mut own_hash = None;
+        if let Some(known) = loser.known
+            && loser.hash(&mut own_hash)? != known
+            && !self.is_only_copy(file, &loser)?
+        {
+            return Ok(());
+        }
         for alike in &loser.alike {
             if let Some(hash) = Self::same_bytes_as(self.remote().as_deref(), &loser, alike, &mut own_hash)? {
                 return self.settle_for(file, &loser, alike, hash);
@@ -124,6 +152,19 @@ impl Volume {
             self.unstage(&staged);
         }
         kept
+    }
+
+    /// The bytes of a loser are not those that were written: whether they stay all the same, as nobody else is known to have
+    /// that version. Otherwise this brick gives them up, and another one keeps the loser.
+    fn is_only_copy(&self, file: FileId, loser: &Loser) -> FsResult<bool> {
+        let looked = self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
+        let local = self.local_or_none(file)?;
+        let is_here = !local.dirty && local.have.as_ref() == Some(&loser.version.version);
+        if is_here && !matches!(looked, Looked::Damaged(_)) {
+            // It could not be told now: a program elsewhere may be writing it.
+            self.settler.later(file, LOOK_AGAIN);
+        }
+        Ok(is_here && matches!(looked, Looked::Damaged(_)))
     }
 
     fn loser(&self, core: &mut Core, file: FileId) -> FsResult<Option<Loser>> {
@@ -161,6 +202,7 @@ impl Volume {
             version: lost.loser.clone(),
             winner: lost.winner.clone(),
             fate: lost.fate,
+            known: hash_of(&object, &lost.loser.version),
             alike,
             data,
         }))
@@ -183,7 +225,7 @@ impl Volume {
         Ok(Alike {
             of,
             version: version.clone(),
-            hash: object.hash.as_ref().filter(|(v, _)| v == version).map(|(_, hash)| *hash),
+            hash: hash_of(object, version),
             holders: object.holders_of(version).filter(|b| *b != self.me).collect(),
             here,
         })
@@ -197,14 +239,7 @@ impl Volume {
         own_hash: &mut Option<[u8; 32]>,
     ) -> FsResult<Option<[u8; 32]>> {
         if let Some(known) = alike.hash {
-            let own = match own_hash {
-                Some(hash) => *hash,
-                None => {
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.update_reader(Reader::new(&*loser.data, 0)).map_err(|e| errno(&e))?;
-                    *own_hash.insert(*hasher.finalize().as_bytes())
-                }
-            };
+            let own = loser.hash(own_hash)?;
             return Ok((own == known).then_some(own));
         }
         let mut hasher = blake3::Hasher::new();

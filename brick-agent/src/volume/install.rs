@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use nearbrick_core::heal::{Decision, Local as Held, Reason, decide, may_replace};
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{FileId, Kind, Op, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -251,7 +252,7 @@ impl Volume {
             self.adopt_change(core, a.file, &local).map_err(reason_of)?;
             return Err(Reason::Busy);
         }
-        if object.hash.as_ref().is_some_and(|(v, h)| *v == a.version && *h != a.hash) {
+        if hash_of(&object, &a.version).is_some_and(|known| known != a.hash) {
             return Err(Reason::Corrupt);
         }
         self.replace(core, a, &object, &local).map_err(|error| {

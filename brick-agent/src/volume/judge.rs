@@ -2,6 +2,7 @@
 
 use nearbrick_core::op::is_exchanged;
 use nearbrick_core::recover::{End, Found, Verdict, judge};
+use nearbrick_core::scrub::Bytes;
 use nearbrick_core::{FileId, Kind, Object, Op, VersionVector};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -85,14 +86,15 @@ impl Volume {
             hollow: end == End::PowerLost && is_hollow(&at)?,
             made_here: mark.is_some() && marked.is_none(),
             stub: is_stub,
-            hash_fits: None,
+            bytes: Bytes::NotRead,
         };
         let mut verdict = judge(&object, self.me, end, &found);
         if verdict == Verdict::Hash {
-            let known = object.hash.as_ref().map(|(_, hash)| *hash);
-            // Programs do not wait for bytes to be read: what was moved and written to is an edit.
-            let fits = end != End::Running && Some(self.hash_of(core, file, &local)?) == known;
-            found.hash_fits = Some(fits);
+            found.bytes = match end {
+                // Programs do not wait for bytes to be read: what was moved and written to is an edit.
+                End::Running => Bytes::Unreadable,
+                _ => Bytes::Read(self.hash_of(core, file, &local)?),
+            };
             verdict = judge(&object, self.me, end, &found);
         }
         let version = match &verdict {

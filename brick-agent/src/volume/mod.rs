@@ -56,6 +56,7 @@ mod newest;
 mod nodes;
 pub mod once;
 mod opening;
+mod parked;
 mod place;
 mod rebuild;
 mod recover;

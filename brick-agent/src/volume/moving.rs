@@ -167,12 +167,16 @@ impl Volume {
         Ok(self.object_of(dir)?.live_links().next().map(|(link, _)| link))
     }
 
-    fn forget_dir_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<()> {
+    /// Gives the directories that were shown in it: they are to be looked at again.
+    fn forget_dir_name(&self, change: &mut Change<'_>, place: &Place, shown: Shown) -> FsResult<Vec<FileId>> {
         let dir = shown.file;
-        for merged in Self::merged_in(change.core, dir) {
+        let all_merged = Self::merged_in(change.core, dir);
+        for &merged in &all_merged {
             if let Some(link) = self.link_of_dir(merged)? {
                 change.emit(merged, Op::Unlink { link, seen: VersionVector::new() })?;
             }
+            // It is shown in one that is gone: what comes into it later needs another.
+            change.todo(merged, true);
         }
         change.need(dir, None)?;
         change.show(place, None);
@@ -184,7 +188,7 @@ impl Volume {
         if local.merged_into.is_none() && !local.broken {
             change.forget_local(dir)?;
         }
-        Ok(())
+        Ok(all_merged)
     }
 
     /// Removes an empty directory.
@@ -207,11 +211,11 @@ impl Volume {
         access::rmdir(&at.dir, &at.name)?;
         let said = (|| {
             let mut change = Change::new(self, core);
-            self.forget_dir_name(&mut change, &place, shown)?;
-            change.commit()
+            let merged = self.forget_dir_name(&mut change, &place, shown)?;
+            Ok((change.commit()?, merged))
         })();
         match said {
-            Ok(done) => self.follow(core, done),
+            Ok((done, merged)) => self.follow_with(core, done, merged),
             Err(error) => {
                 self.make_dir_again(core, shown.file, &place);
                 Err(error)
@@ -287,6 +291,7 @@ impl Volume {
         let on_disk = if new.is_none() { RenameFlags::NOREPLACE } else { flags };
         access::rename(&a.dir, &a.name, &b.dir, &b.name, on_disk)?;
         let moved = (|| {
+            let mut merged = Vec::new();
             let mut change = Change::new(self, core);
             self.revive(&mut change, to.parent)?;
             if exchange {
@@ -294,7 +299,7 @@ impl Volume {
             }
             match new {
                 Some(new) if exchange => self.moved(&mut change, new, &from)?,
-                Some(new) if is_dir(&new) => self.forget_dir_name(&mut change, &to, new)?,
+                Some(new) if is_dir(&new) => merged = self.forget_dir_name(&mut change, &to, new)?,
                 Some(new) => self.forget_name(&mut change, &to, new)?,
                 None => {}
             }
@@ -306,10 +311,10 @@ impl Volume {
             if let Some(new) = new.filter(|_| exchange) {
                 change.refresh_print(new.file)?;
             }
-            change.commit()
+            Ok((change.commit()?, merged))
         })();
         match moved {
-            Ok(done) => self.follow(core, done),
+            Ok((done, merged)) => self.follow_with(core, done, merged),
             Err(error) => {
                 // Nothing was said: the disk goes back, as far as it can.
                 let back = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
@@ -359,7 +364,11 @@ impl Volume {
     /// What a change of ours means for others that want the same places, and for removed
     /// directories that were kept because something was in them.
     pub(super) fn follow(&self, core: &mut Core, done: Done) -> FsResult<()> {
-        let mut ahead = Vec::new();
+        self.follow_with(core, done, Vec::new())
+    }
+
+    /// The same, and for these.
+    fn follow_with(&self, core: &mut Core, done: Done, mut ahead: Vec<FileId>) -> FsResult<()> {
         for place in done.places {
             let parent = self.merged_to(place.parent)?;
             if self.local_or_none(place.parent)?.needed.is_some() {

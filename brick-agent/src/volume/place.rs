@@ -129,25 +129,6 @@ impl Volume {
         Ok(true)
     }
 
-    /// What waited for its place may be nowhere, after the power was lost.
-    fn is_still_parked(&self, core: &mut Core, file: FileId) -> FsResult<()> {
-        let local = self.local_or_none(file)?;
-        if !local.parked
-            || access::stat(&self.brick.staging, crate::index::parked_name(file).as_bytes())
-                != Err(Errno::NOENT)
-        {
-            return Ok(());
-        }
-        let mut change = Change::new(self, core);
-        if local.placed.is_empty() && !local.broken && local.merged_into.is_none() {
-            change.forget_local(file)?;
-        } else {
-            change.local_mut(file)?.parked = false;
-        }
-        self.right(&mut change, file)?;
-        change.commit().map(drop)
-    }
-
     fn belongs(
         &self,
         core: &mut Core,

@@ -290,19 +290,12 @@ impl Volume {
     /// Compares `data/` with the index, and takes over what differs.
     pub(super) fn walk(&self, core: &mut Core, end: End) -> FsResult<()> {
         let mut found = Found::with(self.parked()?);
-        let mut ahead = vec![FileId::ROOT];
+        let mut ahead = self.parked_dirs(core, &found.parked)?;
+        ahead.push(FileId::ROOT);
         while let Some(dir) = ahead.pop() {
             self.walk_dir(core, dir, &mut ahead, &mut found)?;
         }
         self.take_over(core, found, end)
-    }
-
-    /// Objects that are parked, also those of which that was not said before the end came.
-    pub(super) fn parked(&self) -> FsResult<BTreeSet<FileId>> {
-        let file = |(name, _): (Vec<u8>, FileType)| {
-            std::str::from_utf8(&name).ok()?.strip_prefix("park-")?.parse::<FileId>().ok()
-        };
-        Ok(self.brick.staging.list()?.into_iter().filter_map(file).collect())
     }
 
     pub(super) fn walk_dir(
@@ -347,6 +340,9 @@ impl Volume {
     pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
         let mut todo = Vec::new();
         let mut found = found;
+        if end != End::Running {
+            self.nowhere_parked(core, &mut found, &mut todo)?;
+        }
         self.with_all_inside(&mut found)?;
         let gone = found.gone.iter().map(|(_, shown)| shown.file);
         let came = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file));
@@ -467,21 +463,6 @@ impl Volume {
             }
         }
         Ok(all)
-    }
-
-    /// Of directories that are nowhere, all that was in them is gone too.
-    fn with_all_inside(&self, found: &mut Found) -> FsResult<()> {
-        let came: HashSet<_> = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file)).collect();
-        let mut at = 0;
-        while let Some((_, shown)) = found.gone.get(at).cloned() {
-            at += 1;
-            if shown.kind == libc::DT_DIR && !came.contains(&shown.file) {
-                let inside = self.index.shown_in(shown.file).map_err(index_failed)?;
-                let parent = shown.file;
-                found.gone.extend(inside.into_iter().map(|(name, s)| (Place { parent, name }, s)));
-            }
-        }
-        Ok(())
     }
 
     /// Takes over a name that the index does not know. Gives the directory that it names, if it is one.
@@ -708,9 +689,9 @@ fn class(kind: u8) -> u8 {
 #[derive(Default)]
 pub(super) struct Found {
     same: BTreeSet<FileId>,
-    gone: Vec<(Place, Shown)>,
-    new: Vec<(Place, Option<Mark>)>,
-    parked: BTreeSet<FileId>,
+    pub(super) gone: Vec<(Place, Shown)>,
+    pub(super) new: Vec<(Place, Option<Mark>)>,
+    pub(super) parked: BTreeSet<FileId>,
 }
 
 impl Found {

@@ -194,7 +194,10 @@ impl Configured {
             return false;
         };
         let Some(set) = &now.replicas else { return false };
-        let same = before.is_some_and(|before| before.replicas.as_ref() == Some(set));
+        // What was deleted is not waited for: it is looked at when its name comes back.
+        let lives = |object: &Object| object.live_links().next().is_some();
+        let same = before
+            .is_some_and(|before| before.replicas.as_ref() == Some(set) && (lives(before) || !lives(now)));
         if same && !(moved && self.homes.by_path) {
             return false;
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nearbrick_core::conflict::Policy;
 use nearbrick_core::resolution::{Choice, Decision, MAX_SIDES, Order, Side, choose, turn};
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{BrickId, FileId, LinkId, Object, Op, Place, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -247,13 +248,10 @@ impl Volume {
 
     /// The versions between which there is something to decide: those of the file, and those of files beside it.
     pub(super) fn sides(&self, core: &Core, file: FileId, object: &Object) -> FsResult<Vec<Side>> {
-        let hash = |of: &Object, version: &VersionVector| {
-            of.hash.as_ref().filter(|(v, _)| v == version).map(|(_, hash)| *hash)
-        };
         let own = object.current().map(|c| Side {
             content: c.clone(),
             beside: None,
-            hash: hash(object, &c.version),
+            hash: hash_of(object, &c.version),
         });
         let mut sides: Vec<Side> = own.collect();
         for kept in core.tally.kept_of(file) {
@@ -265,7 +263,7 @@ impl Volume {
                 content.writer = lost.writer;
                 content.stamp = lost.stamp;
             }
-            sides.push(Side { hash: hash(&there, &content.version), content, beside: Some(kept) });
+            sides.push(Side { hash: hash_of(&there, &content.version), content, beside: Some(kept) });
         }
         sides.truncate(MAX_SIDES);
         Ok(sides)

@@ -3,6 +3,7 @@
 //! It happens where one member deletes a file and another, apart, moves it later. By the time they hear of each other each holder
 //! may have put the bytes aside, so that otherwise nobody would have them.
 
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{FileId, Kind, Object, VersionVector};
 use rustix::fs::{FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -52,11 +53,11 @@ impl Volume {
         if label.durable || self.came_now(kept) {
             return Ok(true);
         }
-        let Some((_, known)) = object.hash.as_ref().filter(|(of, _)| of == version) else { return Ok(false) };
+        let Some(known) = hash_of(object, version) else { return Ok(false) };
         let open = access::open(&self.brick.versions, kept.as_bytes(), OFlags::RDONLY, 0)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(Reader::new(&*open, 0)).map_err(|_| Errno::IO)?;
-        Ok(hasher.finalize().as_bytes() == known)
+        Ok(*hasher.finalize().as_bytes() == known)
     }
 
     /// On the disk first, as for whatever waits for its place.

@@ -295,7 +295,11 @@ impl Volume {
         let at = self.at(core, file, &local)?;
         let open = match access::open(&at.dir, &at.name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             Ok(open) => open,
-            Err(Errno::NOENT) => return Ok(Settled::Done),
+            Err(Errno::NOENT) => {
+                // Where it is now will be found: it was moved on a disk on which that could not be noted, or past the mount.
+                self.settler.later(file, SNAPSHOT);
+                return Ok(Settled::Done);
+            }
             Err(error) => return Err(error),
         };
         // Held until the new version is in the journal.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use nearbrick_core::ahead::Window;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::pending::sources;
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{FileId, Object, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -307,10 +308,7 @@ impl Volume {
         if local.filling.as_ref() != Some(&stub.version) {
             return Ok(());
         }
-        if let Some((version, expected)) = &object.hash
-            && *version == stub.version
-            && *expected != hash
-        {
+        if hash_of(&object, &stub.version).is_some_and(|expected| expected != hash) {
             stub.filled().clear();
             self.note_error(
                 Reason::Corrupt,

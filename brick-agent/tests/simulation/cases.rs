@@ -18,6 +18,7 @@ const ALL: Faults = Faults {
     compaction: true,
     rules: false,
     large: false,
+    brakes: false,
 };
 /// Only the network.
 pub const NONE: Faults = Faults {
@@ -30,6 +31,7 @@ pub const NONE: Faults = Faults {
     compaction: false,
     rules: false,
     large: false,
+    brakes: false,
 };
 
 /// Seeds of each test in the ordinary run.
@@ -115,6 +117,16 @@ fn t22_large_files_come_whole_whatever_happens() {
 #[test]
 fn t25_bits_that_a_disk_turns_are_found_and_neither_lost_nor_spread() {
     seeds("t25", Faults { kills: true, flips: true, compaction: true, ..NONE });
+}
+
+#[test]
+fn t01_t25_bits_that_turn_where_the_power_fails_too_lose_nothing() {
+    seeds("t01_t25", Faults { kills: true, power: true, flips: true, compaction: true, ..NONE });
+}
+
+#[test]
+fn removals_of_many_files_are_held_back_and_then_what_a_person_says() {
+    seeds("removals", Faults { kills: true, power: true, compaction: true, brakes: true, ..NONE });
 }
 
 #[test]

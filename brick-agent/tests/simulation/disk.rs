@@ -558,6 +558,12 @@ impl SimDisk {
         bytes(&inner.now) == bytes(&inner.durable) && inner.log.iter().all(|op| op.written() != Some(ino))
     }
 
+    /// Whether the file, with its attributes and as many names, is on the disk for good.
+    pub fn is_all_durable(&self, ino: u64) -> bool {
+        let inner = self.inner();
+        inner.now.get(ino) == inner.durable.get(ino) && inner.log.iter().all(|op| op.written() != Some(ino))
+    }
+
     /// A bit of a file turns, somewhere in what the disk has of it; its times stay. Gives the bytes as they are then.
     pub fn flip(&self, ino: u64, chance: &mut Chance) -> Option<Vec<u8>> {
         let inner = &mut *self.inner();
@@ -575,9 +581,12 @@ impl SimDisk {
         Some(inner.now.get(ino)?.data()?.bytes.clone())
     }
 
-    /// The file of `data/` that is marked as this object.
+    /// The file of `data/` that is marked as this object, or that waits for its place.
     pub fn marked(&self, file: FileId) -> Option<Found> {
-        self.files_below(&[b"data"]).into_iter().find(|f| f.mark.as_ref().is_some_and(|m| m.file == file))
+        let is_it = |f: &Found| f.mark.as_ref().is_some_and(|m| m.file == file);
+        let parked = format!("park-{file}").into_bytes();
+        let in_data = self.files_below(&[b"data"]).into_iter().find(is_it);
+        in_data.or_else(|| self.files_below(&[b".nearbrick", b"staging", &parked]).pop())
     }
 }
 

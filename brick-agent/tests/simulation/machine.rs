@@ -152,6 +152,11 @@ impl Machine {
         self.stores.look(&self.config.path.join(".nearbrick/index"))
     }
 
+    /// The index as it would be after the next power cut, at the least.
+    pub fn durable_index(&self) -> Index {
+        self.stores.look_durable(&self.config.path.join(".nearbrick/index"))
+    }
+
     /// Its index is gone.
     pub fn lose_index(&self) {
         self.stores.lose_all();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::machine::{Machine, Slot};
 use super::oracle::{Known, Oracle};
-use super::steps::{Action, DIRS, How, PATHS};
+use super::steps::{Action, DIRS, How, Mass, PATHS};
 use super::support::fs::{Fs, Name, path, read_all, write_all};
 
 /// A program at a workstation.
@@ -22,6 +22,9 @@ pub struct Program<'a> {
 }
 
 type Done = Result<String, Errno>;
+
+/// Files that are made, removed or replaced at once: more than the least that a brake holds back.
+const BULK: usize = 110;
 
 fn path_of(n: usize) -> Vec<Name> {
     path(PATHS[n % PATHS.len()])
@@ -306,6 +309,22 @@ impl Program<'_> {
         }
         self.ends(file);
         done.map(|_| format!("{file}"))
+    }
+
+    /// Does something to many files; to how many.
+    pub fn mass(&mut self, mass: Mass) -> usize {
+        let path_of = |n: usize| [b"bulk".to_vec(), format!("{n:03}").into_bytes()];
+        let _ = self.fs().mkdir(&[b"bulk".to_vec()]);
+        let mut done = 0;
+        for n in 0..BULK {
+            let at = path_of(n);
+            done += usize::from(match mass {
+                Mass::Make => self.put(&at, 20, false).is_ok(),
+                Mass::Remove => self.unlink(&at).is_ok(),
+                Mass::Replace => self.fs().stat(&at).is_ok() && self.save(&at, 30, false).is_ok(),
+            });
+        }
+        done
     }
 
     fn xattr(&mut self, at: &[Name], value: Option<u8>) -> Done {

@@ -337,3 +337,191 @@ fn t23_a_stub_that_could_not_be_emptied_is_a_stub_still() {
         assert_eq!(plan.run(false).failure, None, "seed and salt {salt}");
     }
 }
+
+/// A file that was removed and came back, as another went on writing it, was not looked at again where it had been gone: its replica
+/// set stayed as it was, and each thought that it was another's turn to change it.
+#[test]
+fn t26_a_file_that_comes_back_gets_the_set_that_is_wanted() {
+    for seed in (0..40).chain([16683]) {
+        let plan = quiet(vec![
+            does(1, Action::Save { path: 0, len: 1197, sync: true }),
+            pull(2, 1),
+            pull(0, 1),
+            does(0, Action::Save { path: 0, len: 913, sync: false }),
+            does(2, Action::Put { path: 0, len: 359, sync: false }),
+            pull(1, 0),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Two directories were shown as one when a program removed it: the other was then shown in one that was gone, and so was
+/// what somebody had made in it.
+#[test]
+fn t09_what_is_made_in_a_removed_directory_that_was_two_is_shown() {
+    let plan = quiet(vec![
+        does(1, Action::Mkdir { dir: 0 }),
+        does(0, Action::Mkdir { dir: 0 }),
+        pull(1, 0),
+        does(0, Action::Save { path: 4, len: 670, sync: true }),
+        does(1, Action::Rmdir { dir: 0 }),
+    ]);
+    assert_eq!(plan.run(false).failure, None);
+}
+
+/// A directory had made way for another, and waited in `staging/`, when the power was lost: on the disk it was nowhere. What had been in
+/// it was not missed, and was never put into the other one.
+#[test]
+fn t01_what_was_in_a_directory_that_made_way_is_missed() {
+    for salt in 0..20 {
+        for after in [20, 22, 24, 26, 28] {
+            let cut = What::End { member: 2, how: End::PowerCut, after: Some(after) };
+            let plan = quiet(vec![
+                does(2, Action::Mkdir { dir: 0 }),
+                does(0, Action::Mkdir { dir: 0 }),
+                Step { salt, what: cut },
+                does(2, Action::Mkdir { dir: 2 }),
+                pull(2, 0),
+            ]);
+            let plan = Plan { seed: salt, faults: NONE, ..plan };
+            assert_eq!(plan.run(false).failure, None, "seed {salt}, after {after}");
+        }
+    }
+}
+
+/// Of two versions in conflict only the hash of one was known: copies of the other could not be compared with anything, so a damaged one was
+/// handed on.
+#[test]
+fn t25_damage_of_either_side_of_a_conflict_is_seen() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 408, sync: true }),
+            pull(1, 0),
+            pull(2, 1),
+            does(1, Action::Open { path: 1, slot: 0, how: How::Truncate }),
+            does(2, Action::Put { path: 1, len: 898, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            pull(0, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::Flip { member: 0, file: 13 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A damaged copy was open for writing when its name went elsewhere: it made way in `staging/`, which moved the inode's time, and so
+/// the damage became a version, and was shown beside what somebody else had written.
+#[test]
+fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 0, len: 707, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 0),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 0, file: 9 }),
+            does(1, Action::Save { path: 0, len: 811, sync: true }),
+            does(0, Action::Open { path: 0, slot: 0, how: How::Create }),
+            does(2, Action::Put { path: 0, len: 668, sync: true }),
+            pull(0, 1),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Whoever deleted a file had seen one of two versions; the other one brought it back. The one that was deleted came back beside
+/// it, from a brick that still had it, and that was damaged.
+#[test]
+fn t09_a_version_that_was_deleted_does_not_come_back_beside_another() {
+    for seed in 0..40 {
+        let steps = vec![
+            does(1, Action::Put { path: 1, len: 1290, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            pull(2, 1),
+            does(0, Action::Put { path: 1, len: 35, sync: true }),
+            does(2, Action::Put { path: 1, len: 799, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 2 }),
+            does(2, Action::Unlink { path: 1 }),
+            pull(2, 0),
+        ];
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..quiet(steps) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+        verdict(&plan, |world| {
+            let all = world.machines[0].disk.files_below(&[b"data"]);
+            assert_eq!(all.iter().map(|f| f.bytes.len()).collect::<Vec<_>>(), [35], "seed {seed}");
+        })
+        .unwrap();
+    }
+}
+
+/// A person had said what is to become of removals before a member heard of them: it held them back, and waited for ever.
+#[test]
+fn a_word_on_removals_that_are_heard_of_later_is_followed() {
+    use super::steps::Mass;
+    for right in [true, false] {
+        let plan = quiet(vec![
+            step(What::Mass { member: 0, mass: Mass::Make }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Mass { member: 0, mass: Mass::Remove }),
+            pull(1, 0),
+            step(What::Decide { right }),
+        ]);
+        assert_eq!(Plan { faults: NONE, ..plan }.run(false).failure, None, "{right}");
+    }
+}
+
+/// A stub had been filled when the agent was killed, and nobody knew the version's hash yet by which that could be told at the start: it
+/// stayed unknown that a whole copy is here, also when the only other one was damaged.
+#[test]
+fn t25_a_copy_of_which_nobody_knows_is_found() {
+    for (seed, changes) in (0..5).flat_map(|seed| (4..10).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 315, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            does(2, Action::Open { path: 2, slot: 2, how: How::Create }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
+
+/// A file had another name on a full disk than the index could note, when it was to be settled: that was never tried again.
+#[test]
+fn t23_a_file_that_moved_while_the_index_took_nothing_is_settled_later() {
+    for salt in 0..80 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 0, sync: false }),
+            does(0, Action::Put { path: 2, len: 300, sync: false }),
+            step(What::Disk { member: 0, trouble: Trouble::Full }),
+            Step { salt, ..does(0, Action::Exchange { a: 2, b: 1 }) },
+            Step { salt, ..does(0, Action::Save { path: 3, len: 134, sync: true }) },
+            Step { salt, ..does(0, Action::Save { path: 0, len: 134, sync: true }) },
+        ]);
+        assert_eq!(
+            Plan { seed: salt, faults: NONE, ..plan }.run(false).failure,
+            None,
+            "seed and salt {salt}"
+        );
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::volume::VolumeStatus;
 use nearbrick_core::replace::same_set;
+use nearbrick_core::scrub::hash_of;
 
 use super::chance::Chance;
 use super::disk::Trouble;
@@ -95,6 +96,7 @@ impl Plan {
         let mut chance = Chance::of(self.seed, &[2]);
         let world = slot.insert(World::new(self.members, &mut chance, self.faults.clocks, says)?);
         world.scrubs = self.faults.flips;
+        world.cuts = self.faults.power;
         for (n, step) in self.steps.iter().enumerate() {
             let chance = &mut Chance::new(step.salt);
             one(world, n, step, chance)?;
@@ -183,6 +185,18 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
             world.learn(member);
         }
         What::Learn { member } => world.learn(member),
+        What::Mass { member, mass } => {
+            let Some(volume) = world.volume(member) else { return Ok(()) };
+            let mut program = Program {
+                member,
+                machine: &mut world.machines[member],
+                volume: &volume,
+                oracle: &mut world.oracle,
+            };
+            let done = program.mass(mass);
+            world.say(format!("  {}: {done} files", World::name(member)));
+        }
+        What::Decide { right } => world.decide(right),
     }
     Ok(())
 }
@@ -194,6 +208,7 @@ fn at_rest(status: &VolumeStatus) -> bool {
         && status.pending_out.is_empty()
         && !status.rebuilding
         && status.placing.unplaced.is_empty()
+        && status.held.is_empty()
 }
 
 /// Everything is mended, all are up and reach each other, programs have closed their files: until
@@ -223,6 +238,9 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
         world.say(format!("round {round}"));
         world.time.pass(Duration::from_secs(31));
         (0..world.count()).for_each(|n| world.work(n));
+        if round > 0 {
+            world.decide(chance.one_in(2));
+        }
         let mut new = 0;
         for to in 0..world.count() {
             for from in (0..world.count()).filter(|from| *from != to) {
@@ -367,9 +385,8 @@ fn holds_what_it_must(world: &World, n: usize, tree: &Tree) -> Result<(), String
                 shown(bytes)
             ));
         }
-        if let Some((_, hash)) = object.hash.as_ref().filter(|(v, _)| local.have.as_ref() == Some(v))
-            && *blake3::hash(&found.bytes).as_bytes() != *hash
-        {
+        let known = local.have.as_ref().and_then(|have| hash_of(&object, have));
+        if known.is_some_and(|hash| *blake3::hash(&found.bytes).as_bytes() != hash) {
             return Err(format!("{shown_path} has not the hash at {name} that all know"));
         }
     }

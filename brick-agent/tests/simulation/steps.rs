@@ -121,6 +121,24 @@ pub enum What {
     Learn {
         member: usize,
     },
+    /// A program does something to more files than a brake lets go by.
+    Mass {
+        member: usize,
+        mass: Mass,
+    },
+    /// A person decides about the removals that are held back, and all members hear of it.
+    Decide {
+        right: bool,
+    },
+}
+
+/// What a program does to many files at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mass {
+    Make,
+    Remove,
+    /// Each is saved anew, as editors do.
+    Replace,
 }
 
 /// What goes wrong with what a heal brings.
@@ -233,6 +251,7 @@ enum Fault {
     Disk,
     Flip,
     Rules,
+    Mass,
 }
 
 /// Which kinds of faults there are.
@@ -248,6 +267,8 @@ pub struct Faults {
     pub compaction: bool,
     /// The placement changes.
     pub rules: bool,
+    /// Many files are removed at once, and persons decide about that.
+    pub brakes: bool,
     /// Some files are so large that they come by chunks.
     pub large: bool,
 }
@@ -316,6 +337,9 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
         (faults.flips, Fault::Flip),
         (faults.rules, Fault::Rules),
         (faults.rules, Fault::Rules),
+        (faults.brakes, Fault::Mass),
+        (faults.brakes, Fault::Mass),
+        (faults.brakes, Fault::Mass),
     ]
     .into_iter()
     .filter_map(|(there, kind)| there.then_some(kind))
@@ -342,6 +366,11 @@ fn fault(chance: &mut Chance, members: usize, faults: Faults) -> What {
         Fault::Flip => What::Flip { member, file: chance.below(16) },
         Fault::Rules if chance.one_in(2) => What::Rules { member },
         Fault::Rules => What::Learn { member },
+        Fault::Mass if chance.one_in(3) => What::Decide { right: chance.one_in(2) },
+        Fault::Mass => {
+            let mass = *chance.pick(&[Mass::Make, Mass::Make, Mass::Remove, Mass::Remove, Mass::Replace]);
+            What::Mass { member, mass }
+        }
     }
 }
 
@@ -395,10 +424,24 @@ fn calm(chance: &mut Chance, members: usize) -> Vec<What> {
     all
 }
 
+/// Many files are there, everywhere.
+fn bulk(chance: &mut Chance, members: usize) -> Vec<What> {
+    let maker = chance.below(members);
+    let others = (0..members).filter(|to| *to != maker);
+    let mut all = vec![What::Mass { member: maker, mass: Mass::Make }];
+    all.extend([What::Pass { ms: 1000 }, What::Work { member: maker }, What::Work { member: maker }]);
+    all.extend(others.map(|to| What::Pull { to, from: maker }));
+    all
+}
+
 /// The steps of a run.
 pub fn steps(chance: &mut Chance, members: usize, faults: Faults) -> Vec<Step> {
     let count = chance.between(20, 110);
     let mut all = Vec::new();
+    if faults.brakes {
+        let bulk = bulk(chance, members);
+        all.extend(bulk.into_iter().map(|what| Step { salt: chance.next(), what }));
+    }
     for n in 0..count {
         if faults.flips && n % 30 == 0 {
             let calm = calm(chance, members);

@@ -107,6 +107,12 @@ impl SimStores {
         let kept = self.inner().stores.get(path).cloned().unwrap_or_default();
         Index::on(Arc::new(Picture(kept.now)))
     }
+
+    /// What of it is on the disk for good.
+    pub fn look_durable(&self, path: &Path) -> Index {
+        let kept = self.inner().stores.get(path).cloned().unwrap_or_default();
+        Index::on(Arc::new(Picture(kept.durable)))
+    }
 }
 
 impl Stores for SimStores {

@@ -1,5 +1,6 @@
 //! Machines that are members of one volume, and what is under way between them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{Acks, Heads};
 use nearbrick_agent::volume::{Comparison, Volume};
+use nearbrick_core::brake::HeldId;
 use nearbrick_core::scrub::hash_of;
-use nearbrick_core::{BrickId, Entry};
+use nearbrick_core::{BrickId, Entry, FileId, Incarnation, VersionVector};
 use uuid::Uuid;
 
 use super::chance::Chance;
@@ -45,6 +47,8 @@ pub struct World {
     pub oracle: Oracle,
     /// Members look through their bricks until all is well.
     pub scrubs: bool,
+    /// The power fails: what a disk turns a bit of must be known, for good, to be elsewhere too.
+    pub cuts: bool,
     /// The last placement rules.
     rules: Vec<PlacementRule>,
     letters: Vec<Letter>,
@@ -118,6 +122,7 @@ impl World {
             machines,
             oracle,
             scrubs: false,
+            cuts: false,
             rules: placement,
             letters: Vec::new(),
             trace: Vec::new(),
@@ -420,6 +425,7 @@ impl World {
                         f.bytes == found.bytes && f.mark == found.mark && disk.is_durable(f.ino)
                     })
                 })
+                && (!self.cuts || self.is_safe(n, mark.file, &version))
         });
         if all.is_empty() {
             return;
@@ -430,6 +436,23 @@ impl World {
             let file = found.mark.as_ref().map(|mark| mark.file);
             self.say(format!("  {}: a bit of {file:?} turns", node(n)));
         }
+    }
+
+    /// Whether a member knows for good that another has the version, which has it for good.
+    fn is_safe(&self, n: usize, file: FileId, version: &VersionVector) -> bool {
+        let has_it = |m: usize| {
+            let machine = &self.machines[m];
+            let index = machine.durable_index();
+            let local = index.local(file).ok().flatten().unwrap_or_default();
+            let on_disk = machine.disk.marked(file).is_some_and(|f| machine.disk.is_all_durable(f.ino));
+            (!local.dirty && local.have.as_ref() == Some(version) && local.synced == local.have && on_disk)
+                .then_some(index)
+        };
+        let Some(index) = has_it(n) else { return false };
+        let object = index.object(file).ok().flatten().unwrap_or_default();
+        let holds = |m: usize| object.holders_of(version).any(|b| b == brick(m));
+        hash_of(&object, version).is_some()
+            && (0..self.count()).any(|m| m != n && holds(m) && has_it(m).is_some())
     }
 
     /// A member looks through its brick.
@@ -476,6 +499,33 @@ impl World {
         let machine = &mut self.machines[n];
         if machine.config.placement != self.rules {
             machine.config.placement = self.rules.clone();
+            let config = machine.config.clone();
+            if let Some(volume) = machine.volume() {
+                volume.set_config(config);
+            }
+        }
+    }
+
+    /// A person decides about what is held back at any member, and all hear of it.
+    pub fn decide(&mut self, right: bool) {
+        let held = self.machines.iter().filter_map(|m| Some(m.volume()?.held_removals())).flatten();
+        let mut last: BTreeMap<Incarnation, HeldId> = BTreeMap::new();
+        for id in held.map(|held| held.id) {
+            let known = last.entry(id.origin).or_insert(id);
+            *known = id.max(*known);
+        }
+        // What was said stands, also where it is heard before the removals are.
+        let words =
+            self.machines.iter().flat_map(|m| [&m.config.release_removals, &m.config.take_back_removals]);
+        let said: Vec<HeldId> = words.flatten().filter_map(|word| word.parse().ok()).collect();
+        last.retain(|_, id| !said.iter().any(|word| word.covers(id)));
+        let Some(id) = last.into_values().next() else { return };
+        self.say(format!("  a person says of {id}: {}", if right { "right" } else { "wrong" }));
+        for machine in &mut self.machines {
+            let word = Some(id.to_string());
+            let (release, take_back) = if right { (word, None) } else { (None, word) };
+            machine.config.release_removals = release;
+            machine.config.take_back_removals = take_back;
             let config = machine.config.clone();
             if let Some(volume) = machine.volume() {
                 volume.set_config(config);

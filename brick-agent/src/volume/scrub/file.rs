@@ -72,6 +72,8 @@ struct Seen {
     /// As of the last settling.
     then: Print,
     data: File,
+    /// It is a stub by the index, and by its mark this version: the end came before that was said.
+    unsaid: Option<VersionVector>,
 }
 
 impl Seen {
@@ -103,6 +105,12 @@ impl Volume {
                 Ok(seen) => seen,
                 Err(looked) => return Ok(looked),
             };
+            if let Some(version) = &seen.unsaid {
+                let Some(bytes) = self.read_whole(&seen, throttle, cancel)? else {
+                    return Ok(Looked::Stopped);
+                };
+                return self.take_unsaid(file, &seen, version, bytes);
+            }
             let judged = |bytes| {
                 seen.found(bytes).map_or(Verdict::Unproven, |found| judge(&seen.object, self.me, &found))
             };
@@ -144,7 +152,7 @@ impl Volume {
         }
         let at = self.at(core, file, &local)?;
         if local.have.is_none() {
-            return self.see_stub(core, file, &at).map(Err);
+            return self.see_stub(core, file, object, local, &at);
         }
         let Some(then) = local.print else { return Ok(Err(Looked::Left)) };
         let flags = OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK;
@@ -161,22 +169,63 @@ impl Volume {
         {
             return Ok(Err(Looked::Left));
         }
-        Ok(Ok(Box::new(Seen { object, local, print, then, data })))
+        Ok(Ok(Box::new(Seen { object, local, print, then, data, unsaid: None })))
     }
 
-    /// A stub has its mark from before it had its name: one without was put in its place past the mount.
-    fn see_stub(&self, core: &mut Core, file: FileId, at: &At) -> FsResult<Looked> {
+    /// A stub has its mark from before it had its name: one without was put in its place past the mount. One that is marked as a
+    /// version came whole just before an end without notice.
+    fn see_stub(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        object: Object,
+        local: Local,
+        at: &At,
+    ) -> FsResult<Sight> {
         let raw = match access::stat(&at.dir, &at.name) {
-            Err(Errno::NOENT) => return Ok(Looked::Left),
+            Err(Errno::NOENT) => return Ok(Err(Looked::Left)),
             raw => raw?,
         };
         let is_file = FileType::from_raw_mode(raw.st_mode) == FileType::RegularFile;
         let is_open = core.nodes.of(file).is_some_and(|n| n.opens > 0);
-        if !is_file || is_open || access::get_mark(&at.dir, &at.name)?.is_some() {
+        if !is_file || is_open {
+            return Ok(Err(Looked::Nothing));
+        }
+        let Some(mark) = access::get_mark(&at.dir, &at.name)? else {
+            self.is_edit(core, file, VersionVector::new(), End::Running)?;
+            return Ok(Err(Looked::Edited));
+        };
+        let unsaid = mark.version.filter(|version| hash_of(&object, version).is_some());
+        if unsaid.is_none() {
+            return Ok(Err(Looked::Nothing));
+        }
+        let print = print_of(&raw);
+        let data = access::open(&at.dir, &at.name, OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK, 0)?;
+        Ok(Ok(Box::new(Seen { object, local, print, then: print, data, unsaid })))
+    }
+
+    /// A copy of which nobody knows is one from now on, if its bytes are the version's.
+    fn take_unsaid(
+        &self,
+        file: FileId,
+        seen: &Seen,
+        version: &VersionVector,
+        bytes: Bytes,
+    ) -> FsResult<Looked> {
+        if hash_of(&seen.object, version).map(Bytes::Read) != Some(bytes) {
             return Ok(Looked::Nothing);
         }
-        self.is_edit(core, file, VersionVector::new(), End::Running)?;
-        Ok(Looked::Edited)
+        let core = &mut *self.lock();
+        match self.see(core, file)? {
+            Ok(now) if now.unsaid.as_ref() == Some(version) && now.print == seen.print => {}
+            Ok(_) => return Ok(Looked::Left),
+            Err(looked) => return Ok(looked),
+        }
+        self.is_version(core, file, version.clone(), seen.print, End::Killed)?;
+        core.unsaid.insert(file);
+        self.settler.soon(file);
+        self.bring_about(core, vec![file]);
+        Ok(Looked::Right(seen.print.size))
     }
 
     /// BLAKE3 of all bytes of a file, from the disk; none if it is to stop.

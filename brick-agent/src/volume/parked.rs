@@ -1,0 +1,114 @@
+//! What waits in `staging/`, out of the way of others, until it is put in its own place: as the disk and the index have it after an
+//! end without notice. What is in a directory that waits there is there with it.
+
+use std::collections::{BTreeSet, HashSet};
+
+use nearbrick_core::{FileId, Kind, Place};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::change::Change;
+use super::core::Core;
+use super::recover::Found;
+use super::types::FsResult;
+use super::{Volume, index_failed};
+use crate::brick::access;
+use crate::index::parked_name;
+
+impl Volume {
+    /// Objects that are parked, also those of which that was not said before the end came.
+    pub(super) fn parked(&self) -> FsResult<BTreeSet<FileId>> {
+        let file = |(name, _): (Vec<u8>, FileType)| {
+            std::str::from_utf8(&name).ok()?.strip_prefix("park-")?.parse::<FileId>().ok()
+        };
+        Ok(self.brick.staging.list()?.into_iter().filter_map(file).collect())
+    }
+
+    /// The directories among them, of all of which the index says that they are parked from now on: so what is in them is found.
+    pub(super) fn parked_dirs(&self, core: &mut Core, parked: &BTreeSet<FileId>) -> FsResult<Vec<FileId>> {
+        let mut dirs = Vec::new();
+        for &file in parked {
+            if !self.object_of(file)?.kind.as_ref().is_some_and(Kind::is_dir) {
+                continue;
+            }
+            let mut change = Change::new(self, core);
+            for place in change.local(file)?.map(|local| local.placed).unwrap_or_default().into_values() {
+                if self.shown(&place)?.is_some_and(|shown| shown.file == file) {
+                    change.show(&place, None);
+                    self.once.is_gone(place);
+                }
+            }
+            let local = change.local_mut(file)?;
+            local.placed.clear();
+            local.parked = true;
+            change.todo(file, true);
+            change.commit()?;
+            dirs.push(file);
+        }
+        Ok(dirs)
+    }
+
+    /// Objects that wait for their places by the index, and are nowhere on the disk: what was in them is gone too.
+    pub(super) fn nowhere_parked(
+        &self,
+        core: &mut Core,
+        found: &mut Found,
+        todo: &mut Vec<FileId>,
+    ) -> FsResult<()> {
+        let mut nowhere = Vec::new();
+        for local in self.index.locals() {
+            let (file, local) = local.map_err(index_failed)?;
+            if local.parked && !found.parked.contains(&file) {
+                nowhere.push(file);
+            }
+        }
+        for file in nowhere {
+            self.add_inside(found, file)?;
+            if self.object_of(file)?.kind.as_ref().is_some_and(Kind::is_dir) {
+                self.is_still_parked(core, file)?;
+            }
+            todo.push(file);
+        }
+        Ok(())
+    }
+
+    /// Of directories that are nowhere, all that was in them is gone too.
+    pub(super) fn with_all_inside(&self, found: &mut Found) -> FsResult<()> {
+        let came: HashSet<_> = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file)).collect();
+        let mut at = 0;
+        while let Some(shown) = found.gone.get(at).map(|(_, shown)| *shown) {
+            at += 1;
+            if shown.kind == libc::DT_DIR
+                && !came.contains(&shown.file)
+                && !found.parked.contains(&shown.file)
+            {
+                self.add_inside(found, shown.file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_inside(&self, found: &mut Found, dir: FileId) -> FsResult<()> {
+        let inside = self.index.shown_in(dir).map_err(index_failed)?;
+        found.gone.extend(inside.into_iter().map(|(name, shown)| (Place { parent: dir, name }, shown)));
+        Ok(())
+    }
+
+    /// What waited for its place may be nowhere, after the power was lost.
+    pub(super) fn is_still_parked(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let local = self.local_or_none(file)?;
+        if !local.parked
+            || access::stat(&self.brick.staging, parked_name(file).as_bytes()) != Err(Errno::NOENT)
+        {
+            return Ok(());
+        }
+        let mut change = Change::new(self, core);
+        if local.placed.is_empty() && !local.broken && local.merged_into.is_none() {
+            change.forget_local(file)?;
+        } else {
+            change.local_mut(file)?.parked = false;
+        }
+        self.right(&mut change, file)?;
+        change.commit().map(drop)
+    }
+}
