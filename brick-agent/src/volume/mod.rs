@@ -36,6 +36,7 @@ mod amiss;
 mod attributes;
 mod brakes;
 mod cached;
+mod came;
 mod change;
 mod compact;
 mod compare;

@@ -295,6 +295,7 @@ impl Volume {
         while let Some(dir) = ahead.pop() {
             self.walk_dir(core, dir, &mut ahead, &mut found)?;
         }
+        self.walk_what_came(core, &mut found)?;
         self.take_over(core, found, end)
     }
 
@@ -399,15 +400,8 @@ impl Volume {
                 self.once.was_made(place, shown.file);
             }
             if let Some(dir) = dir {
-                // A directory that came: all in it is new under its id.
-                for (name, _) in self.dir(core, dir)?.list()? {
-                    let inside = Place { parent: dir, name };
-                    if self.shown(&inside)?.is_none() {
-                        let at = self.at_place(core, &inside)?;
-                        let mark = access::get_mark(&at.dir, &at.name)?;
-                        new.push((inside, mark));
-                    }
-                }
+                // A directory that came: what the index does not know in it is new under its id.
+                new.extend(self.new_inside(core, dir)?);
             }
         }
         for old in replaced {
@@ -668,7 +662,7 @@ impl Volume {
 }
 
 /// The `d_type` value of what a disk lists.
-fn on_disk(kind: FileType) -> u8 {
+pub(super) fn on_disk(kind: FileType) -> u8 {
     match kind {
         FileType::Directory => libc::DT_DIR,
         FileType::RegularFile => libc::DT_REG,
@@ -678,7 +672,7 @@ fn on_disk(kind: FileType) -> u8 {
 }
 
 /// Devices and the like are of one class.
-fn class(kind: u8) -> u8 {
+pub(super) fn class(kind: u8) -> u8 {
     match kind {
         libc::DT_DIR | libc::DT_REG | libc::DT_LNK => kind,
         _ => libc::DT_UNKNOWN,
@@ -688,7 +682,7 @@ fn class(kind: u8) -> u8 {
 /// How `data/`, or some directories of it, and the index are apart.
 #[derive(Default)]
 pub(super) struct Found {
-    same: BTreeSet<FileId>,
+    pub(super) same: BTreeSet<FileId>,
     pub(super) gone: Vec<(Place, Shown)>,
     pub(super) new: Vec<(Place, Option<Mark>)>,
     pub(super) parked: BTreeSet<FileId>,
