@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use nearbrick_agent::commands::{self, Answer, Ask, client};
@@ -386,8 +386,24 @@ fn holder_options(args: &Run) -> Result<Option<HolderOptions>, String> {
     Ok(Some(HolderOptions { run_dir: args.run_dir.clone(), start, wait }))
 }
 
+/// For how long a port that is taken is waited for: an agent that was killed has it until its last call to a busy disk ends.
+const PORT: Duration = Duration::from_secs(15);
+
 async fn listener(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    let until = Instant::now() + PORT;
+    let mut said = false;
+    let bound = loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!("{flag} {address}: the port is taken: waiting for it");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            bound => break bound,
+        }
+    };
+    bound.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!("{flag} {address}: the port is taken: end what listens there, or give another one")
         }

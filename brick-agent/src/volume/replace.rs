@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::change::Change;
 use super::core::{Core, Rebuild};
-use super::status::Count;
+use super::count::Count;
 use super::types::FsResult;
 use super::{Configured, Volume, index_failed, read};
 use crate::config::VolumeConfig;

@@ -12,33 +12,12 @@ use nearbrick_crds::Verified;
 use super::brakes::HeldRemovals;
 use super::conflict_list::ListedConflict;
 use super::core::Rebuild;
+use super::count::Count;
 use super::refused::RefusedEntry;
 use super::replace::Placing;
 use super::scrub::ScrubStatus;
 use super::usage::HotGroup;
 use super::{Volume, read};
-
-/// So many.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Files.
-    pub files: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Since when the oldest of them: milliseconds since 1970.
-    pub oldest_ms: Option<u64>,
-    /// Since when the newest.
-    pub newest_ms: Option<u64>,
-}
-
-impl Count {
-    fn add(&mut self, bytes: u64, since: u64) {
-        self.files += 1;
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.oldest_ms = Some(self.oldest_ms.map_or(since, |o| o.min(since)));
-        self.newest_ms = self.newest_ms.max(Some(since));
-    }
-}
 
 /// What a brick reports.
 #[derive(Clone, Debug)]
@@ -102,29 +81,13 @@ pub struct VolumeStatus {
 }
 
 impl Volume {
-    /// The counts now. Costs what is pending.
+    /// The counts now. Costs nothing that grows with the files.
     pub fn status(&self) -> VolumeStatus {
         let space = self.statfs().ok();
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let has_others = self.config().members.len() > 1;
         let core = self.lock();
         let tally = &core.tally;
-        let (mut pending_in, mut pending) = (Count::default(), Count::default());
-        let mut pending_out: BTreeMap<BrickId, Count> = BTreeMap::new();
-        for of in tally.pending.values() {
-            let mut oldest: Option<(u64, u64)> = None;
-            for p in &of.bricks {
-                if p.brick == self.me {
-                    pending_in.add(p.bytes, p.since);
-                } else if of.here {
-                    pending_out.entry(p.brick).or_default().add(p.bytes, p.since);
-                    oldest = Some(oldest.map_or((p.since, p.bytes), |o| o.min((p.since, p.bytes))));
-                }
-            }
-            if let Some((since, bytes)) = oldest {
-                pending.add(bytes, since);
-            }
-        }
         VolumeStatus {
             incarnation: self.incarnation,
             files: tally.files,
@@ -132,9 +95,9 @@ impl Volume {
             stubs: tally.stubs,
             dirty_files: tally.dirty.len() as u64,
             oldest_dirty_ms: tally.dirty.values().min().copied(),
-            pending_in,
-            pending_out,
-            pending,
+            pending_in: tally.sums.lacking(),
+            pending_out: tally.sums.out(),
+            pending: tally.sums.once(),
             only_here: Count {
                 files: tally.only_here,
                 bytes: u64::try_from(tally.only_here_bytes).unwrap_or(u64::MAX),

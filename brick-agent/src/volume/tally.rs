@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nearbrick_core::pending::{Pending, pending};
 use nearbrick_core::{BrickId, FileId, Object, fallen};
 
+use super::count::Sums;
 use crate::index::Local;
 
 /// Why and where a file is pending.
@@ -22,6 +23,8 @@ pub struct PendingFile {
 pub struct Tally {
     /// By file.
     pub pending: BTreeMap<FileId, PendingFile>,
+    /// The same, summed up.
+    pub sums: Sums,
     /// Files that programs here may be changing, by the time since when: milliseconds since 1970.
     pub dirty: BTreeMap<FileId, u64>,
     /// Regular files that exist.
@@ -166,15 +169,19 @@ impl Tally {
                 self.dirty.remove(&file);
             }
         }
+        if let Some(before) = self.pending.remove(&file) {
+            self.sums.take(&before, self.me);
+        }
         let bricks = pending(object);
         if bricks.is_empty() {
-            self.pending.remove(&file);
             return;
         }
         // Also the loser of a conflict is newest data until it is kept elsewhere.
         let here = local.is_some_and(|l| {
             l.dirty || l.have.as_ref().is_some_and(|have| object.current().any(|c| have.includes(&c.version)))
         });
-        self.pending.insert(file, PendingFile { bricks, here });
+        let now = PendingFile { bricks, here };
+        self.sums.add(&now, self.me);
+        self.pending.insert(file, now);
     }
 }

@@ -14,7 +14,7 @@ use nearbrick_core::heat::{Access, Heat, Uses};
 use nearbrick_core::{BrickId, FileId, Place};
 use nearbrick_crds::RelatedFiles;
 
-use super::status::Count;
+use super::count::Count;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 use crate::index::{Index, IndexError, encode};
