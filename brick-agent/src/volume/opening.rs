@@ -244,7 +244,20 @@ impl Volume {
         let mut change = Change::new(self, core);
         if change.local_mut(file)?.overlay.take().is_some() {
             change.commit()?;
+            core.shown_older.insert(file);
             self.invalidate_node(core, file, false);
+        }
+        Ok(())
+    }
+
+    /// Nobody has the older bytes open any more: its size and time are those of the newest version again.
+    pub(super) fn show_newest(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        if !core.shown_older.remove(&file) {
+            return Ok(());
+        }
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        if local.on_disk() && standing(&object, &local) == Standing::Stale {
+            self.adjust(core, file, &object)?;
         }
         Ok(())
     }

@@ -525,3 +525,30 @@ fn t23_a_file_that_moved_while_the_index_took_nothing_is_settled_later() {
         );
     }
 }
+
+/// The newest version could not be had, and the older one that is here was read: from then on the file had the size of that one here, also
+/// when the newest could be had again.
+#[test]
+fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 619, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+            does(0, Action::Put { path: 0, len: 61, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Part { a: 0, b: 1 }),
+            step(What::Part { a: 0, b: 2 }),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
