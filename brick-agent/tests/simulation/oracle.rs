@@ -71,6 +71,8 @@ pub struct Oracle {
     lives: BTreeMap<Incarnation, usize>,
     /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
     written: BTreeSet<(usize, u64)>,
+    /// The power fails: what a program removed is gone from the disk, and may be there again by the index.
+    pub cuts: bool,
     tokens: u64,
 }
 
@@ -112,6 +114,13 @@ impl Oracle {
         let was = content_of(was);
         let was = self.flipped.get(&(member, was)).copied().unwrap_or(was);
         self.flipped.insert((member, content_of(now)), was);
+    }
+
+    /// Whether a program may remove or replace these bytes. Of what a disk damaged elsewhere they may be the last whole copy, and
+    /// if a power cut undoes the word of that but not the removal nobody can mend the other one.
+    pub fn may_go(&self, member: usize, bytes: &[u8]) -> bool {
+        let content = content_of(bytes);
+        !self.cuts || !self.flipped.iter().any(|((m, _), was)| *m != member && *was == content)
     }
 
     /// Whether its disk made these bytes: who reads there may be shown them, until they are found, and nobody else.

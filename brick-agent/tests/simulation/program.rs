@@ -83,13 +83,17 @@ impl Program<'_> {
     }
 
     /// What is at this path is about to be emptied or removed; which file that is.
-    fn gives_up(&mut self, at: &[Name]) -> Option<FileId> {
-        let found = self.machine.disk.file_at(at)?;
+    fn gives_up(&mut self, at: &[Name]) -> Result<Option<FileId>, Errno> {
+        let Some(found) = self.machine.disk.file_at(at) else { return Ok(None) };
+        if !self.oracle.may_go(self.member, &found.bytes) {
+            return Err(Errno::CANCELED);
+        }
         let file = found.mark.map(|mark| mark.file);
         self.oracle.release(file, &found.bytes);
-        let file = file?;
-        self.gave_up(file);
-        Some(file)
+        if let Some(file) = file {
+            self.gave_up(file);
+        }
+        Ok(file)
     }
 
     /// It is emptied or removed. The newest version was perhaps asked for first, and heard of only by that.
@@ -128,7 +132,7 @@ impl Program<'_> {
             How::Exclusive => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
         if how == How::Truncate {
-            self.gives_up(at);
+            self.gives_up(at)?;
             if let Some(found) = self.machine.disk.file_at(at) {
                 self.oracle.writes(self.member, found.ino);
             }
@@ -241,7 +245,7 @@ impl Program<'_> {
     }
 
     fn unlink(&mut self, at: &[Name]) -> Done {
-        let file = self.gives_up(at);
+        let file = self.gives_up(at)?;
         self.fs().unlink(at)?;
         file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
@@ -258,7 +262,7 @@ impl Program<'_> {
         if new.is_ok_and(|new| new.node == old.node) {
             return Ok("the same".to_owned());
         }
-        let file = self.gives_up(to);
+        let file = self.gives_up(to)?;
         self.fs().rename(from, to)?;
         file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
@@ -292,7 +296,7 @@ impl Program<'_> {
             return Err(Errno::INVAL);
         }
         if size == 0 {
-            self.gives_up(at);
+            self.gives_up(at)?;
         }
         let file = self.volume.object_behind(stat.node).ok_or(Errno::STALE)?;
         // A newer version may be brought here first: it is that one which is cut off then.
