@@ -552,3 +552,26 @@ fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A damaged copy had been put aside when a power cut undid all of that but its name in `versions/`: when it was put aside again, in the same
+/// moment, the name was taken, and the brick did not start.
+#[test]
+fn t25_a_damaged_copy_is_put_aside_twice() {
+    for salt in 0..100 {
+        let cut = What::End { member: 1, how: End::PowerCut, after: Some(6 + salt % 8) };
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 253, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 14 }),
+            Step { salt, what: cut },
+            step(What::Scrub { member: 1 }),
+        ]);
+        let plan = Plan { seed: salt, faults: Faults { flips: true, power: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}");
+    }
+}
