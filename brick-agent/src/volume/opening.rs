@@ -361,7 +361,11 @@ impl Volume {
     ) -> FsResult<()> {
         // Of a conflict only the version that the program was shown: the other one is still to be kept.
         let seen = object.head().map_or_else(Default::default, |head| head.version.clone());
-        if local.dirty && (!truncates || local.base.includes(&seen)) {
+        // Without a copy of its own the bytes of the last snapshot go now: nobody must be given others as that version.
+        let spoils = truncates
+            && local.snapshot.is_some()
+            && core.moments.get(&file).is_none_or(|m| Some(&m.version) != local.have.as_ref());
+        if local.dirty && (!truncates || local.base.includes(&seen)) && !spoils {
             return Ok(());
         }
         let mut change = Change::new(self, core);
@@ -376,6 +380,9 @@ impl Volume {
         if truncates {
             // Of the bytes nothing stays: what comes is based on the newest version known.
             now.base.merge(&seen);
+            if spoils {
+                now.snapshot = None;
+            }
             if now.have.is_none() {
                 now.filling = None;
                 now.filled.clear();

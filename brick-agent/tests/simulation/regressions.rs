@@ -575,3 +575,23 @@ fn t25_a_damaged_copy_is_put_aside_twice() {
         assert_eq!(plan.run(false).failure, None, "seed {salt}");
     }
 }
+
+/// A program emptied a file of which a version had been made while another had it open: who read that version got the first bytes of what came
+/// in its place.
+#[test]
+fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(2, Action::Open { path: 0, slot: 0, how: How::Create }),
+            does(2, Action::Put { path: 0, len: 175, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 0),
+            does(2, Action::Put { path: 0, len: 250, sync: true }),
+            does(0, Action::Read { path: 0 }),
+            does(1, Action::Read { path: 0 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
