@@ -5,12 +5,12 @@
 //!
 //! Invariants: bytes whose inode nobody touched are never an edit, so that damage never replaces good bytes elsewhere. What
 //! somebody changed past the mount is never set aside. A copy is given up only where another brick is known to hold
-//! the version, and its bytes are kept even then.
+//! the version, or what came in its place, and its bytes are kept even then.
 
 use crate::id::BrickId;
 use crate::object::Object;
 use crate::op::Op;
-use crate::version::VersionVector;
+use crate::version::{Relation, VersionVector};
 
 /// The bytes of a file, as far as they were read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +83,10 @@ pub fn judge(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
 }
 
 fn damaged(object: &Object, me: BrickId, have: &VersionVector) -> Verdict {
-    match object.holders_of(have).any(|brick| brick != me) {
+    // One that lost a conflict is an older one, too: it is kept elsewhere.
+    let replaced = object.standing_of(have) == Some(Relation::Before);
+    let newest = object.head().filter(|_| replaced).map(|head| &head.version);
+    match [Some(have), newest].into_iter().flatten().any(|v| object.holders_of(v).any(|b| b != me)) {
         true => Verdict::SetAside,
         false => Verdict::OnlyCopy,
     }

@@ -595,3 +595,35 @@ fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A brick outside the replica set still had a version that had lost a conflict, and was kept beside by others: when that copy was damaged, it
+/// counted for ever as the only one of something that lacks.
+#[test]
+fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 545, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Put { path: 1, len: 1068, sync: true }),
+            does(2, Action::Put { path: 1, len: 994, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(0, 1),
+            pull(2, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::Heal { member: 2, fault: Transfer::Good }),
+            pull(1, 0),
+            pull(1, 2),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 1, file: 5 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
