@@ -94,7 +94,7 @@ fn damaged(object: &Object, me: BrickId, have: &VersionVector) -> Verdict {
 
 /// The hash of this version, if members know it.
 pub fn hash_of(object: &Object, version: &VersionVector) -> Option<[u8; 32]> {
-    object.hashes.get(version).copied()
+    object.hashes.get(version).map(|said| said.1)
 }
 
 /// The version of which two bricks say different hashes, if this operation shows that.
@@ -106,7 +106,7 @@ pub fn disagreement<'a>(object: &Object, op: &'a Op) -> Option<&'a VersionVector
 /// The same for what another member has of the object.
 pub fn disagreement_of<'a>(ours: &Object, theirs: &'a Object) -> Option<&'a VersionVector> {
     let differs = |version: &VersionVector, hash| hash_of(ours, version).is_some_and(|known| known != hash);
-    theirs.hashes.iter().find(|(version, hash)| differs(version, **hash)).map(|(version, _)| version)
+    theirs.hashes.iter().find(|(version, said)| differs(version, said.1)).map(|(version, _)| version)
 }
 
 #[cfg(test)]

@@ -123,9 +123,15 @@ impl Oracle {
         !self.cuts || !self.flipped.iter().any(|((m, _), was)| *m != member && *was == content)
     }
 
-    /// Whether its disk made these bytes: who reads there may be shown them, until they are found, and nobody else.
+    /// Whether its disk made these bytes: who reads there may be shown them, until they are found.
     pub fn is_flipped(&self, member: usize, bytes: &[u8]) -> bool {
         self.flipped.contains_key(&(member, content_of(bytes)))
+    }
+
+    /// Whether any disk made them: who reads at a member that has not heard of the version's hash may be shown them.
+    pub fn is_flipped_anywhere(&self, bytes: &[u8]) -> bool {
+        let content = content_of(bytes);
+        self.flipped.keys().any(|(_, now)| *now == content)
     }
 
     /// A program begins to write the inode.

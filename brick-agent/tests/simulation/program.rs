@@ -6,6 +6,7 @@ use nearbrick_agent::volume::Volume;
 use nearbrick_agent::volume::types::SetAttr;
 use nearbrick_core::FileId;
 use nearbrick_core::op::Kind;
+use nearbrick_core::scrub::hash_of;
 use rustix::io::Errno;
 
 use super::machine::{Machine, Slot};
@@ -227,6 +228,15 @@ impl Program<'_> {
         Ok(made)
     }
 
+    /// Whether a hash that this member knows says that the file has other bytes.
+    fn knows_better(&self, file: FileId, bytes: &[u8]) -> bool {
+        let index = self.machine.index();
+        let object = index.object(file).ok().flatten().unwrap_or_default();
+        let have = index.local(file).ok().flatten().and_then(|local| local.have);
+        let known = have.and_then(|have| hash_of(&object, &have));
+        known.is_none_or(|hash| hash != *blake3::hash(bytes).as_bytes())
+    }
+
     fn read(&mut self, at: &[Name]) -> Result<Done, String> {
         let open = match self.opened(at, How::Read) {
             Ok(open) => open,
@@ -235,7 +245,11 @@ impl Program<'_> {
         let bytes = read_all(self.volume, open.handle);
         self.volume.release(open.handle);
         match bytes {
-            Ok(bytes) if !self.oracle.is_whole(&bytes) && !self.oracle.is_flipped(self.member, &bytes) => {
+            Ok(bytes)
+                if !self.oracle.is_whole(&bytes)
+                    && !self.oracle.is_flipped(self.member, &bytes)
+                    && (!self.oracle.is_flipped_anywhere(&bytes) || self.knows_better(open.file, &bytes)) =>
+            {
                 let name = super::support::tree::shown(at);
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }

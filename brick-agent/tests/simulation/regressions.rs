@@ -627,3 +627,27 @@ fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// Who had not heard of a version's hash read a damaged copy of it, and said the hash of that. Of the two the greater one counted: so
+/// the damage was taken for right, and the whole copies for damaged.
+#[test]
+fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 1, len: 1269, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 2),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(2, 0),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 2, file: 4 }),
+            step(What::Part { a: 0, b: 1 }),
+            does(1, Action::Read { path: 1 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}

@@ -427,6 +427,8 @@ impl World {
         if all.is_empty() {
             return;
         }
+        // It is later than all that was said of the copy when it was whole.
+        self.time.pass(Duration::from_millis(1));
         let found = &all[file % all.len()];
         if let Some(now) = machine.disk.flip(found.ino, chance) {
             self.oracle.flips(n, &found.bytes, &now);
