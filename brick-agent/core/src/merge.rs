@@ -60,7 +60,7 @@ impl Object {
         join(&mut self.kept, kept);
         writers.into_iter().for_each(|(brick, reg)| put(&mut self.writers, brick, reg.value, reg.stamp));
         holders.into_iter().for_each(|(brick, reg)| put(&mut self.holders, brick, reg.value, reg.stamp));
-        hashes.into_iter().for_each(|(version, hash)| self.set_hash(version, hash));
+        hashes.into_iter().for_each(|(version, said)| self.set_hash(version, said));
         join(&mut self.replicas, replicas);
         decisions.into_iter().for_each(|(brick, reg)| put(&mut self.decisions, brick, reg.value, reg.stamp));
     }
@@ -78,6 +78,7 @@ impl Object {
             .chain(self.mtime.iter().map(|reg| reg.stamp))
             .chain(self.xattrs.values().map(|reg| reg.stamp))
             .chain(self.contents.iter().map(|c| c.stamp))
+            .chain(self.hashes.values().map(|said| said.0))
             .chain(self.kept.iter().map(|reg| reg.stamp))
             .chain(self.writers.values().map(|reg| reg.stamp))
             .chain(self.holders.values().map(|reg| reg.stamp))

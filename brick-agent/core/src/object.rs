@@ -73,8 +73,8 @@ pub struct Object {
     /// The complete version that each brick holds.
     pub holders: BTreeMap<BrickId, Reg<Option<VersionVector>>>,
     /// BLAKE3 of versions of which someone has read all; only of those that no other of these includes. So it is
-    /// known of each side of a conflict.
-    pub hashes: BTreeMap<VersionVector, [u8; 32]>,
+    /// known of each side of a conflict. With when it was said first.
+    pub hashes: BTreeMap<VersionVector, (Stamp, [u8; 32])>,
     /// The bricks that must hold the newest data.
     pub replicas: Option<Reg<Vec<BrickId>>>,
     /// A person's last word on its conflicts that each brick has carried out.
@@ -136,7 +136,7 @@ impl Object {
             }
             Op::Have { brick, version, hash } => {
                 put(&mut self.holders, *brick, Some(version.clone()), stamp);
-                self.set_hash(version.clone(), *hash);
+                self.set_hash(version.clone(), (stamp, *hash));
             }
             Op::Drop { brick } => put(&mut self.holders, *brick, None, stamp),
             Op::Replicas(bricks) => set(&mut self.replicas, bricks.clone(), stamp),
@@ -157,14 +157,15 @@ impl Object {
     }
 
     /// The hashes that stay are those of versions that no other one with a hash includes: so members agree. Two
-    /// hashes of one version would be a torn snapshot; the greater one stays, and a mismatch shows at the next heal.
-    pub(crate) fn set_hash(&mut self, version: VersionVector, hash: [u8; 32]) {
+    /// hashes of one version are a torn snapshot, or a damaged copy that somebody took who had not heard of the right one: what was
+    /// said first stays, as copies get worse with time.
+    pub(crate) fn set_hash(&mut self, version: VersionVector, said: (Stamp, [u8; 32])) {
         if !self.would_keep_hash(&version) {
             return;
         }
         self.hashes.retain(|known, _| version.relation(known) != Relation::After);
-        let known = self.hashes.entry(version).or_insert(hash);
-        *known = hash.max(*known);
+        let known = self.hashes.entry(version).or_insert(said);
+        *known = said.min(*known);
     }
 
     /// Whether the hash of this version stays, if it is said.

@@ -304,7 +304,7 @@ mod tests {
                 bytes: match row.fits {
                     None => Bytes::NotRead,
                     Some(true) => {
-                        object.hashes.values().next().map_or(Bytes::Unreadable, |h| Bytes::Read(*h))
+                        object.hashes.values().next().map_or(Bytes::Unreadable, |said| Bytes::Read(said.1))
                     }
                     Some(false) => Bytes::Read([255; 32]),
                 },

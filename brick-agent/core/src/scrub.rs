@@ -5,12 +5,12 @@
 //!
 //! Invariants: bytes whose inode nobody touched are never an edit, so that damage never replaces good bytes elsewhere. What
 //! somebody changed past the mount is never set aside. A copy is given up only where another brick is known to hold
-//! the version, and its bytes are kept even then.
+//! the version, or what came in its place, and its bytes are kept even then.
 
 use crate::id::BrickId;
 use crate::object::Object;
 use crate::op::Op;
-use crate::version::VersionVector;
+use crate::version::{Relation, VersionVector};
 
 /// The bytes of a file, as far as they were read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +83,10 @@ pub fn judge(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
 }
 
 fn damaged(object: &Object, me: BrickId, have: &VersionVector) -> Verdict {
-    match object.holders_of(have).any(|brick| brick != me) {
+    // One that lost a conflict is an older one, too: it is kept elsewhere.
+    let replaced = object.standing_of(have) == Some(Relation::Before);
+    let newest = object.head().filter(|_| replaced).map(|head| &head.version);
+    match [Some(have), newest].into_iter().flatten().any(|v| object.holders_of(v).any(|b| b != me)) {
         true => Verdict::SetAside,
         false => Verdict::OnlyCopy,
     }
@@ -91,7 +94,7 @@ fn damaged(object: &Object, me: BrickId, have: &VersionVector) -> Verdict {
 
 /// The hash of this version, if members know it.
 pub fn hash_of(object: &Object, version: &VersionVector) -> Option<[u8; 32]> {
-    object.hashes.get(version).copied()
+    object.hashes.get(version).map(|said| said.1)
 }
 
 /// The version of which two bricks say different hashes, if this operation shows that.
@@ -103,7 +106,7 @@ pub fn disagreement<'a>(object: &Object, op: &'a Op) -> Option<&'a VersionVector
 /// The same for what another member has of the object.
 pub fn disagreement_of<'a>(ours: &Object, theirs: &'a Object) -> Option<&'a VersionVector> {
     let differs = |version: &VersionVector, hash| hash_of(ours, version).is_some_and(|known| known != hash);
-    theirs.hashes.iter().find(|(version, hash)| differs(version, **hash)).map(|(version, _)| version)
+    theirs.hashes.iter().find(|(version, said)| differs(version, said.1)).map(|(version, _)| version)
 }
 
 #[cfg(test)]

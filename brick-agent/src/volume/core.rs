@@ -98,6 +98,8 @@ pub struct Core {
     pub fallen_since: BTreeMap<FileId, Duration>,
     /// Files of which no brick holds anything: what was known of all journals when that was seen.
     pub lost_since: BTreeMap<FileId, Heads>,
+    /// Files of which programs were shown an older version as it is, while the newest was out of reach.
+    pub shown_older: BTreeSet<FileId>,
     /// What was done on the disk and is not said yet.
     pub amiss: Amiss,
     /// Copies of files that are being written, for those who are fetching them.

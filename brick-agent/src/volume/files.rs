@@ -270,6 +270,9 @@ impl Volume {
             {
                 tracing::debug!(%error, "what was read of a stub will be read again");
             }
+            if !orphan && let Err(error) = self.show_newest(core, open.file) {
+                tracing::debug!(%error, "the size and time of an older version stay for now");
+            }
         }
         core.nodes.drop_if_unused(open.node);
         if last_writer && !orphan {

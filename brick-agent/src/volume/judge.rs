@@ -307,8 +307,7 @@ impl Volume {
         // Only now: one more name changes the inode, and after an end in between it would pass for an edit.
         if let Some(why) = why {
             let at = self.at(core, file, local)?;
-            let name = format!("damaged-{file}-{}", self.clock.now_ms());
-            access::link(&at.dir, &at.name, &self.brick.versions, name.as_bytes())?;
+            let name = self.keep_damaged(&at, file)?;
             self.note_damaged(name.clone(), file);
             tracing::warn!(
                 %file,
@@ -321,6 +320,26 @@ impl Volume {
         }
         let (object, local) = (self.object_of(file)?, self.local_of(file)?);
         self.renew_stub(core, file, &object, &local)
+    }
+
+    /// Keeps what is damaged in `versions/`. Gives the name that it has there.
+    fn keep_damaged(&self, at: &At, file: FileId) -> FsResult<String> {
+        let (versions, mut when) = (&self.brick.versions, self.clock.now_ms());
+        loop {
+            let name = format!("damaged-{file}-{when}");
+            match access::link(&at.dir, &at.name, versions, name.as_bytes()) {
+                Ok(()) => return Ok(name),
+                // An end without notice may have undone that it was given up, and not that it is kept.
+                Err(Errno::EXIST)
+                    if access::stat(versions, name.as_bytes())?.st_ino
+                        == access::stat(&at.dir, &at.name)?.st_ino =>
+                {
+                    return Ok(name);
+                }
+                Err(Errno::EXIST) => when = when.saturating_add(1),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// What waited for its place is not wanted: it is made anew there.

@@ -244,7 +244,20 @@ impl Volume {
         let mut change = Change::new(self, core);
         if change.local_mut(file)?.overlay.take().is_some() {
             change.commit()?;
+            core.shown_older.insert(file);
             self.invalidate_node(core, file, false);
+        }
+        Ok(())
+    }
+
+    /// Nobody has the older bytes open any more: its size and time are those of the newest version again.
+    pub(super) fn show_newest(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        if !core.shown_older.remove(&file) {
+            return Ok(());
+        }
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
+        if local.on_disk() && standing(&object, &local) == Standing::Stale {
+            self.adjust(core, file, &object)?;
         }
         Ok(())
     }
@@ -348,7 +361,11 @@ impl Volume {
     ) -> FsResult<()> {
         // Of a conflict only the version that the program was shown: the other one is still to be kept.
         let seen = object.head().map_or_else(Default::default, |head| head.version.clone());
-        if local.dirty && (!truncates || local.base.includes(&seen)) {
+        // Without a copy of its own the bytes of the last snapshot go now: nobody must be given others as that version.
+        let spoils = truncates
+            && local.snapshot.is_some()
+            && core.moments.get(&file).is_none_or(|m| Some(&m.version) != local.have.as_ref());
+        if local.dirty && (!truncates || local.base.includes(&seen)) && !spoils {
             return Ok(());
         }
         let mut change = Change::new(self, core);
@@ -363,6 +380,9 @@ impl Volume {
         if truncates {
             // Of the bytes nothing stays: what comes is based on the newest version known.
             now.base.merge(&seen);
+            if spoils {
+                now.snapshot = None;
+            }
             if now.have.is_none() {
                 now.filling = None;
                 now.filled.clear();

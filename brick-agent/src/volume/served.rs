@@ -25,7 +25,7 @@ const MOMENTS: usize = 64;
 /// A copy of a file as it was at one moment, under the version that it got.
 #[derive(Debug)]
 pub struct Moment {
-    version: VersionVector,
+    pub(super) version: VersionVector,
     file: File,
 }
 

@@ -71,6 +71,8 @@ pub struct Oracle {
     lives: BTreeMap<Incarnation, usize>,
     /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
     written: BTreeSet<(usize, u64)>,
+    /// The power fails: what a program removed is gone from the disk, and may be there again by the index.
+    pub cuts: bool,
     tokens: u64,
 }
 
@@ -114,9 +116,22 @@ impl Oracle {
         self.flipped.insert((member, content_of(now)), was);
     }
 
-    /// Whether its disk made these bytes: who reads there may be shown them, until they are found, and nobody else.
+    /// Whether a program may remove or replace these bytes. Of what a disk damaged elsewhere they may be the last whole copy, and
+    /// if a power cut undoes the word of that but not the removal nobody can mend the other one.
+    pub fn may_go(&self, member: usize, bytes: &[u8]) -> bool {
+        let content = content_of(bytes);
+        !self.cuts || !self.flipped.iter().any(|((m, _), was)| *m != member && *was == content)
+    }
+
+    /// Whether its disk made these bytes: who reads there may be shown them, until they are found.
     pub fn is_flipped(&self, member: usize, bytes: &[u8]) -> bool {
         self.flipped.contains_key(&(member, content_of(bytes)))
+    }
+
+    /// Whether any disk made them: who reads at a member that has not heard of the version's hash may be shown them.
+    pub fn is_flipped_anywhere(&self, bytes: &[u8]) -> bool {
+        let content = content_of(bytes);
+        self.flipped.keys().any(|(_, now)| *now == content)
     }
 
     /// A program begins to write the inode.

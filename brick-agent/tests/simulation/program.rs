@@ -6,6 +6,7 @@ use nearbrick_agent::volume::Volume;
 use nearbrick_agent::volume::types::SetAttr;
 use nearbrick_core::FileId;
 use nearbrick_core::op::Kind;
+use nearbrick_core::scrub::hash_of;
 use rustix::io::Errno;
 
 use super::machine::{Machine, Slot};
@@ -83,13 +84,17 @@ impl Program<'_> {
     }
 
     /// What is at this path is about to be emptied or removed; which file that is.
-    fn gives_up(&mut self, at: &[Name]) -> Option<FileId> {
-        let found = self.machine.disk.file_at(at)?;
+    fn gives_up(&mut self, at: &[Name]) -> Result<Option<FileId>, Errno> {
+        let Some(found) = self.machine.disk.file_at(at) else { return Ok(None) };
+        if !self.oracle.may_go(self.member, &found.bytes) {
+            return Err(Errno::CANCELED);
+        }
         let file = found.mark.map(|mark| mark.file);
         self.oracle.release(file, &found.bytes);
-        let file = file?;
-        self.gave_up(file);
-        Some(file)
+        if let Some(file) = file {
+            self.gave_up(file);
+        }
+        Ok(file)
     }
 
     /// It is emptied or removed. The newest version was perhaps asked for first, and heard of only by that.
@@ -128,7 +133,7 @@ impl Program<'_> {
             How::Exclusive => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
         if how == How::Truncate {
-            self.gives_up(at);
+            self.gives_up(at)?;
             if let Some(found) = self.machine.disk.file_at(at) {
                 self.oracle.writes(self.member, found.ino);
             }
@@ -223,6 +228,15 @@ impl Program<'_> {
         Ok(made)
     }
 
+    /// Whether a hash that this member knows says that the file has other bytes.
+    fn knows_better(&self, file: FileId, bytes: &[u8]) -> bool {
+        let index = self.machine.index();
+        let object = index.object(file).ok().flatten().unwrap_or_default();
+        let have = index.local(file).ok().flatten().and_then(|local| local.have);
+        let known = have.and_then(|have| hash_of(&object, &have));
+        known.is_none_or(|hash| hash != *blake3::hash(bytes).as_bytes())
+    }
+
     fn read(&mut self, at: &[Name]) -> Result<Done, String> {
         let open = match self.opened(at, How::Read) {
             Ok(open) => open,
@@ -231,7 +245,11 @@ impl Program<'_> {
         let bytes = read_all(self.volume, open.handle);
         self.volume.release(open.handle);
         match bytes {
-            Ok(bytes) if !self.oracle.is_whole(&bytes) && !self.oracle.is_flipped(self.member, &bytes) => {
+            Ok(bytes)
+                if !self.oracle.is_whole(&bytes)
+                    && !self.oracle.is_flipped(self.member, &bytes)
+                    && (!self.oracle.is_flipped_anywhere(&bytes) || self.knows_better(open.file, &bytes)) =>
+            {
                 let name = super::support::tree::shown(at);
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }
@@ -241,7 +259,7 @@ impl Program<'_> {
     }
 
     fn unlink(&mut self, at: &[Name]) -> Done {
-        let file = self.gives_up(at);
+        let file = self.gives_up(at)?;
         self.fs().unlink(at)?;
         file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
@@ -258,7 +276,7 @@ impl Program<'_> {
         if new.is_ok_and(|new| new.node == old.node) {
             return Ok("the same".to_owned());
         }
-        let file = self.gives_up(to);
+        let file = self.gives_up(to)?;
         self.fs().rename(from, to)?;
         file.into_iter().for_each(|file| self.gave_up(file));
         Ok(String::new())
@@ -292,7 +310,7 @@ impl Program<'_> {
             return Err(Errno::INVAL);
         }
         if size == 0 {
-            self.gives_up(at);
+            self.gives_up(at)?;
         }
         let file = self.volume.object_behind(stat.node).ok_or(Errno::STALE)?;
         // A newer version may be brought here first: it is that one which is cut off then.

@@ -525,3 +525,129 @@ fn t23_a_file_that_moved_while_the_index_took_nothing_is_settled_later() {
         );
     }
 }
+
+/// The newest version could not be had, and the older one that is here was read: from then on the file had the size of that one here, also
+/// when the newest could be had again.
+#[test]
+fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 619, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+            does(0, Action::Put { path: 0, len: 61, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Part { a: 0, b: 1 }),
+            step(What::Part { a: 0, b: 2 }),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A damaged copy had been put aside when a power cut undid all of that but its name in `versions/`: when it was put aside again, in the same
+/// moment, the name was taken, and the brick did not start.
+#[test]
+fn t25_a_damaged_copy_is_put_aside_twice() {
+    for salt in 0..100 {
+        let cut = What::End { member: 1, how: End::PowerCut, after: Some(6 + salt % 8) };
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 253, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 14 }),
+            Step { salt, what: cut },
+            step(What::Scrub { member: 1 }),
+        ]);
+        let plan = Plan { seed: salt, faults: Faults { flips: true, power: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}");
+    }
+}
+
+/// A program emptied a file of which a version had been made while another had it open: who read that version got the first bytes of what came
+/// in its place.
+#[test]
+fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(2, Action::Open { path: 0, slot: 0, how: How::Create }),
+            does(2, Action::Put { path: 0, len: 175, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 0),
+            does(2, Action::Put { path: 0, len: 250, sync: true }),
+            does(0, Action::Read { path: 0 }),
+            does(1, Action::Read { path: 0 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A brick outside the replica set still had a version that had lost a conflict, and was kept beside by others: when that copy was damaged, it
+/// counted for ever as the only one of something that lacks.
+#[test]
+fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 545, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Put { path: 1, len: 1068, sync: true }),
+            does(2, Action::Put { path: 1, len: 994, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(0, 1),
+            pull(2, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::Heal { member: 2, fault: Transfer::Good }),
+            pull(1, 0),
+            pull(1, 2),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 1, file: 5 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Who had not heard of a version's hash read a damaged copy of it, and said the hash of that. Of the two the greater one counted: so
+/// the damage was taken for right, and the whole copies for damaged.
+#[test]
+fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
+    for seed in 0..60 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 1, len: 1269, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 2),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(2, 0),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 2, file: 4 }),
+            step(What::Part { a: 0, b: 1 }),
+            does(1, Action::Read { path: 1 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}

@@ -96,7 +96,7 @@ impl Plan {
         let mut chance = Chance::of(self.seed, &[2]);
         let world = slot.insert(World::new(self.members, &mut chance, self.faults.clocks, says)?);
         world.scrubs = self.faults.flips;
-        world.cuts = self.faults.power;
+        world.oracle.cuts = self.faults.power;
         for (n, step) in self.steps.iter().enumerate() {
             let chance = &mut Chance::new(step.salt);
             one(world, n, step, chance)?;

@@ -47,8 +47,6 @@ pub struct World {
     pub oracle: Oracle,
     /// Members look through their bricks until all is well.
     pub scrubs: bool,
-    /// The power fails: what a disk turns a bit of must be known, for good, to be elsewhere too.
-    pub cuts: bool,
     /// The last placement rules.
     rules: Vec<PlacementRule>,
     letters: Vec<Letter>,
@@ -122,7 +120,6 @@ impl World {
             machines,
             oracle,
             scrubs: false,
-            cuts: false,
             rules: placement,
             letters: Vec::new(),
             trace: Vec::new(),
@@ -425,11 +422,13 @@ impl World {
                         f.bytes == found.bytes && f.mark == found.mark && disk.is_durable(f.ino)
                     })
                 })
-                && (!self.cuts || self.is_safe(n, mark.file, &version))
+                && (!self.oracle.cuts || self.is_safe(n, mark.file, &version))
         });
         if all.is_empty() {
             return;
         }
+        // It is later than all that was said of the copy when it was whole.
+        self.time.pass(Duration::from_millis(1));
         let found = &all[file % all.len()];
         if let Some(now) = machine.disk.flip(found.ino, chance) {
             self.oracle.flips(n, &found.bytes, &now);
@@ -438,7 +437,7 @@ impl World {
         }
     }
 
-    /// Whether a member knows for good that another has the version, which has it for good.
+    /// Whether, as is needed where the power fails, a member knows for good that another has the version, which has it for good.
     fn is_safe(&self, n: usize, file: FileId, version: &VersionVector) -> bool {
         let has_it = |m: usize| {
             let machine = &self.machines[m];
