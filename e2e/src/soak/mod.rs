@@ -29,7 +29,7 @@ use crate::lab::{self, Lab};
 use crate::logs::save;
 use crate::process::{Daemon, wait_until};
 use crate::scene::NODES;
-use crate::trees::{Place, Tree};
+use crate::trees::{Place, Tree, quoted};
 use crate::volumes::Volume;
 use crate::workstation::Workstation;
 use crate::{fail, progress};
@@ -71,6 +71,9 @@ pub struct Options {
     /// Have the agents serve all reads and writes themselves.
     #[arg(long)]
     pub no_passthrough: bool,
+    /// Leave the lab as it is when something is wrong, to be looked at.
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// Runs the soak on a lab of its own.
@@ -94,6 +97,10 @@ pub async fn run(name: &str, options: &Options) -> Result<()> {
             Err(error) => progress::warn(error),
         }
         eprintln!("lab: the same again: cargo lab soak --minutes {} --seed {seed}", options.minutes);
+    }
+    if options.keep && result.is_err() {
+        progress::note(format!("the lab is left as it is: cargo lab --name {name} status"));
+        return result;
     }
     progress::step("Taking the lab down");
     Lab::down(&name)?;
@@ -249,7 +256,8 @@ impl Soak {
         let trees: Vec<Tree> =
             at.iter().map(|w| Tree::hashes(Place::At(w), &mount)).collect::<Result<_>>()?;
         for (tree, workstation) in trees.iter().zip(&at).skip(1) {
-            tree.must_be(&trees[0], &format!("read on {} and {}", workstation.seat.node, at[0].seat.node))?;
+            let what = format!("read on {} and {}", workstation.seat.node, at[0].seat.node);
+            tree.must_be(&trees[0], &what).inspect_err(|_| self.show_what_differs(tree, &trees[0]))?;
         }
         let data = format!("{}/data", self.volume.brick_dir());
         let bricks: Vec<Tree> =
@@ -282,6 +290,26 @@ impl Soak {
             }
         }
         Ok((trees[0].len(), conflicts, verdict))
+    }
+
+    /// What each workstation and each brick has of some files that are not the same in two trees.
+    fn show_what_differs(&self, tree: &Tree, other: &Tree) {
+        let differ =
+            tree.entries().filter(|(path, hash)| other.get(path) != Some(*hash)).map(|(path, _)| path);
+        for path in differ.take(3) {
+            eprintln!("lab: {path}");
+            for workstation in self.lab.workstations() {
+                for dir in [self.volume.mount(), format!("{}/data", self.volume.brick_dir())] {
+                    let file = quoted(format!("{dir}/{path}"));
+                    let script = format!(
+                        "stat --format '%i, %s bytes, %b blocks, written %y, changed %z' {file}; \
+                         sha256sum < {file}; head --bytes 160 {file} | tr -c '[:print:]' ' '"
+                    );
+                    let said = workstation.sh(&script).unwrap_or_else(|error| error.to_string());
+                    eprintln!("  {} {dir}: {}", workstation.seat.node, said.replace('\n', " | "));
+                }
+            }
+        }
     }
 
     /// All documents below a folder, as they are read on a workstation.
