@@ -113,7 +113,9 @@ impl Volume {
         }
         let session = brick.begin_session(session.as_deref(), random())?;
         let mut batch = index.batch();
-        batch.meta(STATE, &boot);
+        if !power_lost {
+            batch.meta(STATE, &boot);
+        }
         batch.meta(SESSION, session.as_bytes());
         if rebuild {
             batch.meta(REBUILD, b"1");
@@ -222,6 +224,10 @@ impl Volume {
         }
         if power_lost {
             volume.announce(&mut volume.lock()).map_err(failed("cannot be made ready"))?;
+            // Only now: a start that ends before leaves all of this to the next one.
+            let mut batch = volume.index.batch();
+            batch.meta(STATE, &boot);
+            batch.commit()?;
         }
         volume.resume(&mut volume.lock());
         volume.retry_todo().map_err(failed("cannot be made ready"))?;

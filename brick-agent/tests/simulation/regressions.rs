@@ -651,3 +651,26 @@ fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// The start after a power cut was killed. The next one took it for a kill alone, after which all that was written is there: a stub of which the
+/// index had not kept that it was made passed for a new file.
+#[test]
+fn t01_a_start_that_was_killed_leaves_the_power_cut_to_the_next() {
+    for (salt, changes) in (0..12).flat_map(|salt| (10..34).step_by(3).map(move |changes| (salt, changes))) {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 1, len: 1087, sync: true }),
+            does(2, Action::Mkdir { dir: 0 }),
+            step(What::WriteBack { member: 2 }),
+            does(0, Action::Save { path: 2, len: 807, sync: false }),
+            does(2, Action::Put { path: 2, len: 1240, sync: false }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            step(What::Start { member: 2 }),
+        ]);
+        let plan = Plan { seed: salt, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
+    }
+}
