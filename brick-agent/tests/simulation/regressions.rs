@@ -696,3 +696,25 @@ fn t01_a_file_that_made_way_and_is_back_is_judged() {
         );
     }
 }
+
+/// A directory was removed and forgotten by one, and another had made something in it. Of the removal by a third one came only that,
+/// after what is in it: that was taken for all there is to know of the directory, and so nothing in it was ever shown.
+#[test]
+fn t07_a_forgotten_directory_in_which_something_is_comes_back() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Mkdir { dir: 0 }),
+            pull(2, 0),
+            pull(1, 0),
+            does(1, Action::Mkdir { dir: 2 }),
+            does(2, Action::Rmdir { dir: 0 }),
+            step(What::Compact { member: 2, alone: true }),
+            does(0, Action::Put { path: 0, len: 1196, sync: true }),
+            does(1, Action::Put { path: 1, len: 991, sync: true }),
+        ]);
+        for members in [3, 4, 5] {
+            let plan = Plan { seed, members, faults: NONE, ..plan.clone() };
+            assert_eq!(plan.run(false).failure, None, "seed {seed}, {members} members");
+        }
+    }
+}
