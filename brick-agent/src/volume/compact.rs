@@ -55,11 +55,15 @@ impl Volume {
     /// life than what is here and nothing of it is beside `base`: so vectors do not grow with each
     /// life. A member that has heard of this life said later than that one's end what it has of it.
     pub(super) fn next_version(&self, core: &Core, object: &Object, base: &VersionVector) -> VersionVector {
-        if base.get(self.incarnation) > 0 {
-            return base.bumped(self.incarnation);
+        let seen = object.seen();
+        // How often this brick has written it, also on another base: no two of its versions have one counter.
+        let written = base.get(self.incarnation).max(seen.get(self.incarnation));
+        if written > 0 {
+            let mut upto = base.clone();
+            upto.merge(&[(self.incarnation, written)].into_iter().collect());
+            return upto.bumped(self.incarnation);
         }
         let config = self.config();
-        let seen = object.seen();
         let here = |origin: Incarnation| core.heads.get(&origin).copied().unwrap_or(0);
         let ended = |life: Incarnation| {
             config.members.iter().filter(|m| m.brick != self.me).all(|m| {

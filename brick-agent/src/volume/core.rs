@@ -130,10 +130,11 @@ impl Core {
             self.dead.remove(&file)
         };
         if torso {
-            self.torsos.insert(file)
-        } else {
-            self.torsos.remove(&file)
-        };
+            self.torsos.insert(file);
+        } else if now.is_none_or(|object| object.kind.is_some()) {
+            // One more part is not the rest: something may be in it.
+            self.torsos.remove(&file);
+        }
     }
 
     /// The directory is no longer where it was, or gone.

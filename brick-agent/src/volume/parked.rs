@@ -64,9 +64,11 @@ impl Volume {
         }
         for file in nowhere {
             self.add_inside(found, file)?;
-            if self.object_of(file)?.kind.as_ref().is_some_and(Kind::is_dir) {
-                self.is_still_parked(core, file)?;
-            }
+            // It may be under the name that it had before, and is judged there then.
+            let mut change = Change::new(self, core);
+            change.local_mut(file)?.parked = false;
+            change.todo(file, true);
+            change.commit()?;
             todo.push(file);
         }
         Ok(())

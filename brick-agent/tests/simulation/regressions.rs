@@ -674,3 +674,47 @@ fn t01_a_start_that_was_killed_leaves_the_power_cut_to_the_next() {
         assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
     }
 }
+
+/// A file had made way when a power cut put it back under its old name, without its bytes: it was looked for where the index had it, and so
+/// was not judged.
+#[test]
+fn t01_a_file_that_made_way_and_is_back_is_judged() {
+    for (salt, after) in (0..40).flat_map(|salt| (6..16).map(move |after| (salt, after))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 0, len: 0, sync: false }),
+            does(2, Action::Save { path: 0, len: 1369, sync: false }),
+            step(What::Work { member: 2 }),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: Some(after) } },
+            pull(2, 1),
+            does(2, Action::Mkdir { dir: 0 }),
+            does(2, Action::Mkdir { dir: 1 }),
+        ]);
+        assert_eq!(
+            Plan { seed: salt, faults: NONE, ..plan }.run(false).failure,
+            None,
+            "{salt}, after {after}"
+        );
+    }
+}
+
+/// A directory was removed and forgotten by one, and another had made something in it. Of the removal by a third one came only that,
+/// after what is in it: that was taken for all there is to know of the directory, and so nothing in it was ever shown.
+#[test]
+fn t07_a_forgotten_directory_in_which_something_is_comes_back() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Mkdir { dir: 0 }),
+            pull(2, 0),
+            pull(1, 0),
+            does(1, Action::Mkdir { dir: 2 }),
+            does(2, Action::Rmdir { dir: 0 }),
+            step(What::Compact { member: 2, alone: true }),
+            does(0, Action::Put { path: 0, len: 1196, sync: true }),
+            does(1, Action::Put { path: 1, len: 991, sync: true }),
+        ]);
+        for members in [3, 4, 5] {
+            let plan = Plan { seed, members, faults: NONE, ..plan.clone() };
+            assert_eq!(plan.run(false).failure, None, "seed {seed}, {members} members");
+        }
+    }
+}
