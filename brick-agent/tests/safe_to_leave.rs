@@ -22,7 +22,7 @@ use support::drive::{self, Slots};
 use support::fs::{Fs, path};
 use support::members::Lab;
 use support::ops::{Op, member_op};
-use support::tree;
+use support::{tree, wait};
 
 /// What the agent of this member says.
 fn says(lab: &Lab, n: usize) -> Condition {
@@ -103,8 +103,10 @@ fn a_file_whose_replica_set_is_this_brick_alone_holds_back_until_another_has_it(
     assert_eq!(lab.volume(0).status().only_here.bytes, 5);
     // A copy that was only read is one too.
     assert_eq!(Fs::new(lab.volume(1)).read_file(&path("f")).unwrap(), b"bytes");
-    lab.exchange();
-    assert_eq!(reason(&lab, 0), "AllCopied");
+    wait("the copy is durable, and others hear of it", || {
+        lab.exchange();
+        reason(&lab, 0) == "AllCopied"
+    });
     Fs::new(lab.volume(0)).write_file(&path("f"), b"more").unwrap();
     lab.settle(0);
     lab.exchange();

@@ -32,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const SNAPSHOT: Duration = Duration::from_secs(30);
 /// From a settling to when what was settled is durable at the latest.
 const SYNC: Duration = Duration::from_secs(30);
+/// From when a copy of what was read from a peer is whole to when it is durable, and said to others.
+const COPIED: Duration = Duration::from_secs(2);
 /// Between two tries of what could not be done.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Files that are settled before others may have the lock.
@@ -124,6 +126,11 @@ impl Settler {
     /// Something was settled: it is made durable before long.
     pub fn unsynced(&self) {
         self.within(Due::Sync, SYNC);
+    }
+
+    /// A copy of what was read from a peer is whole: it is made durable soon, as others wait to hear of it.
+    pub fn copied(&self) {
+        self.within(Due::Sync, COPIED);
     }
 
     /// Something could not be done: it is tried again before long.

@@ -339,7 +339,8 @@ impl Volume {
         change.commit()?;
         // It is said to others only when it is durable here, and whoever reads does not wait for that.
         core.copies.insert(file, (stub.version.clone(), hash));
-        self.is_unsynced(core, file);
+        core.unsynced.insert(file);
+        self.settler.copied();
         Ok(())
     }
 }
