@@ -342,7 +342,7 @@ fn t23_a_stub_that_could_not_be_emptied_is_a_stub_still() {
 /// set stayed as it was, and each thought that it was another's turn to change it.
 #[test]
 fn t26_a_file_that_comes_back_gets_the_set_that_is_wanted() {
-    for seed in (0..40).chain([16683]) {
+    for seed in (0..20).chain([16683]) {
         let plan = quiet(vec![
             does(1, Action::Save { path: 0, len: 1197, sync: true }),
             pull(2, 1),
@@ -393,7 +393,7 @@ fn t01_what_was_in_a_directory_that_made_way_is_missed() {
 /// handed on.
 #[test]
 fn t25_damage_of_either_side_of_a_conflict_is_seen() {
-    for seed in 0..40 {
+    for seed in 0..15 {
         let plan = quiet(vec![
             does(0, Action::Put { path: 1, len: 408, sync: true }),
             pull(1, 0),
@@ -418,7 +418,7 @@ fn t25_damage_of_either_side_of_a_conflict_is_seen() {
 /// the damage became a version, and was shown beside what somebody else had written.
 #[test]
 fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
-    for seed in 0..40 {
+    for seed in 0..15 {
         let plan = quiet(vec![
             does(2, Action::Put { path: 0, len: 707, sync: true }),
             step(What::Pass { ms: 40_000 }),
@@ -443,7 +443,7 @@ fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
 /// it, from a brick that still had it, and that was damaged.
 #[test]
 fn t09_a_version_that_was_deleted_does_not_come_back_beside_another() {
-    for seed in 0..40 {
+    for seed in 0..15 {
         let steps = vec![
             does(1, Action::Put { path: 1, len: 1290, sync: true }),
             step(What::Pass { ms: 1000 }),
@@ -509,7 +509,7 @@ fn t25_a_copy_of_which_nobody_knows_is_found() {
 /// A file had another name on a full disk than the index could note, when it was to be settled: that was never tried again.
 #[test]
 fn t23_a_file_that_moved_while_the_index_took_nothing_is_settled_later() {
-    for salt in 0..80 {
+    for salt in 0..50 {
         let plan = quiet(vec![
             does(0, Action::Put { path: 1, len: 0, sync: false }),
             does(0, Action::Put { path: 2, len: 300, sync: false }),
@@ -557,7 +557,7 @@ fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
 /// moment, the name was taken, and the brick did not start.
 #[test]
 fn t25_a_damaged_copy_is_put_aside_twice() {
-    for salt in 0..100 {
+    for salt in 0..40 {
         let cut = What::End { member: 1, how: End::PowerCut, after: Some(6 + salt % 8) };
         let plan = quiet(vec![
             does(0, Action::Put { path: 0, len: 253, sync: true }),
@@ -580,7 +580,7 @@ fn t25_a_damaged_copy_is_put_aside_twice() {
 /// in its place.
 #[test]
 fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
-    for seed in 0..60 {
+    for seed in 0..30 {
         let plan = quiet(vec![
             does(2, Action::Open { path: 0, slot: 0, how: How::Create }),
             does(2, Action::Put { path: 0, len: 175, sync: true }),
@@ -600,7 +600,7 @@ fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
 /// counted for ever as the only one of something that lacks.
 #[test]
 fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         let plan = quiet(vec![
             does(0, Action::Put { path: 1, len: 545, sync: true }),
             step(What::Pass { ms: 1000 }),
@@ -632,7 +632,7 @@ fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
 /// the damage was taken for right, and the whole copies for damaged.
 #[test]
 fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         let plan = quiet(vec![
             does(2, Action::Put { path: 1, len: 1269, sync: true }),
             step(What::Pass { ms: 1000 }),
@@ -679,7 +679,7 @@ fn t01_a_start_that_was_killed_leaves_the_power_cut_to_the_next() {
 /// was not judged.
 #[test]
 fn t01_a_file_that_made_way_and_is_back_is_judged() {
-    for (salt, after) in (0..40).flat_map(|salt| (6..16).map(move |after| (salt, after))) {
+    for (salt, after) in (0..15).flat_map(|salt| (6..16).map(move |after| (salt, after))) {
         let plan = quiet(vec![
             does(1, Action::Put { path: 0, len: 0, sync: false }),
             does(2, Action::Save { path: 0, len: 1369, sync: false }),
@@ -701,7 +701,7 @@ fn t01_a_file_that_made_way_and_is_back_is_judged() {
 /// after what is in it: that was taken for all there is to know of the directory, and so nothing in it was ever shown.
 #[test]
 fn t07_a_forgotten_directory_in_which_something_is_comes_back() {
-    for seed in 0..40 {
+    for seed in 0..10 {
         let plan = quiet(vec![
             does(0, Action::Mkdir { dir: 0 }),
             pull(2, 0),
