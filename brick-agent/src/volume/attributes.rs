@@ -130,7 +130,7 @@ impl Volume {
     /// A program is about to set the time of bytes that it may have written: from then on that time does not tell.
     fn may_be_written(&self, core: &mut Core, file: FileId) -> FsResult<()> {
         let local = self.local_or_none(file)?;
-        if local.dirty && local.have.is_some() && local.print.is_some() {
+        if local.dirty && local.print.is_some() {
             let mut change = Change::new(self, core);
             change.local_mut(file)?.print = None;
             change.commit()?;

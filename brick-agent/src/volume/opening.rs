@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::files::{Handle, OpenFile};
 use super::types::{FsResult, NodeId, Opened};
@@ -368,6 +368,13 @@ impl Volume {
         if local.dirty && (!truncates || local.base.includes(&seen)) && !spoils {
             return Ok(());
         }
+        // What it looks like while it is of no version: who opens it and writes nothing makes none.
+        let untouched = if !local.dirty && local.have.is_none() && object.contents.is_empty() {
+            let at = self.at(core, file, local)?;
+            Some(print_of(&access::stat(&at.dir, &at.name)?))
+        } else {
+            None
+        };
         let mut change = Change::new(self, core);
         let mut since = local.dirty_since;
         if !local.dirty {
@@ -376,6 +383,7 @@ impl Volume {
         let now = change.local_mut(file)?;
         if !now.dirty {
             now.base = now.have.clone().unwrap_or_default();
+            now.print = untouched.or(now.print);
         }
         if truncates {
             // Of the bytes nothing stays: what comes is based on the newest version known.

@@ -322,8 +322,11 @@ impl Volume {
         let mut print = print_of(&open.stat()?);
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);
-        if same && local.print == Some(print) {
+        if same && (local.print == Some(print) || local.have.is_none()) {
             change.emit(file, Op::Clean { brick: self.me })?;
+            if local.have.is_none() {
+                change.local_mut(file)?.print = None;
+            }
         } else {
             let version = match local.have.as_ref().filter(|_| same) {
                 // Its last snapshot was all of it.
