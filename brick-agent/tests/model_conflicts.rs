@@ -434,3 +434,25 @@ fn a_writer_that_is_out_of_reach_is_not_waited_for() {
     m.lab.one_tree();
     assert_eq!(files(&m.lab, 0).len(), 2);
 }
+
+#[test]
+fn t08_who_opens_a_new_file_before_its_bytes_are_heard_of_and_writes_nothing_makes_no_version() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    let (_, new) = Fs::new(lab.volume(0)).open(&path("f"), libc::O_CREAT | libc::O_RDWR, 0o644).unwrap();
+    lab.pull(1, 0);
+    // So the one who writes it cannot be asked.
+    lab.net.part(lab.brick(0), lab.brick(1));
+    let (_, opened) = Fs::new(lab.volume(1)).open(&path("f"), libc::O_RDWR, 0).unwrap();
+    lab.volume(1).release(opened.handle);
+    lab.settle(1);
+    support::fs::write_all(lab.volume(0), new.handle, 0, b"the first bytes").unwrap();
+    lab.volume(0).release(new.handle);
+    lab.settle(0);
+    lab.net.join_pairs();
+    lab.converge();
+    for n in [0, 1] {
+        assert_eq!(files(&lab, n), [("f".to_owned(), b"the first bytes".to_vec())], "member {n}");
+        assert_eq!(lab.volume(n).status().conflicts, 0);
+    }
+}
