@@ -234,7 +234,7 @@ impl Program<'_> {
         let object = index.object(file).ok().flatten().unwrap_or_default();
         let have = index.local(file).ok().flatten().and_then(|local| local.have);
         let known = have.and_then(|have| hash_of(&object, &have));
-        known.is_none_or(|hash| hash != *blake3::hash(bytes).as_bytes())
+        known.is_some_and(|hash| hash != *blake3::hash(bytes).as_bytes())
     }
 
     fn read(&mut self, at: &[Name]) -> Result<Done, String> {
