@@ -285,7 +285,10 @@ impl Soak {
         let verdict = self.history.judge(&present, &kept);
         for (what, list) in [("lost", &verdict.lost), ("not whole", &verdict.torn)] {
             if !list.is_empty() {
-                self.keep_records()?;
+                // What was lost is to be said whatever becomes of the records.
+                if let Err(error) = self.keep_records() {
+                    progress::warn(error);
+                }
                 fail!("{} {what}: {}", list.len(), list[..list.len().min(5)].join("; "));
             }
         }
@@ -329,7 +332,8 @@ impl Soak {
         let to = crate::paths::target("soak")?;
         let _ = std::fs::remove_dir_all(&to);
         std::fs::create_dir_all(&to).context(format!("cannot make {}", to.display()))?;
-        for path in self.read.keys() {
+        // A program that ended before it did anything has none.
+        for path in self.read.keys().filter(|path| path.exists()) {
             let name = path.file_name().unwrap_or_default();
             std::fs::copy(path, to.join(name)).context(format!("cannot write {}", to.display()))?;
         }
