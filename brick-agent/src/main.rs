@@ -396,7 +396,7 @@ async fn listener(flag: &str, address: SocketAddr) -> Result<TcpListener, String
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
                 if !std::mem::replace(&mut said, true) {
-                    tracing::info!("{flag} {address}: the port is taken: waiting for it");
+                    tracing::debug!("{flag} {address}: the port is taken: waiting for it");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
