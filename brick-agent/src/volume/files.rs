@@ -271,7 +271,9 @@ impl Volume {
                 tracing::debug!(%error, "what was read of a stub will be read again");
             }
             if !orphan && let Err(error) = self.show_newest(core, open.file) {
-                tracing::debug!(%error, "the size and time of an older version stay for now");
+                tracing::debug!(%error, "the size and time of the newest version are not shown yet: it is tried again");
+                // Should that fail too, it is noted, and done when the disk is well.
+                self.bring_about(core, vec![open.file]);
             }
         }
         core.nodes.drop_if_unused(open.node);
