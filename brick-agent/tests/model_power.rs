@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nearbrick_agent::brick::mark::{Mark, XATTR};
 use nearbrick_agent::index::{Local, Print};
+use nearbrick_agent::volume::VolumeOptions;
 use nearbrick_core::FileId;
 use support::fs::{Fs, path, write_all};
 use support::members::Lab;
@@ -185,6 +186,51 @@ fn t01_what_is_whole_after_the_cut_makes_no_conflict() {
             assert_eq!(files(&lab, n), [("f".to_owned(), TWO.to_vec())], "{what}");
             assert_eq!(lab.volume(n).status().conflicts, 0, "{what}");
         }
+    }
+}
+
+/// Found by the soak: a disk was cut off, and mounted again on a machine that ran on. That passed for a kill of the agent, after which all
+/// that was written is there: the holes of stubs that the index had not heard of became new files, and replaced what was written elsewhere.
+#[test]
+fn t01_a_stub_of_which_the_index_knows_nothing_is_no_new_file_whatever_ended() {
+    needs!(Root);
+    for disk_stayed in [true, false] {
+        let mut lab = Lab::new(2, 2);
+        write(&lab, 0, "f", ONE);
+        lab.converge();
+        lab.keep_index(1);
+        write(&lab, 0, "new", TWO);
+        lab.pull(1, 0);
+        assert_eq!(mark_of(&lab.data(1).join("new")).version, None, "a stub is there");
+        lab.remount(1);
+        let volume = lab.open_in(1, VolumeOptions { disk_stayed, ..VolumeOptions::default() }).unwrap();
+        assert!(!lab.data(1).join("new").exists(), "others will tell it again");
+        volume.close();
+        drop(volume);
+        lab.open(1);
+        lab.converge();
+        lab.one_tree();
+        for n in 0..2 {
+            let all = [("f".to_owned(), ONE.to_vec()), ("new".to_owned(), TWO.to_vec())];
+            assert_eq!(files(&lab, n), all, "member {n}, {disk_stayed}");
+            assert_eq!(lab.volume(n).status().conflicts, 0);
+        }
+    }
+}
+
+/// What it said before the disk went away may be lost: it must not say other things under the same numbers.
+#[test]
+fn t01_a_brick_whose_disk_went_away_begins_a_new_life_on_a_machine_that_runs_on() {
+    needs!(Root);
+    for disk_stayed in [true, false] {
+        let mut lab = Lab::new(2, 2);
+        write(&lab, 0, "f", ONE);
+        let before = lab.volume(0).status().incarnation;
+        lab.close(0);
+        lab.only_killed(0);
+        let volume = lab.open_in(0, VolumeOptions { disk_stayed, ..VolumeOptions::default() }).unwrap();
+        assert_eq!(volume.status().incarnation == before, disk_stayed);
+        volume.close();
     }
 }
 

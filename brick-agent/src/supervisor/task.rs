@@ -127,6 +127,8 @@ impl VolumeTask {
         let opening = tokio::task::spawn_blocking(move || {
             let taken = keeper.as_ref().map_or(Ok(None), |keeper| taken(keeper, &at))?;
             let options = VolumeOptions {
+                // A mount that is kept holds the disk. Without one nobody knows what became of it since.
+                disk_stayed: taken.is_some(),
                 kernel: taken.as_ref().map(Taken::kernel),
                 resumed: taken.as_ref().map(Taken::resumed),
                 keeper: keeper.map(|keeper| keeper as Arc<dyn Keeper>),

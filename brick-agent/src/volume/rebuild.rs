@@ -341,7 +341,8 @@ impl Volume {
         Ok(Some(kind.is_dir().then_some(file)))
     }
 
-    fn keep_aside(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {
+    /// Puts a file with holes where bytes were, of which nobody tells what they were, out of the tree.
+    pub(super) fn keep_aside(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {
         let at = self.at_place(core, place)?;
         let name = format!("unjudged-{file}");
         tracing::warn!(

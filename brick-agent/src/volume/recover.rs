@@ -60,7 +60,8 @@ impl Volume {
     /// Each with one clear line; then nothing in `data/` was touched.
     pub fn open(config: VolumeConfig, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
         ignore_lease_signals();
-        let VolumeOptions { clock, entropy, disk, stores, boot, later, kernel, keeper, resumed } = options;
+        let VolumeOptions { clock, entropy, disk, stores, boot, disk_stayed, later, kernel, keeper, resumed } =
+            options;
         let random = || random_u64(&*entropy);
         if config.upkeep.adopt != Adopt::No {
             // A brick that has been in use is not made of whatever is there now.
@@ -103,12 +104,12 @@ impl Volume {
         }
         let state = index.meta(STATE)?;
         let clean = state.as_deref().is_none_or(|s| s == CLEAN);
-        let power_lost = !clean && state.as_deref() != Some(&boot);
+        let power_lost = !clean && (state.as_deref() != Some(&boot) || !disk_stayed);
         if power_lost {
             brick.renew_incarnation(random())?;
             tracing::warn!(
                 brick = %config.brick, incarnation = %brick.incarnation,
-                "the machine went down without notice: the brick goes on with a new incarnation"
+                "the machine, or the disk, went down without notice: the brick goes on with a new incarnation"
             );
         }
         let session = brick.begin_session(session.as_deref(), random())?;
@@ -388,7 +389,8 @@ impl Volume {
         let mut replaced = Vec::new();
         while let Some((place, mark)) = new.pop() {
             let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
-            if end == End::PowerLost && self.is_unknown_stub(core, &place, mark.as_ref())? {
+            // Whatever ended: the holes of a stub are nobody's bytes.
+            if self.is_unknown_stub(core, &place, mark.as_ref(), end)? {
                 continue;
             }
             let dir = self.take_name(core, &place, mark, &found.parked, &mut lost, &mut todo)?;
@@ -605,7 +607,13 @@ impl Volume {
     }
 
     /// A stub of a file of which the index did not keep that it heard of it: others will tell it again.
-    fn is_unknown_stub(&self, core: &mut Core, place: &Place, mark: Option<&Mark>) -> FsResult<bool> {
+    fn is_unknown_stub(
+        &self,
+        core: &mut Core,
+        place: &Place,
+        mark: Option<&Mark>,
+        end: End,
+    ) -> FsResult<bool> {
         let Some(mark) = mark.filter(|mark| mark.version.is_none()) else { return Ok(false) };
         if self.object_of(mark.file)?.kind.is_some() || core.rebuild != Rebuild::No {
             return Ok(false);
@@ -615,7 +623,12 @@ impl Volume {
         if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
             return Ok(false);
         }
-        access::unlink(&at.dir, &at.name)?;
+        // Without a cut it may be a copy that took the mark along, in which somebody wrote since.
+        if end == End::PowerLost || raw.st_blocks == 0 {
+            access::unlink(&at.dir, &at.name)?;
+        } else {
+            self.keep_aside(core, place, mark.file)?;
+        }
         Ok(true)
     }
 

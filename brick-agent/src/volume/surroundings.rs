@@ -83,6 +83,9 @@ pub struct VolumeOptions {
     pub stores: Arc<dyn Stores>,
     /// Identifies the time from one start of the machine to its end.
     pub boot: Vec<u8>,
+    /// Whether the disk has been in use all the time since the agent before this one, if the machine was not started anew: what was
+    /// written to it, and not synced, is there then. A disk that went away and was mounted again has lost that, as in a power cut.
+    pub disk_stayed: bool,
     /// Who does what is due later.
     pub later: Later,
     /// The kernel that must forget what changes, if it knows the volume already.
@@ -101,6 +104,7 @@ impl Default for VolumeOptions {
             disk: Arc::new(MachineDisk),
             stores: Arc::new(FjallStores),
             boot: std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            disk_stayed: true,
             later: Later::Thread,
             kernel: None,
             keeper: None,

@@ -163,6 +163,12 @@ impl Lab {
         self.set_state(n, b"the machine's last boot");
     }
 
+    /// As [`Lab::cut_power`], of the disk alone: it went away, and was mounted again on a machine that runs on.
+    pub fn remount(&mut self, n: usize) {
+        self.cut_power(n);
+        self.only_killed(n);
+    }
+
     /// The same as if only the agent had been killed.
     pub fn only_killed(&self, n: usize) {
         self.set_state(n, &VolumeOptions::default().boot);
