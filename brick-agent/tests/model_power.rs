@@ -218,6 +218,35 @@ fn t01_a_stub_of_which_the_index_knows_nothing_is_no_new_file_whatever_ended() {
     }
 }
 
+/// Found by the soak: the loser of a conflict was on this brick alone when the file was deleted elsewhere. It was moved to `versions/`, the power
+/// was lost before that reached the disk, and at the start the last copy was removed from the tree, where it was still.
+#[test]
+fn t28_what_was_kept_of_a_deleted_file_stays_kept_though_the_disk_lags_behind() {
+    needs!(Root);
+    for cut in [true, false] {
+        let mut lab = Lab::new(2, 2);
+        write(&lab, 0, "f", ONE);
+        lab.converge();
+        Fs::new(lab.volume(0)).unlink(&path("f")).unwrap();
+        lab.pull(1, 0);
+        let id = lab.volume(1).kept_versions(Some(b"f")).unwrap().remove(0).id;
+        let kept = lab.brick_dir(1).join(".nearbrick/versions").join(&id);
+        lab.close(1);
+        std::fs::rename(&kept, lab.data(1).join("f")).unwrap();
+        if cut {
+            lab.lose_power(1)
+        } else {
+            lab.only_killed(1)
+        }
+        lab.open(1);
+        assert!(!lab.data(1).join("f").exists());
+        assert_eq!(lab.volume(1).kept_versions(Some(b"f")).unwrap()[0].id, id, "{cut}");
+        assert_eq!(std::fs::read(&kept).unwrap(), ONE);
+        lab.converge();
+        lab.one_tree();
+    }
+}
+
 /// What it said before the disk went away may be lost: it must not say other things under the same numbers.
 #[test]
 fn t01_a_brick_whose_disk_went_away_begins_a_new_life_on_a_machine_that_runs_on() {

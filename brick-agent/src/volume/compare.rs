@@ -266,7 +266,7 @@ impl Comparison {
             volume.prove_unmarked()?;
         }
         let _one = volume.absorbing.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = std::mem::take(&mut self.gone);
+        let gone = self.still_to_go()?;
         self.look_ahead(&gone)?;
         for chunk in gone.chunks(AT_ONCE) {
             let core = &mut *self.volume.lock();
@@ -292,6 +292,18 @@ impl Comparison {
         change.commit()?;
         tracing::info!(from = %self.from, removed = gone.len(), "brought abreast by a comparison of trees");
         Ok(())
+    }
+
+    /// What is to go here and was not edited in the meantime, nor has gone by another comparison: that would count twice.
+    fn still_to_go(&mut self) -> FsResult<Vec<FileId>> {
+        let mut still = Vec::new();
+        for file in std::mem::take(&mut self.gone) {
+            let object = self.volume.object_of(file)?;
+            if forget::judge(file, Some(&object), None, &self.here, &self.there) == Verdict::Remove {
+                still.push(file);
+            }
+        }
+        Ok(still)
     }
 
     /// Holds back what goes if it is too much: it will be said in our own journal.

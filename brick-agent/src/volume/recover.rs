@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::change::Change;
-use super::core::{Core, Rebuild};
+use super::core::{At, Core, Rebuild};
 use super::files::Handles;
 use super::making::d_type;
 use super::once::Once;
@@ -32,6 +32,7 @@ use super::surroundings::random_u64;
 use super::types::FsResult;
 use super::unheard::Unheard;
 use super::usage::Usage;
+use super::versions::Why;
 use super::{Configured, Later, OpenError, Volume, VolumeOptions, index_failed};
 use crate::brick::access;
 use crate::brick::lease::ignore_lease_signals;
@@ -385,6 +386,7 @@ impl Volume {
             }
             todo.push(file);
         }
+        let walked = Walked { end, parked: &found.parked };
         let mut new = found.new;
         let mut replaced = Vec::new();
         while let Some((place, mark)) = new.pop() {
@@ -393,7 +395,7 @@ impl Volume {
             if self.is_unknown_stub(core, &place, mark.as_ref(), end)? {
                 continue;
             }
-            let dir = self.take_name(core, &place, mark, &found.parked, &mut lost, &mut todo)?;
+            let dir = self.take_name(core, &place, mark, &walked, &mut lost, &mut todo)?;
             let shown = self.shown(&place)?;
             // The disk went ahead of the index, and what had the name before is nowhere any more. After a power cut it may as well
             // be the other way round: then it is found under the name that it had before.
@@ -473,7 +475,7 @@ impl Volume {
         core: &mut Core,
         place: &Place,
         mark: Option<Mark>,
-        parked: &BTreeSet<FileId>,
+        walked: &Walked<'_>,
         lost: &mut BTreeMap<FileId, Vec<(LinkId, Place)>>,
         todo: &mut Vec<FileId>,
     ) -> FsResult<Option<FileId>> {
@@ -533,7 +535,7 @@ impl Volume {
                     todo.push(file);
                     return Ok(kind.is_dir().then_some(file));
                 }
-                if local.placed.is_empty() && !parked.contains(&file) {
+                if local.placed.is_empty() && !walked.parked.contains(&file) {
                     // It had just been made for others, or waited for its place, and has got one that is its own or beside it.
                     let mut change = Change::new(self, core);
                     change.local_mut(file)?.parked = false;
@@ -550,7 +552,7 @@ impl Volume {
                 }
                 if !object.exists(file) && !kind.is_dir() {
                     // Its removal was in the journal; only the disk lagged behind.
-                    access::unlink(&at.dir, &at.name)?;
+                    self.remove_late(core, &at, place, mark, &object, walked.end)?;
                     return Ok(None);
                 }
                 let other = self.at(core, file, &local).and_then(|at| access::stat(&at.dir, &at.name));
@@ -604,6 +606,41 @@ impl Volume {
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))
+    }
+
+    /// Takes a name off the disk that the end left there: what it names is kept for a while, as it would have been then.
+    fn remove_late(
+        &self,
+        core: &mut Core,
+        at: &At,
+        place: &Place,
+        mark: &Mark,
+        object: &Object,
+        end: End,
+    ) -> FsResult<()> {
+        let raw = access::stat(&at.dir, &at.name)?;
+        let is_file = FileType::from_raw_mode(raw.st_mode) == FileType::RegularFile;
+        let version = mark.version.as_ref().filter(|v| is_file && raw.st_nlink == 1 && !v.is_empty());
+        if let Some(version) = version {
+            let mut path = self.path_of(place.parent).unwrap_or_default();
+            path.extend_from_slice(&place.name);
+            let label = self.label(object, version, path, Why::Deleted);
+            match self.move_to_versions(at, mark.file, version, &label) {
+                Ok(true) => {
+                    if end == End::PowerLost {
+                        self.came_before(mark.file, version);
+                    }
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(file = %mark.file, %error, "a deleted file cannot be kept in versions/")
+                }
+            }
+        }
+        access::unlink(&at.dir, &at.name)?;
+        core.forget_dir(place.parent);
+        Ok(())
     }
 
     /// A stub of a file of which the index did not keep that it heard of it: others will tell it again.
@@ -696,6 +733,14 @@ pub(super) fn class(kind: u8) -> u8 {
         libc::DT_DIR | libc::DT_REG | libc::DT_LNK => kind,
         _ => libc::DT_UNKNOWN,
     }
+}
+
+/// What a walk began with.
+struct Walked<'a> {
+    /// What ended.
+    end: End,
+    /// What waits in `staging/` for its place.
+    parked: &'a BTreeSet<FileId>,
 }
 
 /// How `data/`, or some directories of it, and the index are apart.

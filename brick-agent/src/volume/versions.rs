@@ -228,6 +228,15 @@ impl Volume {
         self.catalog().is_ok_and(|c| c.as_ref().is_some_and(|c| c.came.contains(name)))
     }
 
+    /// What was kept now is of before a power cut, which may have spoiled it.
+    pub(super) fn came_before(&self, file: FileId, version: &VersionVector) {
+        if let Ok(mut catalog) = self.catalog()
+            && let Some(catalog) = catalog.as_mut()
+        {
+            catalog.came.remove(&name_of(file, version));
+        }
+    }
+
     /// Whether this version of the file is kept.
     pub(super) fn is_kept(&self, file: FileId, version: &VersionVector) -> bool {
         access::stat(&self.brick.versions, name_of(file, version).as_bytes()).is_ok()
