@@ -41,7 +41,7 @@ use crate::pending::Pending;
     printcolumn(name = "In-Set", type_ = "integer", json_path = ".status.inSet.files", priority = 1, description = "Files that this brick must hold"),
     printcolumn(name = "Unplaced", type_ = "integer", json_path = ".status.unplaced.files", priority = 1, description = "Files of the volume that are not held yet by just the bricks that are to hold them"),
     printcolumn(name = "Conflicts", type_ = "integer", json_path = ".status.conflicts", description = "Open conflicts"),
-    printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last reported"),
+    printcolumn(name = "Seen", type_ = "date", json_path = ".status.heartbeat", description = "Time since its agent last wrote this: up to five minutes while nothing is new"),
     printcolumn(name = "Verified", type_ = "date", json_path = ".status.lastVerifiedTime", priority = 1, description = "Time since all that is here was last read and compared"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = 1, description = "Sum of the sizes of these files"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.freeBytes", priority = 1, description = "Free bytes of its file system"),

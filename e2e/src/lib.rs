@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod disk;
 pub mod error;
+pub mod fleet;
 pub mod kube_api;
 pub mod kubeconfig;
 pub mod lab;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 use warp::Filter;
-use warp::http::StatusCode;
+use warp::http::{Response, StatusCode};
 
 use crate::backoff::lock;
 use crate::metrics::Metrics;
@@ -54,10 +54,10 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stores: Publish
         })
     };
     let text = warp::path!("metrics").map(move || match metrics.render(stores.get().as_ref()) {
-        Ok(text) => warp::http::Response::builder()
+        Ok(text) => Response::builder()
             .header("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
             .body(text),
-        Err(error) => warp::http::Response::builder()
+        Err(error) => Response::builder()
             .status(StatusCode::INTERNAL_SERVER_ERROR)
             .body(format!("cannot write the metrics: {error}\n")),
     });

@@ -7,12 +7,14 @@
 
 mod agent;
 mod backoff;
+mod client;
 mod conflict;
 mod context;
 mod controller;
 mod error;
 mod heal;
 pub mod http;
+mod index;
 mod job;
 pub mod lease;
 pub mod metrics;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 
 pub use context::Settings;
 use futures::stream;
-use kube::Client;
+use kube::{Client, Config};
 
 use crate::context::Context;
 use crate::lease::Elector;
@@ -54,9 +56,10 @@ pub struct Options {
 ///
 /// An operator that loses the lead, because the API server was away for too long or another took the
 /// lease, stops acting at once, and stands for election again.
-pub async fn run(client: Client, options: Options, shutdown: Shutdown) -> Result<(), String> {
+pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Result<(), String> {
     let listener = http::bind(options.listen).await?;
     let metrics = Arc::new(Metrics::default());
+    let client = client::connect(cluster, metrics.clone())?;
     let published = http::Published::default();
     let server = tokio::spawn(http::serve(listener, metrics.clone(), published.clone(), shutdown.clone()));
     let contact = metrics.clone();

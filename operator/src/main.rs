@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Run) -> Result<(), String> {
-    let client = client(args.kubeconfig).await?;
+    let cluster = cluster(args.kubeconfig).await?;
     let identity = args.identity.unwrap_or_else(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{}-{}", host.trim(), std::process::id())
@@ -105,23 +105,22 @@ async fn run(args: Run) -> Result<(), String> {
         tracing::info!("ends");
         trigger.fire();
     });
-    let result = nearbrick_operator::run(client, options, shutdown).await;
+    let result = nearbrick_operator::run(cluster, options, shutdown).await;
     signals.abort();
     result
 }
 
-async fn client(kubeconfig: Option<PathBuf>) -> Result<kube::Client, String> {
-    let config = match &kubeconfig {
+async fn cluster(kubeconfig: Option<PathBuf>) -> Result<kube::Config, String> {
+    match &kubeconfig {
         Some(path) => {
             let said = |e: kube::config::KubeconfigError| {
                 format!("cannot use the kubeconfig {}: {e}", path.display())
             };
             let file = Kubeconfig::read_from(path).map_err(said)?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(said)?
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(said)
         }
         None => kube::Config::infer()
             .await
-            .map_err(|e| format!("found no way to a cluster: {e}: give --kubeconfig FILE"))?,
-    };
-    kube::Client::try_from(config).map_err(|e| format!("cannot make a client: {e}"))
+            .map_err(|e| format!("found no way to a cluster: {e}: give --kubeconfig FILE")),
+    }
 }

@@ -46,6 +46,12 @@ struct StateLabel {
     state: &'static str,
 }
 
+/// Label: what is asked of the API server.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct VerbLabel {
+    verb: &'static str,
+}
+
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
@@ -53,6 +59,7 @@ pub struct Metrics {
     seconds: Family<ControllerLabel, Histogram, fn() -> Histogram>,
     writes: Family<ControllerLabel, Counter>,
     jobs: Family<ReasonLabel, Counter>,
+    requests: Family<VerbLabel, Counter>,
     leader: Gauge,
     pending_files: Family<VolumeLabels, Gauge>,
     pending_bytes: Family<VolumeLabels, Gauge>,
@@ -81,6 +88,7 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(buckets),
             writes: Family::default(),
             jobs: Family::default(),
+            requests: Family::default(),
             leader: Gauge::default(),
             pending_files: Family::default(),
             pending_bytes: Family::default(),
@@ -95,6 +103,7 @@ impl Default for Metrics {
         r.register_with_unit("reconciliation", "How long they took", Unit::Seconds, m.seconds.clone());
         r.register("status_writes", "Statuses that were written", m.writes.clone());
         r.register("heal_jobs_created", "Heal jobs made", m.jobs.clone());
+        r.register("api_requests", "Requests to the API server", m.requests.clone());
         r.register("leader", "1 while this process leads", m.leader.clone());
         r.register("volume_pending_files", "Copies that are still to be made", m.pending_files.clone());
         r.register_with_unit(
@@ -125,6 +134,11 @@ impl Metrics {
     /// Notes a status that was written.
     pub fn wrote(&self, controller: &'static str) {
         self.writes.get_or_create(&ControllerLabel { controller }).inc();
+    }
+
+    /// Notes a request to the API server.
+    pub fn asked(&self, verb: &'static str) {
+        self.requests.get_or_create(&VerbLabel { verb }).inc();
     }
 
     /// Notes a heal job that was made.
@@ -209,12 +223,14 @@ mod tests {
         m.reconciled("volume", "ok", Duration::from_millis(3));
         m.wrote("volume");
         m.job_created("Scheduled");
+        m.asked("patch");
         m.lead(true);
         let text = m.render(None).unwrap();
         for line in [
             "nearbrick_operator_reconciliations_total{controller=\"volume\",outcome=\"ok\"} 1",
             "nearbrick_operator_status_writes_total{controller=\"volume\"} 1",
             "nearbrick_operator_heal_jobs_created_total{reason=\"Scheduled\"} 1",
+            "nearbrick_operator_api_requests_total{verb=\"patch\"} 1",
             "nearbrick_operator_leader 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

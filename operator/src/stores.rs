@@ -3,7 +3,7 @@
 //!
 //! Reconciliations read from here and never ask the API server for what is here. An event only wakes
 //! whoever could decide differently because of it: a workstation's heartbeat, which is most of the
-//! traffic, wakes nobody but the workstation's own controller.
+//! traffic, wakes nobody but the workstation's own controller; a brick's wakes nobody.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,7 +25,11 @@ use nearbrick_crds::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::index::BrickIndex;
 use crate::world::is_active;
+
+/// Free space is news by steps of 256 MiB.
+const FREE_STEP: u32 = 28;
 
 /// All that is known.
 #[derive(Clone)]
@@ -46,6 +50,7 @@ pub struct Stores {
     pub migrations: Store<ReplicaMigration>,
     /// Nodes: names and labels only.
     pub nodes: Store<PartialObjectMeta<Node>>,
+    index: Arc<BrickIndex>,
     filled: Arc<AtomicBool>,
 }
 
@@ -71,6 +76,16 @@ impl Stores {
         let all = matches!(ready, (Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
         self.filled.store(all, Ordering::Relaxed);
         all
+    }
+
+    /// The bricks of a volume of this name.
+    pub fn bricks_of_volume(&self, namespace: &str, name: &str) -> impl Iterator<Item = Arc<Brick>> {
+        self.index.of_volume(namespace, name).into_iter().filter_map(|brick| self.bricks.get(&brick))
+    }
+
+    /// The bricks of a node.
+    pub fn bricks_of_node(&self, node: &str) -> Vec<Arc<Brick>> {
+        self.index.of_node(node).iter().filter_map(|brick| self.bricks.get(brick)).collect()
     }
 
     /// The policy to which a volume refers, if it does and it exists.
@@ -119,8 +134,9 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let (migrations, w_migrations) = reflector::store();
     let (nodes, w_nodes) = reflector::store();
     let filled = Arc::new(AtomicBool::new(false));
+    let index = Arc::new(BrickIndex::default());
     let stores =
-        Stores { volumes, policies, jobs, bricks, workstations, conflicts, migrations, nodes, filled };
+        Stores { volumes, policies, jobs, bricks, workstations, conflicts, migrations, nodes, index, filled };
 
     let (volume, volume_rx) = unbounded();
     let (heal, heal_rx) = unbounded();
@@ -138,9 +154,12 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let jobs = follow(watch::<HealJob>(client), w_jobs, move |j, gone| w.job_changed(j, gone));
     let w = wake.clone();
-    let (mut seen, mut seen_moves) = (HashMap::new(), HashMap::new());
+    let (mut seen, mut seen_moves, mut seen_news) = (HashMap::new(), HashMap::new(), HashMap::new());
     let bricks = follow(watch::<Brick>(client), w_bricks, move |b, gone| {
-        w.brick_changed(b, gone);
+        w.stores.index.touch(b, gone);
+        if changed(&mut seen_news, b, gone, news_of) {
+            w.brick_changed(b, gone);
+        }
         if changed(&mut seen_moves, b, gone, moves_of) {
             w.migrations_changed(b.namespace(), &b.spec.volume_ref.name);
         }
@@ -207,7 +226,9 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     let mut said = false;
-    let mut events = std::pin::pin!(events.default_backoff().reflect(writer));
+    // Who wrote which field is most of an object, and nobody asks.
+    let events = events.default_backoff().modify(|object| object.managed_fields_mut().clear());
+    let mut events = std::pin::pin!(events.reflect(writer));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => touched(&object, false),
@@ -258,6 +279,19 @@ where
     part(object).hash(&mut hasher);
     let hash = hasher.finish();
     seen.insert(name, hash) != Some(hash)
+}
+
+/// What a brick says besides the time, and besides what the summary of its volume does not show.
+fn news_of(brick: &Brick) -> String {
+    let mut brick = brick.clone();
+    brick.metadata.resource_version = None;
+    if let Some(status) = &mut brick.status {
+        status.heartbeat = None;
+        status.hottest.clear();
+        // What is used of a disk changes all the time: a decision looks at the order of magnitude.
+        status.free_bytes = status.free_bytes.map(|free| free >> FREE_STEP);
+    }
+    format!("{brick:?}")
 }
 
 /// What a brick says of moves, and of what is used there: not how much, which is looked at now and then.
@@ -350,7 +384,7 @@ impl Wake {
 
     fn workstation_changed(&self, workstation: &Workstation) {
         let node = workstation.name_any();
-        let bricks = self.stores.bricks.state_filter(|b| b.spec.node == node);
+        let bricks = self.stores.bricks_of_node(&node);
         for brick in &bricks {
             self.both(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
             self.conflicts_changed(brick.namespace(), &brick.spec.volume_ref.name);

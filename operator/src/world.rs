@@ -38,13 +38,8 @@ impl World {
     /// the same name is not this volume's: it goes with its owner.
     pub fn collect(stores: &Stores, namespace: &str, name: &str, uid: &str) -> Self {
         let bricks = stores
-            .bricks
-            .state_filter(|b| {
-                b.spec.volume_ref.name == name
-                    && b.spec.volume_uuid == uid
-                    && b.metadata.namespace.as_deref() == Some(namespace)
-            })
-            .into_iter()
+            .bricks_of_volume(namespace, name)
+            .filter(|b| b.spec.volume_uuid == uid)
             .map(|brick| {
                 let ws = stores.workstations.get(&ObjectRef::new(&brick.spec.node));
                 let agent = Agent::of(ws.as_deref());

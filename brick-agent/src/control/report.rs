@@ -1,7 +1,9 @@
 //! Writes the statuses of this workstation's `Brick`s and of its `Workstation`.
 //!
 //! At most one write per object and second; one when something changed, and a
-//! heartbeat. What could not be written is written when the server answers again:
+//! heartbeat: the workstation's, every ten seconds, vouches for the bricks too, for it is only
+//! written when nothing that is new of them is still to be. A brick of which nothing is new
+//! is written every few minutes, so that an idle cluster stays idle. What could not be written is written when the server answers again:
 //! nothing is queued, the next report is of what is so then.
 
 use std::collections::HashMap;
@@ -23,6 +25,8 @@ use super::status::{Reporting, brick_status, workstation_status};
 use super::watch::Seen;
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Of a brick of which nothing is new.
+const BRICK_HEARTBEAT: Duration = Duration::from_secs(300);
 const COALESCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(3);
 /// Writes under way at a time.
@@ -35,9 +39,15 @@ pub struct Reporter {
     reporting: Reporting,
     facts: Arc<dyn Facts>,
     seen: Arc<Seen>,
-    bricks: HashMap<VolumeKey, BrickStatus>,
+    bricks: HashMap<VolumeKey, Sent>,
     workstation: Option<WorkstationStatus>,
     notices: Notices,
+}
+
+/// What was last written of a brick.
+struct Sent {
+    status: BrickStatus,
+    at: Instant,
 }
 
 impl Reporter {
@@ -91,13 +101,14 @@ impl Reporter {
         self.report(false).await;
     }
 
-    /// Writes what changed, or everything. Says whether all of it arrived.
-    async fn report(&mut self, all: bool) -> bool {
+    /// Writes what changed; with `beating` also what alone is worth no write, and what is due by time.
+    /// Says whether all of it arrived.
+    async fn report(&mut self, beating: bool) -> bool {
         let facts = self.facts.clone();
         let Ok(volumes) = tokio::task::spawn_blocking(move || facts.facts()).await else { return true };
         self.notices.publish(&volumes, &self.seen).await;
         self.bricks.retain(|key, _| volumes.iter().any(|f| f.key == *key));
-        let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, all)).collect();
+        let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, beating)).collect();
         let (api, node) = (&self.api, &self.node);
         let writes = due.into_iter().map(|(key, status)| async move {
             let name = brick_name(&key.volume, node);
@@ -111,29 +122,27 @@ impl Reporter {
         for (key, status, written) in results {
             all_written &= written != Written::Failed;
             if written == Written::Done {
-                self.bricks.insert(key, status);
+                self.bricks.insert(key, Sent { status, at: Instant::now() });
             }
         }
-        self.report_workstation(&volumes, all).await && all_written
+        // Its beat says that what the bricks' statuses say is so.
+        all_written && self.report_workstation(&volumes, beating).await
     }
 
-    fn brick_due(&self, facts: &VolumeFacts, all: bool) -> Option<(VolumeKey, BrickStatus)> {
+    fn brick_due(&self, facts: &VolumeFacts, beating: bool) -> Option<(VolumeKey, BrickStatus)> {
         let object = self.seen.brick(&facts.key)?;
         let known = object.status.as_ref();
         let sent = self.bricks.get(&facts.key);
         let previous = previous(
             known.map(|s| s.conditions.as_slice()).unwrap_or_default(),
-            sent.map(|s| s.conditions.as_slice()),
+            sent.map(|s| s.status.conditions.as_slice()),
         );
         let generation = object.metadata.generation;
         let new = brick_status(facts, &self.reporting, known, previous, generation, &now());
-        let same = sent.is_some_and(|sent| {
-            // Neither the beat nor the free space, nor how far a look through the brick is, nor what is used, alone is worth a write.
-            let (heartbeat, free_bytes) = (sent.heartbeat.clone(), sent.free_bytes);
-            let (verifying, hottest) = (sent.verifying.clone(), sent.hottest.clone());
-            BrickStatus { heartbeat, free_bytes, verifying, hottest, ..new.clone() } == *sent
-        });
-        (all || !same).then(|| (facts.key.clone(), new))
+        // One that was made anew, or whose status somebody took away, has to be told all again.
+        let due =
+            known.is_none() || sent.is_none_or(|sent| is_due(&sent.status, sent.at.elapsed(), &new, beating));
+        due.then(|| (facts.key.clone(), new))
     }
 
     async fn report_workstation(&mut self, volumes: &[VolumeFacts], all: bool) -> bool {
@@ -160,11 +169,41 @@ impl Reporter {
     }
 }
 
+/// Whether `new` is to be written where `sent` was, so long ago.
+fn is_due(sent: &BrickStatus, ago: Duration, new: &BrickStatus, beating: bool) -> bool {
+    let as_sent = BrickStatus { heartbeat: sent.heartbeat.clone(), ..new.clone() };
+    if beating {
+        return as_sent != *sent || ago >= BRICK_HEARTBEAT;
+    }
+    // Neither the free space, nor how far a look through the brick is, nor what is used, alone is worth a write at once.
+    let (verifying, hottest) = (sent.verifying.clone(), sent.hottest.clone());
+    BrickStatus { free_bytes: sent.free_bytes, verifying, hottest, ..as_sent } != *sent
+}
+
 /// The conditions with which new ones are compared: those that were sent, because the
 /// watch lags behind; but not where the operator has since said Unknown.
 fn previous<'a>(known: &'a [Condition], sent: Option<&'a [Condition]>) -> &'a [Condition] {
     match sent {
         Some(sent) if !known.iter().any(|c| c.status == "Unknown") => sent,
         _ => known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brick_of_which_nothing_is_new_is_written_every_few_minutes() {
+        let sent = BrickStatus { files: Some(3), free_bytes: Some(1000), ..BrickStatus::default() };
+        let beat = BrickStatus { heartbeat: Some(now()), ..sent.clone() };
+        let soon = Duration::from_secs(20);
+        assert!(!is_due(&sent, soon, &beat, false) && !is_due(&sent, soon, &beat, true));
+        assert!(is_due(&sent, BRICK_HEARTBEAT, &beat, true));
+        assert!(!is_due(&sent, BRICK_HEARTBEAT, &beat, false), "with the next beat");
+        let fuller = BrickStatus { free_bytes: Some(900), ..beat.clone() };
+        assert!(!is_due(&sent, soon, &fuller, false) && is_due(&sent, soon, &fuller, true));
+        let more = BrickStatus { files: Some(4), ..beat };
+        assert!(is_due(&sent, soon, &more, false) && is_due(&sent, soon, &more, true));
     }
 }

@@ -1,9 +1,10 @@
-//! `cargo lab bench migration`: see [`trace`]. `cargo lab bench local`: the same work on the brick's own file system, on a volume, and on GlusterFS, in
+//! `cargo lab bench migration`: see [`trace`]; `scale`: see [`scale`]. `cargo lab bench local`: the same work on the brick's own file system, on a volume, and on GlusterFS, in
 //! one run: each round does every kind of work on every file system, in turning order.
 
 pub mod load;
 pub mod place;
 pub mod report;
+pub mod scale;
 pub mod trace;
 
 use std::path::{Path, PathBuf};

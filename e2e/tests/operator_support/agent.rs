@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, PostParams};
+use nearbrick_crds::Brick;
 use nearbrick_crds::meta::agent_manager;
-use nearbrick_crds::{Brick, Workstation};
+use nearbrick_e2e::fleet;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -68,9 +69,9 @@ impl Agent {
                     tick.tick().await;
                     let bricks = known.lock().unwrap().clone();
                     for (brick, status) in bricks {
-                        write_brick(&client, &namespace, &node, &brick, status).await;
+                        let _ = fleet::report_brick(&client, &namespace, &node, &brick, &status).await;
                     }
-                    beat(&client, &node).await;
+                    let _ = fleet::report_workstation(&client, &node, 1).await;
                 }
             }
         });
@@ -81,15 +82,10 @@ impl Agent {
 
     /// Reports this of a brick, now and with each heartbeat, besides what a brick in use always says.
     pub async fn report(&self, brick: &str, status: Value) {
-        let mut all = json!({
-            "state": "Ready", "message": "mounted", "files": 10, "bytes": 1000, "stubs": 0, "conflicts": 0,
-            "conditions": ready(),
-        });
-        for (key, value) in status.as_object().unwrap() {
-            all[key] = value.clone();
-        }
+        let all = fleet::brick(&status);
         self.bricks.lock().unwrap().insert(brick.to_string(), all.clone());
-        write_brick(&self.client, &self.namespace, &self.node, brick, all).await;
+        // The brick may be gone at the end of a test: here, and with each beat.
+        let _ = fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &all).await;
     }
 
     /// Says that `brick` lacks files, for this long.
@@ -109,40 +105,4 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn ready() -> Value {
-    let since = "2026-01-01T00:00:00Z";
-    json!([{ "type": "Ready", "status": "True", "reason": "Mounted", "message": "m", "lastTransitionTime": since }])
-}
-
-async fn write_brick(client: &Client, namespace: &str, node: &str, brick: &str, mut status: Value) {
-    status["heartbeat"] = json!(ago(0));
-    let body = json!({
-        "apiVersion": "nearbrick.io/v1alpha1", "kind": "Brick", "metadata": { "name": brick }, "status": status,
-    });
-    let api: Api<Brick> = Api::namespaced(client.clone(), namespace);
-    // The brick may be gone at the end of a test.
-    let params = PatchParams::apply(&agent_manager(node)).force();
-    let _ = api.patch_status(brick, &params, &Patch::Apply(&body)).await;
-}
-
-async fn beat(client: &Client, node: &str) {
-    let safe = json!({
-        "type": "SafeToLeave", "status": "True", "reason": "AllCopied", "message": "m",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    });
-    let mut conditions = ready();
-    conditions.as_array_mut().unwrap().push(safe);
-    let status = json!({
-        "lastSeen": ago(0), "address": "10.0.0.1:7443", "agentVersion": "0.1.0", "bricks": 1,
-        "conditions": conditions,
-    });
-    let body = json!({
-        "apiVersion": "nearbrick.io/v1alpha1", "kind": "Workstation", "metadata": { "name": node },
-        "status": status,
-    });
-    let api: Api<Workstation> = Api::all(client.clone());
-    let params = PatchParams::apply(&agent_manager(node)).force();
-    let _ = api.patch_status(node, &params, &Patch::Apply(&body)).await;
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource};
-use nearbrick_crds::jiff::Timestamp;
-use nearbrick_e2e::{ControlPlane, kube_api};
+pub use nearbrick_e2e::fleet::ago;
+use nearbrick_e2e::{ControlPlane, fleet, kube_api};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -46,12 +46,6 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
         async { found.await.ok_or_else(|| "it did not come".to_owned()) }
     };
     kube_api::eventually(what, LIMIT, said).await.unwrap()
-}
-
-/// A time in the past, as the API writes it.
-pub fn ago(seconds: i64) -> String {
-    let at = Timestamp::from_second(Timestamp::now().as_second() - seconds).unwrap();
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A namespace of one test.
@@ -130,9 +124,5 @@ pub async fn write_status<K>(api: &Api<K>, name: &str, manager: &str, status: &V
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let body = json!({
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name }, "status": status,
-    });
-    let params = PatchParams::apply(manager).force();
-    api.patch_status(name, &params, &Patch::Apply(&body)).await.unwrap();
+    fleet::apply_status(api, name, manager, status).await.unwrap();
 }

@@ -48,10 +48,7 @@ impl Operator {
         let (trigger, shutdown) = shutdown::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let client = Client::try_from(config).unwrap();
-                nearbrick_operator::run(client, options, shutdown).await
-            })
+            runtime.block_on(async { nearbrick_operator::run(config, options, shutdown).await })
         });
         Self { trigger, thread, address }
     }

@@ -258,8 +258,9 @@ fn ended(job: &nearbrick_crds::HealJob) -> Option<Ended> {
 /// workstation's silence, which is by our clock, ends the wait.
 fn all_reported_since(world: &World, since: Timestamp) -> bool {
     world.bricks.values().filter(|e| e.agent.online).all(|e| {
+        // A workstation's beat vouches for its bricks: it is written when nothing new of them is still to be.
         let brick = e.brick.status.as_ref().and_then(|s| s.heartbeat.as_ref()).map(|t| t.0);
-        brick.or(e.agent.last_seen).is_some_and(|at| at > since)
+        brick.max(e.agent.last_seen).is_some_and(|at| at > since)
     })
 }
 

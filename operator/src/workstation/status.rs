@@ -89,7 +89,7 @@ fn eviction(context: &Context, ws: &Workstation, state: WorkstationState) -> Fin
         let line = "its agent is silent, so what it still holds is not known: switch it on, or set lost";
         return Finding::new(condition::EVICTED, Status::Unknown, "AgentSilent", line);
     }
-    let bricks = context.stores.bricks.state_filter(|b| b.spec.node == node);
+    let bricks = context.stores.bricks_of_node(&node);
     let views: Vec<evict::View> = bricks
         .iter()
         .map(|brick| {
@@ -183,7 +183,7 @@ async fn mark_bricks(
     let before = ws.status.clone().unwrap_or_default();
     let (reason, line) = why(&before, state, expected);
     let finding = Finding::new(condition::READY, Status::Unknown, reason, line);
-    for brick in context.stores.bricks.state_filter(|b| b.spec.node == node) {
+    for brick in context.stores.bricks_of_node(&node) {
         let old: &[Condition] = brick.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         if condition::find(old, condition::READY).is_some_and(|c| c.status == "Unknown" && c.reason == reason)
         {

@@ -119,6 +119,8 @@ enum Bench {
     Local(bench::Options),
     /// Where copies of files are: weeks of people in a lab, simulated, under the operator's decisions and two others.
     Migration(bench::trace::Options),
+    /// The operator with many workstations whose agents are simulated, on a real API server.
+    Scale(bench::scale::Options),
 }
 
 fn main() -> ExitCode {
@@ -157,6 +159,11 @@ async fn run(name: &str, command: Command) -> Result<ExitCode> {
                 for file in bench::write(&format!("migration-{count}"), &report)? {
                     println!("{}", file.display());
                 }
+            }
+        }
+        Command::Bench { what: Bench::Scale(options) } => {
+            for file in bench::write("scale", &bench::scale::run(&options).await?)? {
+                println!("{}", file.display());
             }
         }
         Command::Exec { node, command } => return Err(control::exec(name, &node, &command)),
