@@ -336,6 +336,11 @@ impl Object {
             .filter_map(|(id, link)| link.place.as_ref().map(|place| (*id, place)))
     }
 
+    /// The names that were removed, and are live only since whoever did that had not seen all of the content.
+    pub fn kept_links(&self) -> impl Iterator<Item = (LinkId, &Reg<Place>)> + '_ {
+        self.live_links().filter(|(id, _)| self.links.get(id).is_some_and(|link| !Self::is_placed(link)))
+    }
+
     /// Whether it has a live name, or is the root.
     pub fn exists(&self, id: FileId) -> bool {
         id == FileId::ROOT || self.live_links().next().is_some()
@@ -525,6 +530,15 @@ pub(crate) mod tests {
             object.apply(&at(9, 1, 150, edit));
             prop_assert!(object.exists(FileId([9; 16])));
             let others = object.live_links().filter(|(id, _)| *id != link).count();
+            prop_assert_eq!(object.is_live(&object.links[&link]), others == 0);
+            // Placed anew, it stays with one more name.
+            let kept: Vec<_> = object.kept_links().map(|(id, reg)| (id, reg.value.clone())).collect();
+            prop_assert_eq!(kept.iter().any(|(id, _)| *id == link), others == 0);
+            for (seq, (link, place)) in (2..).zip(kept) {
+                object.apply(&at(9, seq, 300, Op::Move { link, place }));
+            }
+            object.apply(&at(9, 100, 300, Op::Link(place(1))));
+            prop_assert_eq!(object.kept_links().count(), 0);
             prop_assert_eq!(object.is_live(&object.links[&link]), others == 0);
         }
     }

@@ -6,7 +6,7 @@
 //! machine went down, entries that peers have seen may be lost here: the brick
 //! gets a new incarnation, so that no sequence number is ever used twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -559,9 +559,13 @@ impl Volume {
                 };
                 if same_inode && !kind.is_dir() {
                     let mut change = Change::new(self, core);
+                    self.revive_names(&mut change, file)?;
                     let link = change.emit(file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
                     self.found_at(&mut change, file, link, place, &kind)?;
-                    change.commit()?;
+                    let done = change.commit()?;
+                    let mut claims = VecDeque::new();
+                    self.with_claims(core, &done.places, &mut claims)?;
+                    todo.extend(claims);
                     return Ok(None);
                 }
             }

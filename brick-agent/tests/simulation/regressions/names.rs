@@ -1,6 +1,7 @@
 //! Names that go, come back, and stand in each other's way.
 
 use super::super::cases::{NONE, quiet};
+use super::super::machine::End;
 use super::super::run::{Plan, verdict};
 use super::super::steps::{Action, Faults, How, Transfer, What};
 use super::{does, pull, step};
@@ -104,5 +105,64 @@ fn t07_a_forgotten_directory_in_which_something_is_comes_back() {
             let plan = Plan { seed, members, faults: NONE, ..plan.clone() };
             assert_eq!(plan.run(false).failure, None, "seed {seed}, {members} members");
         }
+    }
+}
+
+/// A file that was deleted was live, as somebody had edited it who did not know of that; then it got one more name there. That took the
+/// reason away why the first one was live: it was gone from the others' trees, and stayed in that one.
+#[test]
+fn t09_a_name_that_an_edit_kept_stays_when_the_file_gets_another() {
+    for (seed, other) in (0..20).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut steps = vec![
+            does(0, Action::Mkdir { dir: 0 }),
+            does(0, Action::Put { path: 2, len: 132, sync: true }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(0, Action::Unlink { path: 2 }),
+            does(1, Action::Put { path: 2, len: 989, sync: true }),
+            step(What::Work { member: 1 }),
+        ];
+        if other {
+            // Who wants the name too gets it: it was there before.
+            steps.extend([
+                does(0, Action::Put { path: 2, len: 206, sync: true }),
+                step(What::Work { member: 0 }),
+            ]);
+        }
+        steps.extend([pull(1, 0), does(1, Action::Link { from: 2, to: 4 })]);
+        let plan = Plan { seed, faults: NONE, ..quiet(steps) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, {other}");
+        verdict(&plan, |world| {
+            for machine in &world.machines {
+                let len = |at: &[&[u8]]| {
+                    let at: Vec<_> = at.iter().map(|name| name.to_vec()).collect();
+                    machine.disk.file_at(&at).map(|found| found.bytes.len())
+                };
+                assert_eq!(len(&[b"p", b"b"]), Some(989), "seed {seed}, {other}");
+                assert_eq!(len(&[b"c"]), Some(if other { 206 } else { 989 }), "seed {seed}, {other}");
+            }
+        })
+        .unwrap();
+    }
+}
+
+/// As above, where the agent is killed before it says that there is one more name.
+#[test]
+fn t09_a_name_that_an_edit_kept_stays_when_another_is_found() {
+    for (seed, changes) in (0..10).flat_map(|seed| (0..6).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(0, Action::Mkdir { dir: 0 }),
+            does(0, Action::Put { path: 2, len: 132, sync: true }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(0, Action::Unlink { path: 2 }),
+            does(1, Action::Put { path: 2, len: 989, sync: true }),
+            step(What::Work { member: 1 }),
+            pull(1, 0),
+            step(What::End { member: 1, how: End::Kill, after: Some(changes) }),
+            does(1, Action::Link { from: 2, to: 4 }),
+        ]);
+        let plan = Plan { seed, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
     }
 }
