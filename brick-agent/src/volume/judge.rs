@@ -303,6 +303,8 @@ impl Volume {
         now.snapshot = None;
         now.print = None;
         now.mtime_at = 0;
+        // Should the end come before it is one, nothing else tells that it has not the size and time of what it is to be.
+        change.todo(file, true);
         change.commit()?;
         // Only now: one more name changes the inode, and after an end in between it would pass for an edit.
         if let Some(why) = why {

@@ -222,3 +222,23 @@ fn t01_a_file_that_made_way_and_is_back_is_judged() {
         );
     }
 }
+
+/// A program had emptied a stub, and the power cut left only that. The start after it said that nothing of the file is here, and ended
+/// before it made it a stub again: nothing told the next one, and the file was shown as an empty one, whatever was in it.
+#[test]
+fn t01_a_stub_that_a_start_did_not_come_to_make_is_made_by_the_next() {
+    for (salt, changes) in (0..40).flat_map(|salt| (24..27).map(move |changes| (salt, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 856, sync: true }),
+            step(What::Work { member: 1 }),
+            pull(2, 1),
+            step(What::WriteBack { member: 2 }),
+            does(2, Action::Put { path: 2, len: 825, sync: false }),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            step(What::Start { member: 2 }),
+        ]);
+        let plan = Plan { seed: salt, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
+    }
+}
