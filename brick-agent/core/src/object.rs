@@ -256,6 +256,11 @@ impl Object {
             || self.contents.iter().filter(superseded).any(|c| c.version.includes(have))
     }
 
+    /// Whether the version is known, or one that came after it, or that it lost a conflict.
+    pub fn knows(&self, version: &VersionVector) -> bool {
+        self.contents.iter().any(|c| c.version.includes(version)) || self.has_lost(version)
+    }
+
     /// A vector that includes every version known.
     pub fn seen(&self) -> VersionVector {
         let mut all = VersionVector::new();

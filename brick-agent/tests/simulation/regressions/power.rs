@@ -3,7 +3,7 @@
 use super::super::cases::{NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, verdict};
-use super::super::steps::{Action, How, Step, What};
+use super::super::steps::{Action, How, Step, Transfer, What};
 use super::{does, pull, step};
 
 /// The mark of a stub says that its bytes are elsewhere. A program emptied this one, wrote another version, and had it synced; that
@@ -240,5 +240,35 @@ fn t01_a_stub_that_a_start_did_not_come_to_make_is_made_by_the_next() {
         ]);
         let plan = Plan { seed: salt, faults: NONE, ..plan };
         assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
+    }
+}
+
+/// A heal was given what a program was writing, as a version of which its target had not heard; a power cut at the source undid the word of
+/// that. The target had bytes that nobody else knew, and waited for ever for what came in their place.
+#[test]
+fn t01_a_version_is_heard_of_before_it_is_taken() {
+    for (salt, changes) in (0..10).flat_map(|salt| (0..12).map(move |changes| (salt, changes))) {
+        let after = Some(changes).filter(|changes| *changes > 0);
+        let steps = |sync| {
+            vec![
+                does(0, Action::Put { path: 1, len: 300, sync: true }),
+                step(What::Pass { ms: 1000 }),
+                step(What::Work { member: 0 }),
+                pull(1, 0),
+                does(0, Action::Put { path: 1, len: 200, sync }),
+                Step { salt, what: What::End { member: 0, how: End::PowerCut, after } },
+                step(What::Heal { member: 1, fault: Transfer::Good }),
+                Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } },
+            ]
+        };
+        // Either before, or after it has given the bytes.
+        for sync in [false, true] {
+            let mut steps = steps(sync);
+            if after.is_none() {
+                steps.remove(5);
+            }
+            let plan = Plan { seed: salt, faults: NONE, ..quiet(steps) };
+            assert_eq!(plan.run(false).failure, None, "seed {salt}, {sync}, after {changes}");
+        }
     }
 }
