@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::change::Change;
 use super::core::{Core, Rebuild};
 use super::files::Handles;
+use super::judge::Unnoted;
 use super::making::d_type;
 use super::once::Once;
 use super::replace::PLACED;
@@ -347,6 +348,11 @@ impl Volume {
     pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
         let mut todo = Vec::new();
         let mut found = found;
+        // What was being brought about when the agent died. After a power cut nothing says that the bytes are as old as that.
+        let mut adjusted = BTreeSet::new();
+        if end == End::Killed {
+            adjusted.extend(self.index.todo().map_err(index_failed)?);
+        }
         if end != End::Running {
             self.nowhere_parked(core, &mut found, &mut todo)?;
         }
@@ -438,7 +444,11 @@ impl Volume {
         }
         // Once their names are known.
         for file in found.same.union(&moved) {
-            self.judge_file(core, *file, moved.contains(file), end, &mut todo)?;
+            let mut unnoted = Unnoted { moved: moved.contains(file), ..Unnoted::default() };
+            if adjusted.contains(file) {
+                unnoted.adjusted = self.object_of(*file)?.mtime.map(|reg| reg.value);
+            }
+            self.judge_file(core, *file, unnoted, end, &mut todo)?;
             if self.is_unlike(core, *file)? {
                 todo.push(*file);
             }

@@ -195,3 +195,57 @@ fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// The agent was killed when it had just given a damaged copy another mode, which moved the inode's time: so the damage was an edit, and
+/// newer than the whole copies.
+#[test]
+fn t25_damage_is_no_edit_because_the_agent_changed_the_inode() {
+    for (seed, changes, here) in (0..6)
+        .flat_map(|seed| (1..8).flat_map(move |changes| [(seed, changes, false), (seed, changes, true)]))
+    {
+        let mut steps = vec![
+            does(0, Action::Put { path: 2, len: 67, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(0, 1),
+            step(What::Flip { member: 1, file: 0 }),
+        ];
+        let kill = step(What::End { member: 1, how: End::Kill, after: Some(changes) });
+        let chmod = |member| does(member, Action::Chmod { path: 2, mode: 0o640 });
+        steps.extend(if here { vec![kill, chmod(1)] } else { vec![chmod(0), kill, pull(1, 0)] });
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..quiet(steps) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}, {here}");
+    }
+}
+
+/// As above, where it had given it the time of modification that another version brought.
+#[test]
+fn t25_damage_is_no_edit_because_the_agent_set_its_time() {
+    for (seed, changes) in (0..10).flat_map(|seed| (1..8).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 752, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            pull(2, 1),
+            does(2, Action::Put { path: 2, len: 15, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(2, 1),
+            step(What::WriteBack { member: 1 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 2, file: 0 }),
+            does(0, Action::Put { path: 2, len: 1458, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            pull(2, 0),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
