@@ -256,6 +256,11 @@ impl Object {
             || self.contents.iter().filter(superseded).any(|c| c.version.includes(have))
     }
 
+    /// Whether the version is known, or one that came after it, or that it lost a conflict.
+    pub fn knows(&self, version: &VersionVector) -> bool {
+        self.contents.iter().any(|c| c.version.includes(version)) || self.has_lost(version)
+    }
+
     /// A vector that includes every version known.
     pub fn seen(&self) -> VersionVector {
         let mut all = VersionVector::new();
@@ -334,6 +339,11 @@ impl Object {
             .iter()
             .filter(|(_, link)| self.kind.is_some() && self.is_live(link))
             .filter_map(|(id, link)| link.place.as_ref().map(|place| (*id, place)))
+    }
+
+    /// The names that were removed, and are live only since whoever did that had not seen all of the content.
+    pub fn kept_links(&self) -> impl Iterator<Item = (LinkId, &Reg<Place>)> + '_ {
+        self.live_links().filter(|(id, _)| self.links.get(id).is_some_and(|link| !Self::is_placed(link)))
     }
 
     /// Whether it has a live name, or is the root.
@@ -525,6 +535,15 @@ pub(crate) mod tests {
             object.apply(&at(9, 1, 150, edit));
             prop_assert!(object.exists(FileId([9; 16])));
             let others = object.live_links().filter(|(id, _)| *id != link).count();
+            prop_assert_eq!(object.is_live(&object.links[&link]), others == 0);
+            // Placed anew, it stays with one more name.
+            let kept: Vec<_> = object.kept_links().map(|(id, reg)| (id, reg.value.clone())).collect();
+            prop_assert_eq!(kept.iter().any(|(id, _)| *id == link), others == 0);
+            for (seq, (link, place)) in (2..).zip(kept) {
+                object.apply(&at(9, seq, 300, Op::Move { link, place }));
+            }
+            object.apply(&at(9, 100, 300, Op::Link(place(1))));
+            prop_assert_eq!(object.kept_links().count(), 0);
             prop_assert_eq!(object.is_live(&object.links[&link]), others == 0);
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn pull(
             Ok(Some(list)) => list,
             Ok(None) => {
                 // Then whole, as if nothing were here.
-                let (rest, ended) = Inlet::new(job).pull(source, vec![wanted]);
+                let (rest, ended) = Inlet::new(job, source).pull(vec![wanted]);
                 again.extend(rest);
                 result = result.and(ended);
                 continue;
@@ -109,7 +109,9 @@ fn one(
     let result = assembly.run(source);
     let here = assembly.here;
     let arrived = match result {
-        Ok(()) => Ok(Arrived { file, version: list.version.clone(), size, hash: list.hash, staged }),
+        Ok(()) => {
+            Ok(Arrived { from: source, file, version: list.version.clone(), size, hash: list.hash, staged })
+        }
         Err(reason) => {
             job.volume.leave(staged, here, reason);
             Err(reason)

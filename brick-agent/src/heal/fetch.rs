@@ -37,6 +37,7 @@ struct Coming {
 /// Takes in one stream.
 pub(super) struct Inlet<'a, 'b> {
     job: &'a Job<'b>,
+    from: BrickId,
     wanted: BTreeMap<FileId, Wanted>,
     again: Vec<(Wanted, Reason)>,
     coming: Option<Coming>,
@@ -47,17 +48,17 @@ pub(super) struct Inlet<'a, 'b> {
 }
 
 impl<'a, 'b> Inlet<'a, 'b> {
-    pub fn new(job: &'a Job<'b>) -> Self {
+    pub fn new(job: &'a Job<'b>, from: BrickId) -> Self {
         let (wanted, moving) = (BTreeMap::new(), BTreeMap::new());
-        Inlet { job, wanted, again: Vec::new(), coming: None, arrived: Vec::new(), bytes: 0, moving }
+        Inlet { job, from, wanted, again: Vec::new(), coming: None, arrived: Vec::new(), bytes: 0, moving }
     }
 
-    /// Pulls these files. Gives back those that did not come, each with the reason, and how the stream ended.
-    pub fn pull(mut self, from: BrickId, list: Vec<Wanted>) -> (Vec<(Wanted, Reason)>, Result<(), Reason>) {
+    /// Pulls these files from the brick. Gives back those that did not come, each with the reason, and how the stream ended.
+    pub fn pull(mut self, list: Vec<Wanted>) -> (Vec<(Wanted, Reason)>, Result<(), Reason>) {
         let items: Vec<_> =
             list.iter().map(|w| FetchItem { file: w.file, version: w.version.clone() }).collect();
         self.wanted = list.into_iter().map(|w| (w.file, w)).collect();
-        let result = self.job.remote.fetch(from, &items, &mut self);
+        let result = self.job.remote.fetch(self.from, &items, &mut self);
         if let Some(coming) = self.coming.take() {
             self.give_up(coming, Reason::Unreachable);
         }
@@ -214,7 +215,7 @@ impl FetchSink for Inlet<'_, '_> {
         }
         let Coming { file, version, size, staged, .. } = coming;
         self.bytes += size;
-        self.arrived.push(Arrived { file, version, size, hash, staged });
+        self.arrived.push(Arrived { from: self.from, file, version, size, hash, staged });
         if self.arrived.len() >= GROUP_FILES || self.bytes >= GROUP_BYTES {
             self.install();
         }

@@ -145,7 +145,7 @@ impl Work<'_> {
             let (again, result) = if files.iter().any(|w| w.by_chunks) {
                 delta::pull(&self.job, source, files)
             } else {
-                Inlet::new(&self.job).pull(source, files)
+                Inlet::new(&self.job, source).pull(files)
             };
             let mut queue = self.queue();
             if result.is_err() && again.len() == tried {

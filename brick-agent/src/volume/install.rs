@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nearbrick_core::heal::{Decision, Local as Held, Reason, decide, may_replace};
 use nearbrick_core::scrub::hash_of;
-use nearbrick_core::{FileId, Kind, Op, VersionVector};
+use nearbrick_core::{BrickId, FileId, Kind, Op, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -34,6 +34,8 @@ pub(crate) struct Planned {
 
 /// A file that has come, whole, into `staging/`.
 pub(crate) struct Arrived {
+    /// The brick that gave it.
+    pub from: BrickId,
     /// The file.
     pub file: FileId,
     /// Which version.
@@ -212,7 +214,7 @@ impl Volume {
         let mut results = Vec::new();
         let mut there = Vec::new();
         for a in arrived {
-            let result = self.take_place(&mut self.lock(), &a);
+            let result = self.hear_of(&a).and_then(|()| self.take_place(&mut self.lock(), &a));
             results.push((a.file, a.size, result));
             match result {
                 Ok(()) => there.push((a.file, a.version, a.hash)),
@@ -233,6 +235,17 @@ impl Volume {
             results.iter_mut().for_each(|(_, _, r)| *r = r.and(Err(reason_of(error))));
         }
         results
+    }
+
+    /// A brick gives a newer version than it was asked for, if it has one. What that is comes with its journal, which a power cut
+    /// there may undo: then nobody would know of it but who holds the bytes, and these would stand beside all others for ever.
+    fn hear_of(&self, a: &Arrived) -> Result<(), Reason> {
+        let heard = || self.object_of(a.file).map(|object| object.knows(&a.version)).map_err(reason_of);
+        if heard()? {
+            return Ok(());
+        }
+        self.ask_writers(a.file, &[a.from]);
+        if heard()? { Ok(()) } else { Err(Reason::Unreachable) }
     }
 
     fn take_place(&self, core: &mut Core, a: &Arrived) -> Result<(), Reason> {

@@ -26,23 +26,73 @@ fn is_hollow(at: &At) -> FsResult<bool> {
     }
 }
 
-/// Whether the inode is as it was. What was moved, or lost or got a name, has another ctime.
-fn looks_same(now: &Print, then: Option<&Print>, moved: bool) -> bool {
-    then.is_some_and(|then| then == now || moved && Print { ctime: now.ctime, ..*then } == *now)
+/// What the agent may have done to an inode and not noted when the end came: none of it touches a byte.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Unnoted {
+    /// It was moved, or lost or got a name.
+    pub(super) moved: bool,
+    /// It got, or was to get, another owner, mode or attributes.
+    pub(super) dressed: bool,
+    /// It was being made what members say, and its modification time that one.
+    pub(super) adjusted: Option<(i64, u32)>,
+}
+
+/// Whether the inode is as it was, but for what the agent did: that moves the ctime, and whoever writes moves the mtime too.
+fn looks_same(now: &Print, then: Option<&Print>, unnoted: Unnoted) -> bool {
+    let Unnoted { moved, dressed, adjusted } = unnoted;
+    let Some(then) = then else { return false };
+    let but_times = |mtime| Print { ctime: now.ctime, mtime, ..*then } == *now;
+    then == now
+        || (moved || dressed || adjusted.is_some()) && but_times(then.mtime)
+        || adjusted.is_some_and(but_times)
 }
 
 fn marked_last(raw: &RawStat) -> bool {
     (raw.st_mtime, raw.st_mtime_nsec) < (raw.st_ctime, raw.st_ctime_nsec)
 }
 
+fn has_other_owner_or_mode(raw: &RawStat, object: &Object) -> bool {
+    let Some(attr) = object.attr.as_ref().map(|reg| &reg.value) else { return false };
+    let has_mode = !matches!(object.kind, Some(Kind::Symlink(_)));
+    has_mode && raw.st_mode & 0o7777 != attr.mode || (raw.st_uid, raw.st_gid) != (attr.uid, attr.gid)
+}
+
+/// Whether an attribute that members know has another value, or none.
+fn has_other_xattrs(at: &At, object: &Object) -> FsResult<bool> {
+    for (name, wanted) in object.xattrs_wanted() {
+        let now = match access::get_xattr(&at.dir, &at.name, name) {
+            Ok(value) => Some(value),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+            Err(error) => return Err(error),
+        };
+        if now.as_deref() != wanted.as_deref() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Attributes of which members know nothing.
+fn unknown_xattrs(at: &At, object: &Object) -> FsResult<Vec<Vec<u8>>> {
+    let (names, known) = (access::list_xattr(&at.dir, &at.name)?, object.xattrs_wanted());
+    let names = names.split(|b| *b == 0);
+    Ok(names.filter(|n| is_exchanged(n) && !known.contains_key(n)).map(<[u8]>::to_vec).collect())
+}
+
+/// Whether its owner, mode or attributes are others than the index says: what set them had not been noted.
+fn is_dressed_otherwise(at: &At, raw: &RawStat, object: &Object) -> FsResult<bool> {
+    Ok(has_other_owner_or_mode(raw, object)
+        || has_other_xattrs(at, object)?
+        || !unknown_xattrs(at, object)?.is_empty())
+}
+
 impl Volume {
-    /// Finds out what the bytes of a file are, and takes that over. `moved`: its names are not as they were. What is to be
-    /// brought about then goes to `todo`.
+    /// Finds out what the bytes of a file are, and takes that over. What is to be brought about then goes to `todo`.
     pub(super) fn judge_file(
         &self,
         core: &mut Core,
         file: FileId,
-        moved: bool,
+        unnoted: Unnoted,
         end: End,
         todo: &mut Vec<FileId>,
     ) -> FsResult<()> {
@@ -63,7 +113,11 @@ impl Volume {
             return Ok(());
         }
         let now = print_of(&raw);
-        let same = looks_same(&now, local.print.as_ref(), moved);
+        let mut unnoted = unnoted;
+        if end == End::Killed && local.print.is_some_and(|then| then != now) {
+            unnoted.dressed = is_dressed_otherwise(&at, &raw, &object)?;
+        }
+        let same = looks_same(&now, local.print.as_ref(), unnoted);
         let synced = local.have.is_some() && local.synced == local.have;
         let goes_on = matches!(end, End::Killed | End::Running);
         if local.print == Some(now) && !local.dirty && (goes_on || synced) {
@@ -152,12 +206,7 @@ impl Volume {
             change.commit()?;
         }
         let raw = access::stat(&at.dir, &at.name)?;
-        let other = object.attr.as_ref().is_some_and(|reg| {
-            let attr = &reg.value;
-            let mode = raw.st_mode & 0o7777 != attr.mode && !matches!(kind, Kind::Symlink(_));
-            mode || (raw.st_uid, raw.st_gid) != (attr.uid, attr.gid)
-        });
-        if other {
+        if has_other_owner_or_mode(&raw, &object) {
             return Ok(true);
         }
         // What was to take the name of another that is gone, when the end came, still has its own.
@@ -168,31 +217,19 @@ impl Volume {
             }
         }
         self.say_unknown_xattrs(core, file, &at, &object)?;
-        for (name, wanted) in object.xattrs_wanted() {
-            let now = match access::get_xattr(&at.dir, &at.name, name) {
-                Ok(value) => Some(value),
-                Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
-                Err(error) => return Err(error),
-            };
-            if now.as_deref() != wanted.as_deref() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        has_other_xattrs(&at, &object)
     }
 
     /// Attributes of which the index knows nothing: they were set just before the end.
     fn say_unknown_xattrs(&self, core: &mut Core, file: FileId, at: &At, object: &Object) -> FsResult<()> {
-        let (names, known) = (access::list_xattr(&at.dir, &at.name)?, object.xattrs_wanted());
-        let unknown = names.split(|b| *b == 0).filter(|name| is_exchanged(name) && !known.contains_key(name));
-        let unknown: Vec<_> = unknown.collect();
+        let unknown = unknown_xattrs(at, object)?;
         if unknown.is_empty() {
             return Ok(());
         }
         let mut change = Change::new(self, core);
         for name in unknown {
-            let value = Some(access::get_xattr(&at.dir, &at.name, name)?);
-            change.emit(file, Op::SetXattr { name: name.to_vec(), value })?;
+            let value = Some(access::get_xattr(&at.dir, &at.name, &name)?);
+            change.emit(file, Op::SetXattr { name, value })?;
         }
         change.commit().map(drop)
     }
@@ -303,6 +340,8 @@ impl Volume {
         now.snapshot = None;
         now.print = None;
         now.mtime_at = 0;
+        // Should the end come before it is one, nothing else tells that it has not the size and time of what it is to be.
+        change.todo(file, true);
         change.commit()?;
         // Only now: one more name changes the inode, and after an end in between it would pass for an edit.
         if let Some(why) = why {

@@ -229,6 +229,17 @@ impl Volume {
         Ok(())
     }
 
+    /// A removed name that only an edit keeps, as it is the last one of the file, is a name again: one more would
+    /// take that reason away, and no link takes a name from the file that it is made of.
+    pub(super) fn revive_names(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
+        let object = change.object(file)?;
+        let kept: Vec<_> = object.kept_links().map(|(link, reg)| (link, reg.value.clone())).collect();
+        for (link, place) in kept {
+            change.emit(file, Op::Move { link, place })?;
+        }
+        Ok(())
+    }
+
     /// A FIFO, socket or device, or an empty file. Counts a lookup.
     ///
     /// # Errors
@@ -327,20 +338,25 @@ impl Volume {
         let done = (|| {
             let mut change = Change::new(self, core);
             self.revive(&mut change, parent)?;
+            self.revive_names(&mut change, file)?;
             let link = change.emit(file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
             change.local_mut(file)?.placed.insert(link, place.clone());
             change.show(&place, Some(Shown { file, link, kind: d_type(&kind) }));
             change.refresh_print(file)?;
             change.commit()
         })();
-        if let Err(error) = done {
-            let undone = access::unlink(&to.dir, given);
-            if undone.is_err() {
-                self.names_not_said(core, [parent]);
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                let undone = access::unlink(&to.dir, given);
+                if undone.is_err() {
+                    self.names_not_said(core, [parent]);
+                }
+                self.not_said(core, file, &from, Ok(()));
+                return Err(error);
             }
-            self.not_said(core, file, &from, Ok(()));
-            return Err(error);
-        }
+        };
+        self.follow(core, done)?;
         let local = self.local_of(file)?;
         let mut stat = self.stat_of(core, file, &local)?;
         stat.node = core.nodes.looked_up(file);

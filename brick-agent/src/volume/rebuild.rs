@@ -32,6 +32,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::index_failed;
+use super::judge::Unnoted;
 use super::making::d_type;
 use super::recover::REBUILD;
 use super::types::FsResult;
@@ -291,7 +292,7 @@ impl Volume {
             let mut change = Change::new(self, core);
             change.local_mut(file)?.parked = true;
             change.commit()?;
-            self.judge_file(core, file, false, End::IndexLost, &mut Vec::new())?;
+            self.judge_file(core, file, Unnoted::default(), End::IndexLost, &mut Vec::new())?;
         }
         Ok(())
     }
@@ -336,7 +337,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         self.found_at(&mut change, file, *link, place, kind)?;
         change.commit()?;
-        self.judge_file(core, file, false, End::IndexLost, todo)?;
+        self.judge_file(core, file, Unnoted::default(), End::IndexLost, todo)?;
         todo.push(file);
         Ok(Some(kind.is_dir().then_some(file)))
     }

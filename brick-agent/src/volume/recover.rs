@@ -6,7 +6,7 @@
 //! machine went down, entries that peers have seen may be lost here: the brick
 //! gets a new incarnation, so that no sequence number is ever used twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::change::Change;
 use super::core::{At, Core, Rebuild};
 use super::files::Handles;
+use super::judge::Unnoted;
 use super::making::d_type;
 use super::once::Once;
 use super::replace::PLACED;
@@ -349,6 +350,11 @@ impl Volume {
     pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
         let mut todo = Vec::new();
         let mut found = found;
+        // What was being brought about when the agent died. After a power cut nothing says that the bytes are as old as that.
+        let mut adjusted = BTreeSet::new();
+        if end == End::Killed {
+            adjusted.extend(self.index.todo().map_err(index_failed)?);
+        }
         if end != End::Running {
             self.nowhere_parked(core, &mut found, &mut todo)?;
         }
@@ -442,7 +448,11 @@ impl Volume {
         }
         // Once their names are known.
         for file in found.same.union(&moved) {
-            self.judge_file(core, *file, moved.contains(file), end, &mut todo)?;
+            let mut unnoted = Unnoted { moved: moved.contains(file), ..Unnoted::default() };
+            if adjusted.contains(file) {
+                unnoted.adjusted = self.object_of(*file)?.mtime.map(|reg| reg.value);
+            }
+            self.judge_file(core, *file, unnoted, end, &mut todo)?;
             if self.is_unlike(core, *file)? {
                 todo.push(*file);
             }
@@ -563,9 +573,13 @@ impl Volume {
                 };
                 if same_inode && !kind.is_dir() {
                     let mut change = Change::new(self, core);
+                    self.revive_names(&mut change, file)?;
                     let link = change.emit(file, Op::Link(place.clone()))?.made_link().ok_or(Errno::IO)?;
                     self.found_at(&mut change, file, link, place, &kind)?;
-                    change.commit()?;
+                    let done = change.commit()?;
+                    let mut claims = VecDeque::new();
+                    self.with_claims(core, &done.places, &mut claims)?;
+                    todo.extend(claims);
                     return Ok(None);
                 }
             }

@@ -228,12 +228,14 @@ impl Program<'_> {
         Ok(made)
     }
 
-    /// Whether a hash that this member knows says that the file has other bytes.
+    /// Whether a hash that this member knows says that the file has other bytes: of the version that is here, or, where none is, of the
+    /// newest, which who reads a stub gets.
     fn knows_better(&self, file: FileId, bytes: &[u8]) -> bool {
         let index = self.machine.index();
         let object = index.object(file).ok().flatten().unwrap_or_default();
-        let have = index.local(file).ok().flatten().and_then(|local| local.have);
-        let known = have.and_then(|have| hash_of(&object, &have));
+        let local = index.local(file).ok().flatten().unwrap_or_default();
+        let newest = object.head().filter(|_| !local.dirty).map(|head| head.version.clone());
+        let known = local.have.or(newest).and_then(|version| hash_of(&object, &version));
         known.is_some_and(|hash| hash != *blake3::hash(bytes).as_bytes())
     }
 

@@ -1,0 +1,251 @@
+//! Bits that disks turn.
+
+use super::super::cases::{NONE, quiet};
+use super::super::machine::End;
+use super::super::run::Plan;
+use super::super::steps::{Action, Faults, How, Step, Transfer, What};
+use super::{does, pull, step};
+
+/// A damaged copy was opened for writing, and nothing was written to it. What that made a version of was the damage.
+#[test]
+fn t25_damage_is_no_version_because_a_file_is_open() {
+    for seed in 0..30 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 344, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 0 }),
+            does(0, Action::Put { path: 2, len: 0, sync: true }),
+            does(1, Action::Open { path: 2, slot: 1, how: How::Write }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A damaged copy was being put aside when the agent was killed. One more name had moved the inode's times: so the damage was an edit.
+#[test]
+fn t25_damage_that_was_being_put_aside_is_no_edit() {
+    for (seed, changes) in (0..10).flat_map(|seed| (0..12).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 67, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 1),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::End { member: 1, how: End::Kill, after: Some(changes) }),
+            step(What::Flip { member: 1, file: 0 }),
+            step(What::Scrub { member: 1 }),
+            does(2, Action::Put { path: 2, len: 1369, sync: true }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
+
+/// Of two versions in conflict only the hash of one was known: copies of the other could not be compared with anything, so a damaged one was
+/// handed on.
+#[test]
+fn t25_damage_of_either_side_of_a_conflict_is_seen() {
+    for seed in 0..15 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 408, sync: true }),
+            pull(1, 0),
+            pull(2, 1),
+            does(1, Action::Open { path: 1, slot: 0, how: How::Truncate }),
+            does(2, Action::Put { path: 1, len: 898, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            pull(0, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::Flip { member: 0, file: 13 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A damaged copy was open for writing when its name went elsewhere: it made way in `staging/`, which moved the inode's time, and so
+/// the damage became a version, and was shown beside what somebody else had written.
+#[test]
+fn t25_damage_is_no_version_because_a_file_that_is_open_made_way() {
+    for seed in 0..15 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 0, len: 707, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 0),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 0, file: 9 }),
+            does(1, Action::Save { path: 0, len: 811, sync: true }),
+            does(0, Action::Open { path: 0, slot: 0, how: How::Create }),
+            does(2, Action::Put { path: 0, len: 668, sync: true }),
+            pull(0, 1),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A stub had been filled when the agent was killed, and nobody knew the version's hash yet by which that could be told at the start: it
+/// stayed unknown that a whole copy is here, also when the only other one was damaged.
+#[test]
+fn t25_a_copy_of_which_nobody_knows_is_found() {
+    for (seed, changes) in (0..5).flat_map(|seed| (4..10).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 315, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            does(2, Action::Open { path: 2, slot: 2, how: How::Create }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
+
+/// A damaged copy had been put aside when a power cut undid all of that but its name in `versions/`: when it was put aside again, in the same
+/// moment, the name was taken, and the brick did not start.
+#[test]
+fn t25_a_damaged_copy_is_put_aside_twice() {
+    for salt in 0..40 {
+        let cut = What::End { member: 1, how: End::PowerCut, after: Some(6 + salt % 8) };
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 253, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 14 }),
+            Step { salt, what: cut },
+            step(What::Scrub { member: 1 }),
+        ]);
+        let plan = Plan { seed: salt, faults: Faults { flips: true, power: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}");
+    }
+}
+
+/// A brick outside the replica set still had a version that had lost a conflict, and was kept beside by others: when that copy was damaged, it
+/// counted for ever as the only one of something that lacks.
+#[test]
+fn t25_damage_of_what_lost_a_conflict_is_put_aside() {
+    for seed in 0..20 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 545, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Put { path: 1, len: 1068, sync: true }),
+            does(2, Action::Put { path: 1, len: 994, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 2 }),
+            pull(0, 1),
+            pull(2, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            step(What::Heal { member: 2, fault: Transfer::Good }),
+            pull(1, 0),
+            pull(1, 2),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 1, file: 5 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// Who had not heard of a version's hash read a damaged copy of it, and said the hash of that. Of the two the greater one counted: so
+/// the damage was taken for right, and the whole copies for damaged.
+#[test]
+fn t25_of_two_hashes_the_one_that_was_said_first_counts() {
+    for seed in 0..20 {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 1, len: 1269, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+            pull(1, 2),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(2, 0),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 2, file: 4 }),
+            step(What::Part { a: 0, b: 1 }),
+            does(1, Action::Read { path: 1 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// The agent was killed when it had just given a damaged copy another mode, which moved the inode's time: so the damage was an edit, and
+/// newer than the whole copies.
+#[test]
+fn t25_damage_is_no_edit_because_the_agent_changed_the_inode() {
+    for (seed, changes, here) in (0..6)
+        .flat_map(|seed| (1..8).flat_map(move |changes| [(seed, changes, false), (seed, changes, true)]))
+    {
+        let mut steps = vec![
+            does(0, Action::Put { path: 2, len: 67, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(0, 1),
+            step(What::Flip { member: 1, file: 0 }),
+        ];
+        let kill = step(What::End { member: 1, how: End::Kill, after: Some(changes) });
+        let chmod = |member| does(member, Action::Chmod { path: 2, mode: 0o640 });
+        steps.extend(if here { vec![kill, chmod(1)] } else { vec![chmod(0), kill, pull(1, 0)] });
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..quiet(steps) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}, {here}");
+    }
+}
+
+/// As above, where it had given it the time of modification that another version brought.
+#[test]
+fn t25_damage_is_no_edit_because_the_agent_set_its_time() {
+    for (seed, changes) in (0..10).flat_map(|seed| (1..8).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 752, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            pull(2, 1),
+            does(2, Action::Put { path: 2, len: 15, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 2 }),
+            pull(1, 2),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(2, 1),
+            step(What::WriteBack { member: 1 }),
+            step(What::WriteBack { member: 2 }),
+            step(What::Flip { member: 2, file: 0 }),
+            does(0, Action::Put { path: 2, len: 1458, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            pull(2, 0),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}

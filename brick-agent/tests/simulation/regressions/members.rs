@@ -1,0 +1,115 @@
+//! What members hear late, from few, or of none.
+
+use super::super::cases::{NONE, quiet};
+use super::super::machine::End;
+use super::super::run::{Plan, after};
+use super::super::steps::{Action, How, Mass, Transfer, What};
+use super::{does, pull, step};
+
+/// Each waited for another that still had an index, and nobody had.
+#[test]
+fn t03_members_that_all_lost_their_indexes_go_on() {
+    let mut steps = vec![
+        does(0, Action::Mkdir { dir: 0 }),
+        does(0, Action::Put { path: 0, len: 900, sync: true }),
+        does(0, Action::Put { path: 3, len: 300, sync: true }),
+        pull(1, 0),
+        pull(2, 0),
+        step(What::Heal { member: 1, fault: Transfer::Good }),
+        // Newer at one, and new at another.
+        does(1, Action::Put { path: 0, len: 700, sync: true }),
+        does(2, Action::Save { path: 1, len: 500, sync: true }),
+        does(2, Action::Rename { from: 3, to: 4 }),
+    ];
+    for member in 0..3 {
+        steps.push(step(What::End { member, how: End::Kill, after: None }));
+        steps.push(step(What::LoseIndex { member }));
+    }
+    for seed in 0..30 {
+        let plan = Plan { seed, ..quiet(steps.clone()) };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A program had a file open for writing and wrote nothing: after a while that made a version of it, which was in conflict with
+/// what was written elsewhere; and who wanted its bytes meanwhile got none.
+#[test]
+fn t11_a_file_that_is_only_open_for_writing_is_what_it_was() {
+    let world = after(&quiet(vec![
+        does(0, Action::Save { path: 1, len: 144, sync: true }),
+        step(What::Pass { ms: 1000 }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(0, Action::Open { path: 1, slot: 1, how: How::Write }),
+        step(What::Pass { ms: 40_000 }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(2, Action::Truncate { path: 1, size: 3000 }),
+    ]));
+    let world = world.unwrap();
+    let found = world.machines[0].disk.file_at(&[b"b".to_vec()]).unwrap();
+    let object = world.machines[0].index().object(found.mark.unwrap().file).unwrap().unwrap();
+    let written: u64 = object.head().unwrap().version.iter().map(|(_, count)| count).sum();
+    assert_eq!(written, 1);
+    assert_eq!(world.machines[2].disk.file_at(&[b"b".to_vec()]).unwrap().bytes.len(), 3000);
+}
+
+/// A file that was removed and came back, as another went on writing it, was not looked at again where it had been gone: its replica
+/// set stayed as it was, and each thought that it was another's turn to change it.
+#[test]
+fn t26_a_file_that_comes_back_gets_the_set_that_is_wanted() {
+    for seed in (0..20).chain([16683]) {
+        let plan = quiet(vec![
+            does(1, Action::Save { path: 0, len: 1197, sync: true }),
+            pull(2, 1),
+            pull(0, 1),
+            does(0, Action::Save { path: 0, len: 913, sync: false }),
+            does(2, Action::Put { path: 0, len: 359, sync: false }),
+            pull(1, 0),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A person had said what is to become of removals before a member heard of them: it held them back, and waited for ever.
+#[test]
+fn a_word_on_removals_that_are_heard_of_later_is_followed() {
+    for right in [true, false] {
+        let plan = quiet(vec![
+            step(What::Mass { member: 0, mass: Mass::Make }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Mass { member: 0, mass: Mass::Remove }),
+            pull(1, 0),
+            step(What::Decide { right }),
+        ]);
+        assert_eq!(Plan { faults: NONE, ..plan }.run(false).failure, None, "{right}");
+    }
+}
+
+/// The newest version could not be had, and the older one that is here was read: from then on the file had the size of that one here, also
+/// when the newest could be had again.
+#[test]
+fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 619, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+            does(0, Action::Put { path: 0, len: 61, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            pull(2, 0),
+            step(What::Part { a: 0, b: 1 }),
+            step(What::Part { a: 0, b: 2 }),
+            does(1, Action::Read { path: 0 }),
+            does(2, Action::Read { path: 0 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}

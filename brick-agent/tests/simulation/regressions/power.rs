@@ -1,0 +1,274 @@
+//! Power that fails, and starts after it that are cut short.
+
+use super::super::cases::{NONE, quiet};
+use super::super::machine::End;
+use super::super::run::{Plan, verdict};
+use super::super::steps::{Action, How, Step, Transfer, What};
+use super::{does, pull, step};
+
+/// The mark of a stub says that its bytes are elsewhere. A program emptied this one, wrote another version, and had it synced; that
+/// was not settled yet when the agent was killed, and the index was lost with it.
+#[test]
+fn t03_what_was_written_over_a_stub_and_synced_outlives_the_index() {
+    let plan = quiet(vec![
+        does(0, Action::Put { path: 1, len: 300, sync: true }),
+        step(What::Pass { ms: 1000 }),
+        step(What::Work { member: 0 }),
+        pull(1, 0),
+        does(1, Action::Put { path: 1, len: 437, sync: true }),
+        step(What::End { member: 1, how: End::Kill, after: None }),
+        step(What::LoseIndex { member: 1 }),
+    ]);
+    verdict(&plan, |_| {}).unwrap();
+}
+
+/// An attribute came to the disk just before the power was lost, and not to the index.
+#[test]
+fn t18_an_attribute_of_which_only_the_disk_knows_is_said() {
+    for salt in 0..30 {
+        let with = |what| Step { salt, what };
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 300, sync: true }),
+            pull(1, 0),
+            with(What::End { member: 0, how: End::PowerCut, after: Some(2) }),
+            does(0, Action::Xattr { path: 2, value: Some(162) }),
+            step(What::Work { member: 0 }),
+        ]);
+        assert_eq!(plan.run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A program had bytes made durable that another, at another workstation, had replaced knowing them: they are older than what that one
+/// made of them, and nothing that the check may ask for.
+#[test]
+fn t01_bytes_that_were_replaced_before_their_fsync_are_given_up() {
+    for seed in 0..30 {
+        let synced = Plan {
+            seed,
+            ..quiet(vec![
+                does(1, Action::Put { path: 0, len: 1132, sync: true }),
+                does(1, Action::Open { path: 0, slot: 1, how: How::Write }),
+                pull(0, 1),
+                does(0, Action::Put { path: 0, len: 810, sync: false }),
+                does(1, Action::Sync { slot: 1 }),
+            ])
+        };
+        assert_eq!(synced.run(false).failure, None, "seed {seed}");
+        let brought = Plan {
+            seed,
+            ..quiet(vec![
+                does(0, Action::Save { path: 1, len: 6336, sync: false }),
+                pull(1, 0),
+                does(1, Action::Open { path: 1, slot: 2, how: How::Write }),
+                does(0, Action::Put { path: 1, len: 1216, sync: false }),
+                does(1, Action::Sync { slot: 2 }),
+            ])
+        };
+        assert_eq!(brought.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// The start after a power cut found that a file was gone, and ended itself before it had said so: nothing told the next one, and
+/// the file was being written for ever.
+#[test]
+fn t01_what_a_start_found_missing_and_did_not_say_is_found_by_the_next() {
+    let plan = |first, second| {
+        let cut = |salt| Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } };
+        let steps = vec![
+            does(0, Action::Mkdir { dir: 1 }),
+            does(0, Action::Put { path: 5, len: 648, sync: false }),
+            cut(first),
+            step(What::Start { member: 0 }),
+            does(0, Action::Rmdir { dir: 1 }),
+            cut(second),
+        ];
+        Plan { seed: 2212, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(2004509861360049691, 6098528626350112500).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A brick took back that it holds a version, as it was open for writing when the power was lost, and did not say it again when nothing
+/// was written: so of two versions in conflict one was nobody's, and nobody kept it.
+#[test]
+fn t08_what_was_open_when_the_power_was_lost_and_is_as_it_was_is_held_again() {
+    let plan = |one, other| {
+        let cut = |salt, member, after| Step { salt, what: What::End { member, how: End::PowerCut, after } };
+        let last = Action::Save { path: 2, len: 122, sync: true };
+        let steps = vec![
+            does(2, Action::Save { path: 0, len: 131, sync: true }),
+            pull(0, 2),
+            cut(1, 2, Some(5)),
+            does(0, Action::Open { path: 0, slot: 1, how: How::Write }),
+            does(0, Action::Mkdir { dir: 0 }),
+            cut(1, 0, Some(12)),
+            does(0, Action::Put { path: 4, len: 96, sync: false }),
+            Step {
+                salt: one,
+                what: What::Program { member: 0, action: Action::Put { path: 3, len: 1499, sync: false } },
+            },
+            Step { salt: other, what: What::Program { member: 2, action: last } },
+        ];
+        Plan { seed: 3071, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(5839514289628133424, 14552885347711683083).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// As above, where a version of what is being written was there before the `fsync`.
+#[test]
+fn t01_bytes_of_a_snapshot_that_were_replaced_before_their_fsync_are_given_up() {
+    for (seed, sync) in (0..30).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let plan = quiet(vec![
+            does(1, Action::Open { path: 1, slot: 0, how: How::Create }),
+            does(1, Action::Put { path: 1, len: 1179, sync }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            does(0, Action::Put { path: 1, len: 792, sync: true }),
+            does(1, Action::Sync { slot: 0 }),
+        ]);
+        assert_eq!(Plan { seed, ..plan }.run(false).failure, None, "seed {seed}, {sync}");
+    }
+}
+
+/// A start that missed a file made a stub in its place, and lost what it had said of that to another power cut: the index had the file,
+/// and the holes of the stub passed for its bytes.
+#[test]
+fn t01_a_stub_that_the_index_does_not_know_of_is_no_edit() {
+    let plan = |first, second| {
+        let cut = |salt| Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } };
+        let steps = vec![
+            does(2, Action::Put { path: 0, len: 1306, sync: false }),
+            step(What::Work { member: 2 }),
+            cut(first),
+            step(What::Start { member: 2 }),
+            does(2, Action::Mkdir { dir: 1 }),
+            cut(second),
+        ];
+        Plan { seed: 10406, faults: NONE, ..quiet(steps) }
+    };
+    assert_eq!(plan(6985401632518840828, 741945510248661751).run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1).run(false).failure, None, "salt {salt}");
+    }
+}
+
+/// A directory had made way for another, and waited in `staging/`, when the power was lost: on the disk it was nowhere. What had been in
+/// it was not missed, and was never put into the other one.
+#[test]
+fn t01_what_was_in_a_directory_that_made_way_is_missed() {
+    for salt in 0..20 {
+        for after in [20, 22, 24, 26, 28] {
+            let cut = What::End { member: 2, how: End::PowerCut, after: Some(after) };
+            let plan = quiet(vec![
+                does(2, Action::Mkdir { dir: 0 }),
+                does(0, Action::Mkdir { dir: 0 }),
+                Step { salt, what: cut },
+                does(2, Action::Mkdir { dir: 2 }),
+                pull(2, 0),
+            ]);
+            let plan = Plan { seed: salt, faults: NONE, ..plan };
+            assert_eq!(plan.run(false).failure, None, "seed {salt}, after {after}");
+        }
+    }
+}
+
+/// The start after a power cut was killed. The next one took it for a kill alone, after which all that was written is there: a stub of which the
+/// index had not kept that it was made passed for a new file.
+#[test]
+fn t01_a_start_that_was_killed_leaves_the_power_cut_to_the_next() {
+    for (salt, changes) in (0..12).flat_map(|salt| (10..34).step_by(3).map(move |changes| (salt, changes))) {
+        let plan = quiet(vec![
+            does(2, Action::Put { path: 1, len: 1087, sync: true }),
+            does(2, Action::Mkdir { dir: 0 }),
+            step(What::WriteBack { member: 2 }),
+            does(0, Action::Save { path: 2, len: 807, sync: false }),
+            does(2, Action::Put { path: 2, len: 1240, sync: false }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            step(What::Start { member: 2 }),
+        ]);
+        let plan = Plan { seed: salt, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
+    }
+}
+
+/// A file had made way when a power cut put it back under its old name, without its bytes: it was looked for where the index had it, and so
+/// was not judged.
+#[test]
+fn t01_a_file_that_made_way_and_is_back_is_judged() {
+    for (salt, after) in (0..15).flat_map(|salt| (6..16).map(move |after| (salt, after))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 0, len: 0, sync: false }),
+            does(2, Action::Save { path: 0, len: 1369, sync: false }),
+            step(What::Work { member: 2 }),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: Some(after) } },
+            pull(2, 1),
+            does(2, Action::Mkdir { dir: 0 }),
+            does(2, Action::Mkdir { dir: 1 }),
+        ]);
+        assert_eq!(
+            Plan { seed: salt, faults: NONE, ..plan }.run(false).failure,
+            None,
+            "{salt}, after {after}"
+        );
+    }
+}
+
+/// A program had emptied a stub, and the power cut left only that. The start after it said that nothing of the file is here, and ended
+/// before it made it a stub again: nothing told the next one, and the file was shown as an empty one, whatever was in it.
+#[test]
+fn t01_a_stub_that_a_start_did_not_come_to_make_is_made_by_the_next() {
+    for (salt, changes) in (0..40).flat_map(|salt| (24..27).map(move |changes| (salt, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 856, sync: true }),
+            step(What::Work { member: 1 }),
+            pull(2, 1),
+            step(What::WriteBack { member: 2 }),
+            does(2, Action::Put { path: 2, len: 825, sync: false }),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            step(What::Start { member: 2 }),
+        ]);
+        let plan = Plan { seed: salt, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {salt}, after {changes}");
+    }
+}
+
+/// A heal was given what a program was writing, as a version of which its target had not heard; a power cut at the source undid the word of
+/// that. The target had bytes that nobody else knew, and waited for ever for what came in their place.
+#[test]
+fn t01_a_version_is_heard_of_before_it_is_taken() {
+    for (salt, changes) in (0..10).flat_map(|salt| (0..12).map(move |changes| (salt, changes))) {
+        let after = Some(changes).filter(|changes| *changes > 0);
+        let steps = |sync| {
+            vec![
+                does(0, Action::Put { path: 1, len: 300, sync: true }),
+                step(What::Pass { ms: 1000 }),
+                step(What::Work { member: 0 }),
+                pull(1, 0),
+                does(0, Action::Put { path: 1, len: 200, sync }),
+                Step { salt, what: What::End { member: 0, how: End::PowerCut, after } },
+                step(What::Heal { member: 1, fault: Transfer::Good }),
+                Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } },
+            ]
+        };
+        // Either before, or after it has given the bytes.
+        for sync in [false, true] {
+            let mut steps = steps(sync);
+            if after.is_none() {
+                steps.remove(5);
+            }
+            let plan = Plan { seed: salt, faults: NONE, ..quiet(steps) };
+            assert_eq!(plan.run(false).failure, None, "seed {salt}, {sync}, after {changes}");
+        }
+    }
+}
