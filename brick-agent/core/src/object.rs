@@ -256,6 +256,12 @@ impl Object {
             || self.contents.iter().filter(superseded).any(|c| c.version.includes(have))
     }
 
+    /// All that is known of it but its names.
+    #[must_use]
+    pub fn without_names(self) -> Self {
+        Object { links: BTreeMap::new(), ..self }
+    }
+
     /// Whether the version is known, or one that came after it, or that it lost a conflict.
     pub fn knows(&self, version: &VersionVector) -> bool {
         self.contents.iter().any(|c| c.version.includes(version)) || self.has_lost(version)

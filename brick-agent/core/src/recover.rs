@@ -161,12 +161,14 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
             return Verdict::Lacking;
         }
         // Never set aside: a program may have synced what it wrote.
-        if found.base.is_empty() || found.synced == Some(found.base) {
+        if found.base.is_empty() {
             return Verdict::Keep;
         }
         return match proof(object, found) {
             Proof::NotLooked => Verdict::Hash,
             Proof::Is(version) if version == found.base => Verdict::Keep,
+            // Also where the inode is as before: its times may be lost, and not what was written.
+            _ if found.synced == Some(found.base) => edit(),
             Proof::Is(version) => Verdict::Holds(version.clone()),
             Proof::None if was_stub => Verdict::Lacking,
             Proof::None => edit(),
@@ -350,7 +352,10 @@ mod tests {
         assert_eq!(cut(&shared, Row { fits: Some(false), ..came }), SetAside);
         // Being written: never set aside, and based on what was synced.
         let open = Row { dirty: Some(2), same: false, fits: Some(false), ..CLEAN };
-        assert_eq!(cut(&shared, open), Keep);
+        assert_eq!(cut(&shared, open), Edit(v(2)));
+        assert_eq!(cut(&shared, Row { same: true, ..open }), Edit(v(2)));
+        assert_eq!(cut(&shared, Row { fits: Some(true), ..open }), Keep);
+        assert_eq!(cut(&alone, Row { fits: None, ..open }), Edit(v(2)));
         assert_eq!(cut(&shared, Row { synced: Some(1), ..open }), Edit(v(1)));
         assert_eq!(cut(&shared, Row { synced: Some(1), fits: Some(true), ..open }), Keep);
         // Made here, synced by its program, and not settled.
@@ -474,8 +479,9 @@ mod tests {
                 prop_assert_ne!(verdict(End::PowerLost, &object, row), Verdict::SetAside);
             }
             // What it had synced is its edit.
-            if row.dirty.is_some() && row.synced == row.dirty {
-                prop_assert_eq!(verdict(End::PowerLost, &object, row), Verdict::Keep);
+            if let Some(base) = row.dirty.filter(|_| row.synced == row.dirty) {
+                let verdict = verdict(End::PowerLost, &object, row);
+                prop_assert!([Verdict::Keep, Verdict::Hash, Verdict::Edit(v(base))].contains(&verdict));
             }
         }
 

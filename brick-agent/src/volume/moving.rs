@@ -39,7 +39,7 @@ impl Volume {
             return Ok(core);
         }
         drop(core);
-        self.ask_writers(shown.file, &writers);
+        self.ask_writers_for_bytes(shown.file, &writers);
         Ok(self.lock())
     }
 

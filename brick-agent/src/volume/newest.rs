@@ -35,11 +35,21 @@ impl Volume {
 
     /// Asks those who write the file what it is now, and takes that over. Call it without locks.
     pub(super) fn ask_writers(&self, file: FileId, writers: &[BrickId]) {
+        self.ask_for(file, writers, |object| object);
+    }
+
+    /// The same for what a program is about to remove or replace under a name: were the file's names taken over too, the name might be
+    /// another file's by then, of which the program does not know.
+    pub(super) fn ask_writers_for_bytes(&self, file: FileId, writers: &[BrickId]) {
+        self.ask_for(file, writers, Object::without_names);
+    }
+
+    fn ask_for(&self, file: FileId, writers: &[BrickId], part: impl Fn(Object) -> Object) {
         let Some(remote) = self.remote() else { return };
         for brick in writers {
             match remote.newest(*brick, file) {
                 Ok(Some(object)) => {
-                    if let Err(error) = self.take_newest(file, object) {
+                    if let Err(error) = self.take_newest(file, part(object)) {
                         tracing::warn!(%file, %error, "what a writer says of a file cannot be taken over");
                     }
                 }

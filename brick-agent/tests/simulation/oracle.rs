@@ -58,6 +58,8 @@ struct Written {
 pub struct Oracle {
     /// Bytes that a file had between two calls of a program.
     whole: BTreeSet<Content>,
+    /// What a file is by now, up to the size that it had when a version was made of it while a program was writing.
+    torn: BTreeSet<Content>,
     promises: Vec<Promise>,
     /// Bytes of a file that a program replaced or removed, knowing them.
     given_up: BTreeSet<(FileId, Content)>,
@@ -102,6 +104,18 @@ impl Oracle {
     /// A program left a file like this.
     pub fn saw(&mut self, bytes: &[u8]) {
         self.whole.insert(content_of(bytes));
+    }
+
+    /// A program went on writing a file of which a version had been made when it had this size: where the disk keeps no copy of that moment, who
+    /// asks for the version gets this.
+    pub fn tore(&mut self, bytes: &[u8], size: u64) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+        self.torn.insert(content_of(&bytes[..size]));
+    }
+
+    /// Whether who reads a file of which programs elsewhere are writing a newer version may be shown this.
+    pub fn is_of_several_moments(&self, bytes: &[u8]) -> bool {
+        self.torn.contains(&content_of(bytes))
     }
 
     /// Whether a reader may be shown this.

@@ -120,6 +120,10 @@ impl Program<'_> {
             self.oracle.wrote(self.member, file, &found.bytes, known);
             if !self.machine.life.is_over() {
                 self.oracle.saw(&found.bytes);
+                let local = self.machine.index().local(file).ok().flatten().unwrap_or_default();
+                if let Some(then) = local.snapshot.filter(|_| local.dirty) {
+                    self.oracle.tore(&found.bytes, then.size);
+                }
             }
         }
     }
@@ -249,6 +253,7 @@ impl Program<'_> {
         match bytes {
             Ok(bytes)
                 if !self.oracle.is_whole(&bytes)
+                    && !self.oracle.is_of_several_moments(&bytes)
                     && !self.oracle.is_flipped(self.member, &bytes)
                     && (!self.oracle.is_flipped_anywhere(&bytes) || self.knows_better(open.file, &bytes)) =>
             {

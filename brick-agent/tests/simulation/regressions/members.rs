@@ -113,3 +113,21 @@ fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A version was made of what a program was writing, of which the disk keeps no copy: who read it got what the file was by then, as is said,
+/// and the check did not expect that.
+#[test]
+fn a_version_of_a_file_that_is_being_written_is_read_as_it_is_now() {
+    for seed in 0..20 {
+        let plan = quiet(vec![
+            does(0, Action::Open { path: 2, slot: 2, how: How::Create }),
+            does(0, Action::Put { path: 2, len: 940, sync: true }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(0, Action::Write { slot: 2, at: 782, len: 458 }),
+            does(1, Action::Read { path: 2 }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}

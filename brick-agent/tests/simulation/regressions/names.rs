@@ -166,3 +166,21 @@ fn t09_a_name_that_an_edit_kept_stays_when_another_is_found() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
     }
 }
+
+/// Who replaced or removed a file asked the one who was writing it, and heard that it was removed there: so its name went to the file that was
+/// beside it, and that one was replaced, of which the program did not know.
+#[test]
+fn t09_what_gets_a_name_while_its_writer_is_asked_is_not_removed() {
+    let last = [Action::Save { path: 2, len: 50, sync: true }, Action::Unlink { path: 2 }];
+    for (seed, last) in (0..20).flat_map(|seed| last.clone().map(|last| (seed, last))) {
+        let plan = quiet(vec![
+            does(1, Action::Open { path: 2, slot: 1, how: How::Truncate }),
+            does(0, Action::Save { path: 2, len: 361, sync: true }),
+            pull(0, 1),
+            does(1, Action::Save { path: 2, len: 1379, sync: false }),
+            does(0, last),
+        ]);
+        let plan = Plan { seed, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}

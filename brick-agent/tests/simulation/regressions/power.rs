@@ -272,3 +272,27 @@ fn t01_a_version_is_heard_of_before_it_is_taken() {
         }
     }
 }
+
+/// A program wrote as many bytes as there were before into a file that was durable. Of the power cut its times were lost, and not what it had
+/// written: as the file looked as before, it counted as opened only, and those bytes as the version that it had been.
+#[test]
+fn t01_what_was_being_written_is_an_edit_also_if_it_looks_as_before() {
+    for salt in 0..60 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 1, len: 20, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(0, 1),
+            step(What::WriteBack { member: 1 }),
+            does(1, Action::Open { path: 1, slot: 0, how: How::Write }),
+            // With that the word that it is open is durable.
+            does(1, Action::Put { path: 0, len: 5, sync: true }),
+            does(1, Action::Write { slot: 0, at: 0, len: 20 }),
+            Step { salt, what: What::End { member: 1, how: End::PowerCut, after: None } },
+        ]);
+        let plan = Plan { seed: salt % 8, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
+    }
+}
