@@ -1,4 +1,4 @@
-//! How every controller runs: its own watch, a queue of wake-ups, metrics, and a rest after errors.
+//! How every controller runs: on a store that all share, with a queue of wake-ups, metrics, and a rest after errors.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -6,11 +6,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::{Stream, StreamExt};
-use kube::api::Api;
+use futures::{Stream, StreamExt, stream};
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
@@ -23,6 +21,7 @@ use crate::stores::controller_config;
 pub async fn run<K, F>(
     name: &'static str,
     context: Arc<Context>,
+    store: Store<K>,
     wake: impl Stream<Item = ObjectRef<K>> + Send + 'static,
     shutdown: Shutdown,
     reconcile: impl Fn(Arc<K>, Arc<Context>) -> F + Send + Sync + 'static,
@@ -50,7 +49,8 @@ pub async fn run<K, F>(
         tracing::warn!("{name}: {error}; tries again in {rest:.1?}");
         Action::requeue(rest)
     };
-    Controller::new(Api::<K>::all(context.client.clone()), watcher::Config::default())
+    // The store's own watch wakes it by the queue, as others do.
+    Controller::for_stream(stream::pending(), store)
         .with_config(controller_config())
         .reconcile_on(wake)
         .graceful_shutdown_on(shutdown.wait())

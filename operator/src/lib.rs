@@ -32,14 +32,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use context::Settings;
-use futures::stream;
 use kube::{Client, Config};
 
 use crate::context::Context;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::stores::{Queues, watch_all};
+use crate::stores::{Queues, Stores, watch_all};
 
 /// How an operator runs.
 #[derive(Clone, Debug)]
@@ -127,16 +126,18 @@ async fn act(
 }
 
 async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) {
-    let Queues { volume, heal, job, policy, conflict, migration } = queues;
+    let Queues { volume, heal, job, policy, conflict, migration, workstation } = queues;
+    let Stores { volumes, jobs, policies, workstations, .. } = context.stores.clone();
+    let v = || volumes.clone();
     let c = || context.clone();
     let s = || shutdown.clone();
     tokio::join!(
-        controller::run("volume", c(), volume, s(), volume::reconcile),
-        controller::run("heal", c(), heal, s(), heal::reconcile),
-        controller::run("job", c(), job, s(), job::reconcile),
-        controller::run("policy", c(), policy, s(), policy::reconcile),
-        controller::run("workstation", c(), stream::pending(), s(), workstation::reconcile),
-        controller::run("migration", c(), migration, s(), migration::reconcile),
-        controller::run("conflict", c(), conflict, s(), conflict::reconcile),
+        controller::run("volume", c(), v(), volume, s(), volume::reconcile),
+        controller::run("heal", c(), v(), heal, s(), heal::reconcile),
+        controller::run("job", c(), jobs, job, s(), job::reconcile),
+        controller::run("policy", c(), policies, policy, s(), policy::reconcile),
+        controller::run("workstation", c(), workstations, workstation, s(), workstation::reconcile),
+        controller::run("migration", c(), v(), migration, s(), migration::reconcile),
+        controller::run("conflict", c(), v(), conflict, s(), conflict::reconcile),
     );
 }

@@ -1,11 +1,14 @@
 //! What the operator sees of the cluster: one watch and one store for each kind, whose events wake the
-//! controllers that depend on the object.
+//! controllers that depend on the object, its own among them.
+//!
+//! An object that this version cannot read, because an older or a newer one made it, is said once and left out: it
+//! stalls none of the others.
 //!
 //! Reconciliations read from here and never ask the API server for what is here. An event only wakes
 //! whoever could decide differently because of it: a workstation's heartbeat, which is most of the
 //! traffic, wakes nobody but the workstation's own controller; a brick's wakes nobody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt};
@@ -109,6 +113,8 @@ pub struct Queues {
     pub conflict: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
     /// Volumes whose replicas may have to move.
     pub migration: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
+    /// Workstations that reported, or are to be judged anew.
+    pub workstation: UnboundedReceiver<ObjectRef<Workstation>>,
 }
 
 /// The ends of the queues at the watches.
@@ -121,6 +127,7 @@ struct Wake {
     policy: UnboundedSender<ObjectRef<HealPolicy>>,
     conflict: UnboundedSender<ObjectRef<WorkstationVolume>>,
     migration: UnboundedSender<ObjectRef<WorkstationVolume>>,
+    workstation: UnboundedSender<ObjectRef<Workstation>>,
 }
 
 /// The stores, the queues, and the watches as a future that must be polled for as long as they are used.
@@ -144,11 +151,12 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let (policy, policy_rx) = unbounded();
     let (conflict, conflict_rx) = unbounded();
     let (migration, migration_rx) = unbounded();
-    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict, migration };
+    let (workstation, workstation_rx) = unbounded();
+    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict, migration, workstation };
 
     // The order of the arguments: kind, events, store's writer, whom to wake.
     let w = wake.clone();
-    let volumes = follow(watch::<WorkstationVolume>(client), w_volumes, move |v, _| w.volume_changed(v));
+    let volumes = follow(watch::<WorkstationVolume>(client), w_volumes, move |v, _| w.volume_touched(v));
     let w = wake.clone();
     let policies = follow(watch::<HealPolicy>(client), w_policies, move |p, _| w.policy_changed(p));
     let w = wake.clone();
@@ -180,6 +188,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let w = wake.clone();
     let mut seen = HashMap::new();
     let workstations = follow(watch::<Workstation>(client), w_workstations, move |ws, gone| {
+        let _ = w.workstation.unbounded_send(ObjectRef::from_obj(ws));
         if changed(&mut seen, ws, gone, |ws| {
             // Windows have no hash, but a text.
             let expected = format!("{:?}", ws.spec.expected_offline);
@@ -206,6 +215,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
         policy: policy_rx,
         conflict: conflict_rx,
         migration: migration_rx,
+        workstation: workstation_rx,
     };
     (stores, queues, all)
 }
@@ -214,7 +224,40 @@ fn watch<K>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + 
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    watcher(Api::<K>::all(client.clone()), watcher::Config::default())
+    let mut said = HashSet::new();
+    watcher(Api::<DeserializeGuard<K>>::all(client.clone()), watcher::Config::default()).filter_map(
+        move |event| std::future::ready(event.map(|event| readable(event, &mut said)).transpose()),
+    )
+}
+
+/// The event, if its object can be read. One that cannot is said, once for each version of it.
+fn readable<K>(event: Event<DeserializeGuard<K>>, said: &mut HashSet<String>) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let mut read = |guarded: DeserializeGuard<K>| {
+        guarded
+            .0
+            .map_err(|invalid| {
+                let meta = &invalid.metadata;
+                let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                let which = format!("{} {}/{}", K::kind(&()), text(&meta.namespace), text(&meta.name));
+                if said.insert(format!("{which} {}", text(&meta.resource_version))) {
+                    tracing::warn!(
+                        "{which} cannot be read, and is left out: {}: correct or delete it",
+                        invalid.error
+                    );
+                }
+            })
+            .ok()
+    };
+    Some(match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(object) => Event::InitApply(read(object)?),
+        Event::Apply(object) => Event::Apply(read(object)?),
+        Event::Delete(object) => Event::Delete(read(object)?),
+    })
 }
 
 /// Keeps a store current, and calls `touched` for each object that came, changed or went (`true`).
@@ -323,6 +366,15 @@ impl Wake {
         let _ = self.heal.unbounded_send(volume.clone());
     }
 
+    /// A volume itself is another one, or says something else.
+    fn volume_touched(&self, volume: &WorkstationVolume) {
+        let this = ObjectRef::from_obj(volume);
+        self.both(&this);
+        let _ = self.conflict.unbounded_send(this.clone());
+        let _ = self.migration.unbounded_send(this);
+        self.volume_changed(volume);
+    }
+
     fn volume_changed(&self, volume: &WorkstationVolume) {
         // Also policies to which it no longer refers.
         let namespace = volume.namespace();
@@ -334,6 +386,7 @@ impl Wake {
     }
 
     fn policy_changed(&self, policy: &HealPolicy) {
+        let _ = self.policy.unbounded_send(ObjectRef::from_obj(policy));
         let (namespace, name) = (policy.namespace(), policy.name_any());
         for volume in self.stores.volumes.state() {
             let refers = volume.spec.heal_policy_ref.as_ref().is_some_and(|r| r.name == name);
@@ -344,6 +397,7 @@ impl Wake {
     }
 
     fn job_changed(&self, job: &HealJob, gone: bool) {
+        let _ = self.job.unbounded_send(ObjectRef::from_obj(job));
         let volume = volume_ref(job.namespace(), &job.spec.volume_ref.name);
         self.both(&volume);
         if let Some(volume) = self.stores.volumes.get(&volume) {

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use rand::rngs::StdRng;
@@ -166,6 +166,14 @@ impl Work {
             // New, and its first version is not known here yet.
             Err(_) if bytes.is_empty() => Ok(None),
             Err(why) => {
+                // What can be seen of it only now.
+                let zeros = bytes.iter().filter(|b| **b == 0).count();
+                let shown = file.metadata().map(|m| (m.len(), m.ino(), m.mtime(), m.mtime_nsec()));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                let why = format!(
+                    "{why}; {} bytes, {zeros} of them 0; size, inode, time of change: {shown:?}; at {now:.3}",
+                    bytes.len()
+                );
                 let path = path.display().to_string();
                 self.record.say(&Event::Torn { path, why })?;
                 Ok(None)

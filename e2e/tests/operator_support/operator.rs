@@ -22,6 +22,7 @@ pub const AWAY_AFTER: Duration = Duration::from_secs(4);
 /// An operator that runs.
 pub struct Operator {
     trigger: shutdown::Trigger,
+    kill: tokio::sync::oneshot::Sender<()>,
     thread: JoinHandle<Result<(), String>>,
     /// Where its metrics and health are.
     pub address: SocketAddr,
@@ -31,9 +32,15 @@ impl Operator {
     /// Starts one. The control plane must have the definitions.
     pub async fn start(identity: &str) -> Self {
         let config = service_account(&super::client().await).await;
+        Self::start_on(config, identity, |_| {})
+    }
+
+    /// Starts one that reaches the control plane so, with other times for the lease.
+    pub fn start_on(config: Config, identity: &str, patience: impl FnOnce(&mut lease::Config)) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut lease = lease::Config::new(SYSTEM.into(), "nearbrick-operator".into(), identity.to_string());
         lease.retry = Duration::from_millis(300);
+        patience(&mut lease);
         let options = Options {
             listen: address,
             lease,
@@ -46,17 +53,37 @@ impl Operator {
             },
         };
         let (trigger, shutdown) = shutdown::channel();
+        let (kill, killed) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(async { nearbrick_operator::run(config, options, shutdown).await })
+            let result = runtime.block_on(async {
+                let killed = async {
+                    if killed.await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    result = nearbrick_operator::run(config, options, shutdown) => result,
+                    () = killed => Err("killed".to_owned()),
+                }
+            });
+            // As the kernel would: nobody is waited for.
+            runtime.shutdown_background();
+            result
         });
-        Self { trigger, thread, address }
+        Self { trigger, kill, thread, address }
     }
 
     /// Ends it as SIGTERM does, and waits.
     pub async fn stop(self) -> Result<(), String> {
         self.trigger.fire();
         tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap()
+    }
+
+    /// Ends it as SIGKILL does, wherever it is.
+    pub async fn kill(self) {
+        let _ = self.kill.send(());
+        let _ = tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap();
     }
 
     /// The body of one of its pages.
@@ -92,7 +119,7 @@ pub async fn shared() -> SocketAddr {
 }
 
 /// Applies the chart's RBAC, and returns how to reach the control plane as the operator.
-async fn service_account(client: &Client) -> Config {
+pub async fn service_account(client: &Client) -> Config {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let params = PatchParams::apply("test").force();
     let body = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM } });

@@ -19,6 +19,8 @@ pub struct Seen {
     pub unchanged_for: Duration,
     /// Whether the operator has seen `lastSeen` change, and has not only found it.
     pub changed_before_my_eyes: bool,
+    /// Whether Ready is the agent's own word: an operator that says Away says Unknown, and the agent's next report takes it back.
+    pub has_spoken: bool,
 }
 
 /// The judgement.
@@ -37,7 +39,7 @@ pub fn judge(lost: bool, written: Option<WorkstationState>, seen: Seen, away_aft
         return settled(WorkstationState::Lost);
     }
     let was_away = matches!(written, Some(WorkstationState::Away | WorkstationState::Lost));
-    if !seen.ever || (was_away && !seen.changed_before_my_eyes) {
+    if !seen.ever || (was_away && !seen.changed_before_my_eyes && !seen.has_spoken) {
         return settled(WorkstationState::Away);
     }
     match away_after.checked_sub(seen.unchanged_for) {
@@ -74,7 +76,12 @@ mod tests {
     const AFTER: Duration = Duration::from_secs(40);
 
     fn seen(ever: bool, secs: u64, changed: bool) -> Seen {
-        Seen { ever, unchanged_for: Duration::from_secs(secs), changed_before_my_eyes: changed }
+        Seen {
+            ever,
+            unchanged_for: Duration::from_secs(secs),
+            changed_before_my_eyes: changed,
+            has_spoken: false,
+        }
     }
 
     #[test]
@@ -91,8 +98,10 @@ mod tests {
             // A new operator believes what is written...
             (false, Some(Away), seen(true, 0, false), Away),
             (false, Some(Online), seen(true, 0, false), Online),
-            // ...until the agent reports.
+            // ...until the agent reports, or has reported since that was written.
             (false, Some(Away), seen(true, 0, true), Online),
+            (false, Some(Away), Seen { has_spoken: true, ..seen(true, 0, false) }, Online),
+            (false, Some(Away), Seen { has_spoken: true, ..seen(true, 40, false) }, Away),
             // A person's word counts most, and can be taken back.
             (true, Some(Online), seen(true, 0, true), Lost),
             (false, Some(Lost), seen(true, 0, false), Away),

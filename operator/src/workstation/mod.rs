@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use nearbrick_crds::Workstation;
 use nearbrick_crds::times::expected_off;
+use nearbrick_crds::{Workstation, condition};
 use tokio::time::Instant;
 
 use crate::backoff::lock;
@@ -33,6 +33,8 @@ pub async fn reconcile(workstation: Arc<Workstation>, context: Arc<Context>) -> 
 /// Notes the heartbeat, and for how long it has been the same by our own clock.
 fn see(context: &Context, workstation: &Workstation) -> Seen {
     let last_seen = workstation.status.as_ref().and_then(|s| s.last_seen.as_ref()).map(|t| t.0);
+    let conditions = workstation.status.iter().flat_map(|s| &s.conditions);
+    let has_spoken = conditions.clone().any(|c| c.type_ == condition::READY && c.status != "Unknown");
     let now = Instant::now();
     let mut heartbeats = lock(&context.heartbeats);
     let beat = heartbeats.entry(workstation.name_any()).or_insert(Heartbeat {
@@ -47,5 +49,6 @@ fn see(context: &Context, workstation: &Workstation) -> Seen {
         ever: last_seen.is_some(),
         unchanged_for: now.saturating_duration_since(beat.since),
         changed_before_my_eyes: beat.changed,
+        has_spoken,
     }
 }
