@@ -1,10 +1,14 @@
 //! The objects of one watch: whole lists only, never half of one.
+//!
+//! One that this version cannot read, because an older or a newer one made it, is not gone: what was known of it before
+//! stands, and it hides none of the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Resource;
+use kube::core::DeserializeGuard;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::Event;
 
@@ -15,24 +19,29 @@ pub struct Tracked<K> {
     /// The new list, while it comes in.
     coming: Option<BTreeMap<String, Arc<K>>>,
     synced: bool,
+    /// Those that are there and cannot be read.
+    unreadable: BTreeSet<String>,
 }
 
 impl<K> Default for Tracked<K> {
     fn default() -> Self {
-        Tracked { objects: BTreeMap::new(), coming: None, synced: false }
+        Tracked { objects: BTreeMap::new(), coming: None, synced: false, unreadable: BTreeSet::new() }
     }
 }
 
 impl<K: Resource> Tracked<K> {
     /// Takes an event. Says whether the objects are now to be looked at again.
-    pub fn take(&mut self, event: Event<K>) -> bool {
+    pub fn take(&mut self, event: Event<DeserializeGuard<K>>) -> bool {
         match event {
             Event::Init => {
                 self.coming = Some(BTreeMap::new());
+                self.unreadable.clear();
                 false
             }
             Event::InitApply(object) => {
-                self.coming.get_or_insert_default().insert(key(&object), Arc::new(object));
+                let key = key(&object);
+                let object = self.read(&key, object);
+                self.coming.get_or_insert_default().extend(object.map(|object| (key, object)));
                 false
             }
             Event::InitDone => {
@@ -41,14 +50,40 @@ impl<K: Resource> Tracked<K> {
                 true
             }
             Event::Apply(object) => {
-                self.objects.insert(key(&object), Arc::new(object));
+                let key = key(&object);
+                let object = self.read(&key, object);
+                self.objects.extend(object.map(|object| (key, object)));
                 self.synced
             }
             Event::Delete(object) => {
-                self.objects.remove(&key(&object));
+                let key = key(&object);
+                self.unreadable.remove(&key);
+                self.objects.remove(&key);
                 self.synced
             }
         }
+    }
+
+    /// The object, or what was known of it while it cannot be read.
+    fn read(&mut self, key: &str, object: DeserializeGuard<K>) -> Option<Arc<K>> {
+        match object.0 {
+            Ok(object) => {
+                self.unreadable.remove(key);
+                Some(Arc::new(object))
+            }
+            Err(invalid) => {
+                if self.unreadable.insert(key.to_owned()) {
+                    let error = &invalid.error;
+                    tracing::warn!("an object {key} cannot be read, and is left as it was known: {error}");
+                }
+                self.objects.get(key).cloned()
+            }
+        }
+    }
+
+    /// Whether an object of this name is there, and cannot be read.
+    pub fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
+        self.unreadable.contains(&format!("{namespace}/{name}"))
     }
 
     /// Whether a whole list was seen.
@@ -95,10 +130,12 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
 
-    fn map(name: &str) -> ConfigMap {
-        let mut map = ConfigMap::default();
-        map.metadata.name = Some(name.to_owned());
-        map
+    fn map(name: &str) -> DeserializeGuard<ConfigMap> {
+        read(serde_json::json!({ "metadata": { "namespace": "n", "name": name } }))
+    }
+
+    fn read(object: serde_json::Value) -> DeserializeGuard<ConfigMap> {
+        serde_json::from_value(object).unwrap()
     }
 
     fn names(tracked: &Tracked<ConfigMap>) -> Vec<&str> {
@@ -123,6 +160,34 @@ mod tests {
         assert!(tracked.take(Event::Apply(map("c"))));
         assert!(tracked.take(Event::Delete(map("b"))));
         assert_eq!(names(&tracked), ["c"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_gone_and_hides_nothing() {
+        let odd = |name: &str| {
+            let object =
+                read(serde_json::json!({ "metadata": { "namespace": "n", "name": name }, "data": 5 }));
+            assert!(object.0.is_err());
+            object
+        };
+        let mut tracked = Tracked::default();
+        for event in [Event::Init, Event::InitApply(odd("a")), Event::InitApply(map("b"))] {
+            tracked.take(event);
+        }
+        assert!(tracked.take(Event::InitDone));
+        assert_eq!(names(&tracked), ["b"]);
+        assert!(tracked.is_unreadable("n", "a") && !tracked.is_unreadable("n", "b"));
+        // What was known of it stands, also in a new list.
+        tracked.take(Event::Apply(odd("b")));
+        tracked.take(Event::Init);
+        tracked.take(Event::InitApply(odd("b")));
+        assert!(tracked.take(Event::InitDone));
+        assert_eq!(names(&tracked), ["b"]);
+        assert!(tracked.is_unreadable("n", "b") && !tracked.is_unreadable("n", "a"));
+        tracked.take(Event::Apply(map("b")));
+        assert!(!tracked.is_unreadable("n", "b"));
+        tracked.take(Event::Delete(odd("b")));
+        assert!(names(&tracked).is_empty());
     }
 
     #[test]

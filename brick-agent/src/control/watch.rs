@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use futures::stream::{BoxStream, select};
 use futures::{Stream, StreamExt};
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
+use nearbrick_crds::meta::brick_name;
 use nearbrick_crds::{Brick, FileConflict, HealJob, HealPolicy, Workstation, WorkstationVolume};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -129,7 +131,7 @@ impl Follower {
     }
 
     async fn follow_workstation(self: Arc<Self>) {
-        let api: Api<Workstation> = Api::all(self.api.client.clone());
+        let api = Api::<DeserializeGuard<Workstation>>::all(self.api.client.clone());
         let mut events = self.events(api, format!("metadata.name={}", self.node));
         let mut tracked = Tracked::default();
         while let Some(event) = events.next().await {
@@ -140,7 +142,7 @@ impl Follower {
     }
 
     async fn follow_bricks(self: Arc<Self>) {
-        let api: Api<Brick> = Api::all(self.api.client.clone());
+        let api = Api::<DeserializeGuard<Brick>>::all(self.api.client.clone());
         let mut events = self.events(api, format!("spec.node={}", self.node));
         let mut tracked: Tracked<Brick> = Tracked::default();
         let mut followed: HashMap<VolumeKey, Followed> = HashMap::new();
@@ -152,14 +154,15 @@ impl Follower {
                 tracked.objects().map(|b| (VolumeKey::of_brick(b), b.clone())).collect();
             self.seen.set_bricks(bricks.clone());
             for key in self.volumes.keys() {
-                if !bricks.contains_key(&key) {
+                let unreadable = tracked.is_unreadable(&key.namespace, &brick_name(&key.volume, &self.node));
+                if !bricks.contains_key(&key) && !unreadable {
                     tracing::info!(volume = %key, "this workstation no longer has a brick of the volume");
                     let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
                     followed.remove(&key);
                     self.volumes.remove(&key);
                 }
             }
-            followed.retain(|key, _| bricks.contains_key(key));
+            followed.retain(|key, _| self.volumes.keys().contains(key) || bricks.contains_key(key));
             for (key, brick) in bricks {
                 match followed.get(&key) {
                     Some(volume) => {
@@ -179,7 +182,11 @@ impl Follower {
     }
 
     /// Events of objects of one kind that these fields select. Errors are said and tried again.
-    fn events<K>(&self, api: Api<K>, fields: String) -> BoxStream<'static, Event<K>>
+    fn events<K>(
+        &self,
+        api: Api<DeserializeGuard<K>>,
+        fields: String,
+    ) -> BoxStream<'static, Event<DeserializeGuard<K>>>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
     {
@@ -229,11 +236,11 @@ impl Follower {
         stop: &CancellationToken,
     ) {
         enum Change {
-            Volume(Box<Event<WorkstationVolume>>),
-            Brick(Box<Event<Brick>>),
-            Job(Event<HealJob>),
-            Policy(Event<HealPolicy>),
-            Conflict(Event<FileConflict>),
+            Volume(Box<Event<DeserializeGuard<WorkstationVolume>>>),
+            Brick(Box<Event<DeserializeGuard<Brick>>>),
+            Job(Event<DeserializeGuard<HealJob>>),
+            Policy(Event<DeserializeGuard<HealPolicy>>),
+            Conflict(Event<DeserializeGuard<FileConflict>>),
         }
         let namespace = &key.namespace;
         let by_volume = format!("spec.volumeRef.name={}", key.volume);
@@ -297,7 +304,7 @@ impl Follower {
         conflicts: &Tracked<FileConflict>,
     ) {
         let Some(volume) = volume else {
-            let why = format!("WorkstationVolume {key} is not there");
+            let why = format!("WorkstationVolume {key} is not there, or cannot be read");
             return self.volumes.problem(key, Some(why));
         };
         let previous = self.volumes.config(key);
