@@ -276,7 +276,7 @@ fn t01_a_version_is_heard_of_before_it_is_taken() {
 /// A program wrote as many bytes as there were before into a file that was durable. Of the power cut its times were lost, and not what it had
 /// written: as the file looked as before, it counted as opened only, and those bytes as the version that it had been.
 #[test]
-fn t01_what_was_being_written_is_an_edit_also_if_it_looks_as_before() {
+fn t01_what_was_being_written_is_not_what_it_was_because_it_looks_so() {
     for salt in 0..60 {
         let plan = quiet(vec![
             does(0, Action::Put { path: 1, len: 20, sync: true }),
