@@ -296,3 +296,19 @@ fn t01_what_was_being_written_is_not_what_it_was_because_it_looks_so() {
         assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
     }
 }
+
+/// A file was brought when a program opened it for writing, and the power cut left it in part: that is the edit of a file that was being
+/// written, as is said, and the check did not expect that as the program had not come to write.
+#[test]
+fn t01_what_was_open_for_writing_may_be_there_in_part() {
+    for salt in 0..60 {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 1, len: 599, sync: true }),
+            pull(2, 1),
+            does(2, Action::Open { path: 1, slot: 0, how: How::Create }),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+        ]);
+        let plan = Plan { seed: salt % 8, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
+    }
+}
