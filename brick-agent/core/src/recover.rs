@@ -160,18 +160,20 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
         if is_stub {
             return Verdict::Lacking;
         }
-        // Never set aside: a program may have synced what it wrote.
+        // What a program had synced is never set aside: that moves the inode's times for good.
         if found.base.is_empty() {
             return Verdict::Keep;
         }
+        let is_unproven = found.synced != Some(found.base) || hash_of(object, found.base).is_some();
         return match proof(object, found) {
             Proof::NotLooked => Verdict::Hash,
             Proof::Is(version) if version == found.base => Verdict::Keep,
-            // Also where the inode is as before: its times may be lost, and not what was written.
-            _ if found.synced == Some(found.base) => edit(),
-            Proof::Is(version) => Verdict::Holds(version.clone()),
+            Proof::Is(version) if found.synced != Some(found.base) => Verdict::Holds(version.clone()),
             Proof::None if was_stub => Verdict::Lacking,
-            Proof::None => edit(),
+            // Whether it was written, and only its times are lost, or those bytes never came to the disk, or it damaged them, cannot be told:
+            // so it must not replace what others have, nor stand beside it.
+            Proof::None if found.looks_same && is_unproven && elsewhere(found.base) => Verdict::SetAside,
+            Proof::Is(_) | Proof::None => edit(),
         };
     }
     let Some(have) = found.have else {
@@ -353,7 +355,9 @@ mod tests {
         // Being written: never set aside, and based on what was synced.
         let open = Row { dirty: Some(2), same: false, fits: Some(false), ..CLEAN };
         assert_eq!(cut(&shared, open), Edit(v(2)));
-        assert_eq!(cut(&shared, Row { same: true, ..open }), Edit(v(2)));
+        // As it was, and with other bytes: written without its times, or damaged.
+        assert_eq!(cut(&shared, Row { same: true, ..open }), SetAside);
+        assert_eq!(cut(&alone, Row { same: true, fits: None, ..open }), Edit(v(2)));
         assert_eq!(cut(&shared, Row { fits: Some(true), ..open }), Keep);
         assert_eq!(cut(&alone, Row { fits: None, ..open }), Edit(v(2)));
         assert_eq!(cut(&shared, Row { synced: Some(1), ..open }), Edit(v(1)));
@@ -475,11 +479,11 @@ mod tests {
 
         #[test]
         fn what_programs_were_writing_is_never_set_aside(object in objects(), row in rows()) {
-            if row.dirty.is_some() {
+            if row.dirty.is_some() && !row.same {
                 prop_assert_ne!(verdict(End::PowerLost, &object, row), Verdict::SetAside);
             }
             // What it had synced is its edit.
-            if let Some(base) = row.dirty.filter(|_| row.synced == row.dirty) {
+            if let Some(base) = row.dirty.filter(|_| row.synced == row.dirty && !row.same) {
                 let verdict = verdict(End::PowerLost, &object, row);
                 prop_assert!([Verdict::Keep, Verdict::Hash, Verdict::Edit(v(base))].contains(&verdict));
             }

@@ -262,6 +262,19 @@ impl Volume {
         Ok(())
     }
 
+    /// What the agent before this one showed as an older version, and nobody has open any more: nothing else tells that it is to be shown
+    /// as the newest again.
+    pub(super) fn show_newest_of_closed(&self, core: &mut Core) {
+        let is_closed = |file: &FileId| core.nodes.of(*file).is_none_or(|n| n.opens == 0);
+        let files: Vec<_> = core.shown_older.iter().copied().filter(is_closed).collect();
+        for file in files {
+            if let Err(error) = self.show_newest(core, file) {
+                tracing::debug!(%error, "the size and time of the newest version are not shown yet: it is tried again");
+                self.bring_about(core, vec![file]);
+            }
+        }
+    }
+
     fn opened_stub(
         &self,
         core: &mut Core,

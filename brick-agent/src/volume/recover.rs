@@ -25,6 +25,7 @@ use super::files::Handles;
 use super::judge::Unnoted;
 use super::making::d_type;
 use super::once::Once;
+use super::opening::{Standing, standing};
 use super::replace::PLACED;
 use super::scrub::Scrub;
 use super::settle::{Settled, Settler};
@@ -233,6 +234,7 @@ impl Volume {
             batch.commit()?;
         }
         volume.resume(&mut volume.lock());
+        volume.show_newest_of_closed(&mut volume.lock());
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
         if later == Later::Thread {
             volume.settler.start(&volume).map_err(|e| OpenError::Disk {
@@ -827,6 +829,12 @@ fn load(index: &Index, core: &mut Core) -> Result<(Vec<FileId>, u64), IndexError
             && local.based_on() != local.synced.as_ref()
         {
             core.unsynced.insert(file);
+        }
+        if here
+            .as_ref()
+            .is_some_and(|l| l.on_disk() && l.overlay.is_none() && standing(&object, l) == Standing::Stale)
+        {
+            core.shown_older.insert(file);
         }
         core.object_changed(file, None, Some(&object));
         latest = object.stamps().map(|stamp| stamp.time).fold(latest, u64::max);

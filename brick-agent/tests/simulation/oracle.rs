@@ -159,14 +159,18 @@ impl Oracle {
     }
 
     /// The agent ended without notice: what programs were writing may be there in part. What is not durable
-    /// after a kill may still be lost to a power cut that comes later.
-    pub fn crashed(&mut self, member: usize, how: End, machine: &Machine) {
+    /// after a kill may still be lost to a power cut that comes later. `open`: what they had open for writing, and so, for all that the
+    /// brick can tell after a power cut, may have written, unless its disk did that.
+    pub fn crashed(&mut self, member: usize, how: End, machine: &Machine, open: &BTreeSet<FileId>) {
         let in_data = machine.disk.files_below(&[b"data"]).into_iter().map(|found| (found, true));
         // Also what was just being moved out of another's way.
         let in_staging =
             machine.disk.files_below(&[b".nearbrick", b"staging"]).into_iter().map(|found| (found, false));
         for (found, new) in in_data.chain(in_staging) {
-            if new && found.mark.is_none() || self.written.contains(&(member, found.ino)) {
+            let was_open = how == End::PowerCut
+                && found.mark.as_ref().is_some_and(|mark| open.contains(&mark.file))
+                && !self.is_flipped(member, &found.bytes);
+            if new && found.mark.is_none() || was_open || self.written.contains(&(member, found.ino)) {
                 self.saw(&found.bytes);
             }
         }

@@ -177,8 +177,9 @@ impl World {
     /// The agent of this machine ends without notice.
     pub fn end(&mut self, n: usize, how: End, chance: &mut Chance) {
         let machine = &mut self.machines[n];
+        let open = machine.slots.iter().flatten().filter(|slot| slot.writes).map(|slot| slot.file).collect();
         let left = machine.end(&self.net, how, chance);
-        self.oracle.crashed(n, how, &self.machines[n]);
+        self.oracle.crashed(n, how, &self.machines[n], &open);
         self.say(format!("{} {how:?}: {left}", node(n)));
     }
 

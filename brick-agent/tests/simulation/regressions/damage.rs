@@ -249,3 +249,28 @@ fn t25_damage_is_no_edit_because_the_agent_set_its_time() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
     }
 }
+
+/// A damaged copy was open for writing when the power was lost, and nobody had written to it: taken for an edit, the damage replaced the
+/// whole copies.
+#[test]
+fn t25_damage_is_no_edit_because_the_file_was_open_when_the_power_was_lost() {
+    for salt in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 545, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Heal { member: 1, fault: Transfer::Good }),
+            pull(0, 1),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 1, file: 0 }),
+            does(1, Action::Open { path: 2, slot: 0, how: How::Write }),
+            // With that the word that it is open is durable.
+            does(1, Action::Put { path: 0, len: 5, sync: true }),
+            Step { salt, what: What::End { member: 1, how: End::PowerCut, after: None } },
+        ]);
+        let plan = Plan { seed: salt % 8, faults: Faults { flips: true, power: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
+    }
+}

@@ -114,6 +114,28 @@ fn a_file_of_which_an_older_version_was_read_has_the_size_of_the_newest() {
     }
 }
 
+/// As above, where the agent was killed while the older one was open: the next one did not know that it was shown.
+#[test]
+fn a_file_of_which_an_older_version_was_open_at_a_kill_has_the_size_of_the_newest() {
+    for seed in 0..40 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 0, len: 619, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(1, Action::Read { path: 0 }),
+            does(0, Action::Put { path: 0, len: 61, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            step(What::Part { a: 0, b: 1 }),
+            does(1, Action::Open { path: 0, slot: 0, how: How::Read }),
+            step(What::End { member: 1, how: End::Kill, after: None }),
+        ]);
+        assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}
+
 /// A version was made of what a program was writing, of which the disk keeps no copy: who read it got what the file was by then, as is said,
 /// and the check did not expect that.
 #[test]
