@@ -55,4 +55,4 @@ pub use volume::{
     ReplicaSet, StaleReads, VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec,
     WorkstationVolumeStatus, placement_name,
 };
-pub use workstation::{Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};
+pub use workstation::{OnlineShare, Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

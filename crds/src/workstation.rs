@@ -76,6 +76,13 @@ use crate::schedule::TimeWindow;
         description = "Whether nothing has to be held there any more; only where an eviction is requested"
     ),
     printcolumn(
+        name = "Online",
+        type_ = "string",
+        json_path = ".status.onlineShare.shown",
+        priority = 1,
+        description = "How much of the time it is online, when it last came or went"
+    ),
+    printcolumn(
         name = "Address",
         type_ = "string",
         json_path = ".status.address",
@@ -111,6 +118,20 @@ pub struct WorkstationSpec {
     pub expected_offline: Vec<TimeWindow>,
 }
 
+/// How much of the time a workstation is online.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OnlineShare {
+    /// Of a thousand; what was a week ago counts half.
+    #[schemars(range(max = 1000))]
+    pub per_mille: u32,
+    /// The same as a person reads it, for example `83 %`.
+    pub shown: String,
+    /// When that was so: when it last came or went. Since then it has been what `state` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Time>,
+}
+
 /// What is known of a workstation: its agent's report, and the operator's judgement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -118,6 +139,9 @@ pub struct WorkstationStatus {
     /// The operator's judgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<WorkstationState>,
+    /// How much of the time it is online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub online_share: Option<OnlineShare>,
     /// When its agent last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,

@@ -267,7 +267,8 @@ async fn workstation() {
         "metadata": { "name": name },
         "spec": {},
         "status": {
-            "state": "Away", "lastSeen": ago(7200), "address": "10.0.0.1:7443", "agentVersion": "0.1.0",
+            "state": "Away", "onlineShare": { "perMille": 832, "shown": "83 %", "asOf": ago(7200) },
+            "lastSeen": ago(7200), "address": "10.0.0.1:7443", "agentVersion": "0.1.0",
             "bricks": 2, "conditions": both,
             "pendingOut": { "files": 5, "bytes": 2048, "size": "2.0 KiB", "oldestSince": ago(180) },
         },
@@ -282,6 +283,7 @@ async fn workstation() {
         ("Size", json!("2.0 KiB")),
         ("Oldest", json!("3m")),
         ("Evicted", json!("True")),
+        ("Online", json!("83 %")),
         ("Address", json!("10.0.0.1:7443")),
         ("Version", json!("0.1.0")),
     ];

@@ -52,6 +52,8 @@ pub struct Candidate {
     pub usable: bool,
     /// Whether its agent reports at present.
     pub online: bool,
+    /// How much of the time it does, of a thousand.
+    pub share: u32,
     /// Free bytes of its file system, if known.
     pub free: Option<u64>,
     /// Its failure zone, if labelled.
@@ -188,7 +190,7 @@ fn rule(creator: &str, paths: &[String], bricks: Vec<String>) -> PlacementRule {
     PlacementRule { creator: creator.to_string(), paths: paths.to_vec(), bricks, ..PlacementRule::default() }
 }
 
-type Score = (Reverse<bool>, Reverse<bool>, usize, Reverse<Option<Option<u32>>>, String);
+type Score = (Reverse<bool>, Reverse<bool>, Reverse<u32>, usize, Reverse<Option<Option<u32>>>, String);
 
 struct Placing<'a> {
     by_node: BTreeMap<&'a str, &'a Candidate>,
@@ -259,8 +261,9 @@ impl<'a> Placing<'a> {
         std::iter::once(creator).chain(chosen).map(|c| c.brick.clone()).collect()
     }
 
-    /// The best has the least: online now; a zone that the set does not have yet; few partners; much free space (in powers of
-    /// two, so that small differences do not count); and the name, so that the same input always gives the same answer.
+    /// The best has the least: online now; a zone that the set does not have yet; online for much of the time (in quarters); few
+    /// partners; much free space (in powers of two: small differences do not count); and the name, so that the same input
+    /// always gives the same answer.
     fn score(&self, creator: &Candidate, chosen: &[&Candidate], c: &Candidate) -> Score {
         let new_zone = c.zone.is_some()
             && std::iter::once(creator)
@@ -269,6 +272,7 @@ impl<'a> Placing<'a> {
         (
             Reverse(c.online),
             Reverse(new_zone),
+            Reverse(c.share.min(999) / 250),
             self.partners.get(&c.node).copied().unwrap_or(0),
             Reverse(c.free.map(|f| f.checked_ilog2())),
             c.node.clone(),
@@ -333,6 +337,7 @@ mod tests {
             standing: Standing::Stays,
             usable: true,
             online: true,
+            share: 500,
             free: None,
             zone: None,
         }
@@ -374,6 +379,26 @@ mod tests {
                 "c [] home.c home.a",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_online_for_much_of_the_time_is_chosen_first() {
+        let mut c = ["a", "b", "c", "d"].map(candidate);
+        c[3].share = 980;
+        c[1].share = 200;
+        let rules = place(&c, 2, &[], &[]);
+        assert_eq!(
+            shown(&rules),
+            ["a [] home.a home.d", "b [] home.b home.d", "c [] home.c home.d", "d [] home.d home.c"]
+        );
+        // Small differences count for nothing, and another zone for more.
+        (c[3].share, c[2].share) = (600, 700);
+        assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.c");
+        c[3].share = 980;
+        (c[0].zone, c[1].zone, c[3].zone) = (Some("x".into()), Some("y".into()), Some("x".into()));
+        assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.b");
+        // A choice that was made stays.
+        assert_eq!(place(&c, 2, &[], &rules), rules);
     }
 
     #[test]
@@ -477,16 +502,17 @@ mod tests {
             1 => Just(Standing::Replaced), 1 => Just(Standing::Lost),
         ];
         proptest::collection::vec(
-            (standing, any::<bool>(), any::<bool>(), any::<Option<u32>>(), 0..3u8),
+            (standing, any::<bool>(), any::<bool>(), any::<Option<u32>>(), 0..3u8, 0..=1000u32),
             0..8,
         )
         .prop_map(|list| {
             list.into_iter()
                 .enumerate()
-                .map(|(i, (standing, usable, online, free, zone))| Candidate {
+                .map(|(i, (standing, usable, online, free, zone, share))| Candidate {
                     standing,
                     usable,
                     online,
+                    share,
                     free: free.map(u64::from),
                     zone: (zone > 0).then(|| format!("z{zone}")),
                     ..candidate(&format!("n{i}"))

@@ -18,8 +18,10 @@ use super::validate::Valid;
 use crate::plan::away::is_to_be_replaced;
 use crate::plan::placed;
 use crate::plan::placement::{Candidate, Moving, Standing, place_with_moves};
+use crate::plan::share::share_now;
 use crate::plan::verified::Looked;
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
+use crate::world::BrickEntry;
 
 /// The label that names a node's failure zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -67,6 +69,7 @@ pub fn build(valid: &Valid) -> Built {
             usable: entry.is_none_or(|e| e.brick.metadata.deletion_timestamp.is_none())
                 && status.and_then(|s| s.state) != Some(BrickState::Refused),
             online: entry.is_some_and(|e| e.agent.online),
+            share: share(valid, entry),
             free: status.and_then(|s| s.free_bytes),
             zone: valid.nodes.get(node).and_then(|n| n.labels.get(ZONE)).cloned(),
             node: node.clone(),
@@ -81,6 +84,16 @@ pub fn build(valid: &Valid) -> Built {
     );
     let summary = summary(valid, &placement);
     Built { workstations, bricks, placement, again_in, summary }
+}
+
+/// How much of the time a brick's workstation is online, of a thousand.
+fn share(valid: &Valid, entry: Option<&BrickEntry>) -> u32 {
+    let workstation = entry.and_then(|e| e.workstation.as_ref()?.status.as_ref());
+    share_now(
+        workstation.and_then(|s| s.online_share.as_ref()),
+        entry.is_some_and(|e| e.agent.online),
+        valid.now,
+    )
 }
 
 /// The moves under way, the newest first.

@@ -3,6 +3,7 @@
 //! The agent writes Ready and SafeToLeave itself. When it falls silent, the operator takes these over
 //! and says Unknown; the agent's next report takes them back.
 
+use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::condition::{self, Finding, Status};
@@ -18,13 +19,13 @@ use serde_json::json;
 use crate::context::{Context, News};
 use crate::error::{Error, is_not_found};
 use crate::patch::{Owned, apply_status};
-use crate::plan::evict;
 use crate::plan::volume::unacted_finding;
+use crate::plan::{evict, share};
 use crate::stores::volume_ref;
 
 const ONLINE: Owned = Owned {
     manager: OPERATOR_MANAGER,
-    fields: &["state", "observedGeneration"],
+    fields: &["state", "onlineShare", "observedGeneration"],
     conditions: &[condition::SPEC_ACTED_ON, condition::EVICTED],
 };
 
@@ -53,8 +54,15 @@ pub async fn write(
             findings.push(Finding::new(type_, Status::Unknown, reason, line.clone()));
         }
     }
+    // Written when it comes or goes, and not with each report.
+    let was_online = before.state == Some(WorkstationState::Online);
+    let online_share = match &before.online_share {
+        Some(share) if before.state == Some(state) => share.clone(),
+        share => share::folded(share.as_ref(), was_online, Timestamp::now()),
+    };
     let status = WorkstationStatus {
         state: Some(state),
+        online_share: Some(online_share),
         observed_generation: generation,
         conditions: condition::conditions(&before.conditions, &findings, generation, &now()),
         ..WorkstationStatus::default()
