@@ -37,6 +37,33 @@ fn lose_index(lab: &Lab, n: usize) {
     std::fs::remove_dir_all(lab.brick_dir(n).join(".nearbrick/index")).unwrap();
 }
 
+/// It would be read as something else, or as damaged.
+#[test]
+fn an_index_of_another_version_is_refused_with_a_line_and_made_anew_where_a_person_says_so() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    write(&lab, 0, "f", b"bytes");
+    lab.converge();
+    lab.close(0);
+    let index = lab.index(0);
+    let mut batch = index.batch();
+    batch.meta("format", b"1");
+    batch.commit().unwrap();
+    index.persist().unwrap();
+    drop(index);
+    let why = lab.try_open(0).err().unwrap();
+    assert!(
+        why.contains("made by another version of the agent") && why.contains("move the folder away"),
+        "{why}"
+    );
+    let at = lab.brick_dir(0).join(".nearbrick/index");
+    std::fs::rename(&at, lab.brick_dir(0).join("moved-away")).unwrap();
+    lab.open(0);
+    lab.converge();
+    lab.one_tree();
+    assert_eq!(read(&lab, 0, "f"), b"bytes");
+}
+
 #[test]
 fn t03_a_lost_index_is_made_anew_and_nothing_is_lost_doubled_or_older() {
     needs!(Root);

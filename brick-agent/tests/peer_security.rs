@@ -176,7 +176,7 @@ async fn rubbish_is_counted_and_the_server_lives() {
     assert!(volume.state.lock().unwrap().rejected.iter().all(|(from, _)| *from == Some(brick(2))));
 
     // What is no request at all is not counted with the volume.
-    for odd in ["/", "/v1/volumes/x/bricks/y/journal", &path("format"), &path("../../journal")] {
+    for odd in ["/", "/v2/volumes/x/bricks/y/journal", &path("format"), &path("../../journal")] {
         assert_eq!(status(odd, Vec::new()).await, StatusCode::NOT_FOUND, "{odd}");
     }
     assert_eq!(volume.rejected_kinds().len(), 12);

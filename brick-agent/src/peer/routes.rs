@@ -1,7 +1,7 @@
 //! The requests of the peer API, each authorised for its volume and brick
 //! before its body is read, and bounded before memory is taken for it.
 //!
-//! `POST /v1/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,keep,fetch,read,chunks,ranges}`, where
+//! `POST /v2/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,keep,fetch,read,chunks,ranges}`, where
 //! BRICK is the one that the caller believes it talks to: an agent on the address
 //! of another refuses (T27).
 
@@ -84,7 +84,7 @@ impl Refusal {
 pub fn routes(shared: Arc<Shared>) -> BoxedFilter<(Response,)> {
     let shared = warp::any().map(move || shared.clone());
     warp::post()
-        .and(warp::path!("v1" / "volumes" / Uuid / "bricks" / BrickId / String))
+        .and(warp::path!("v2" / "volumes" / Uuid / "bricks" / BrickId / String))
         .and(warp::ext::get::<PeerNode>())
         .and(warp::header::optional::<u64>("content-length"))
         .and(warp::body::stream())

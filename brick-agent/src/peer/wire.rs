@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The last contiguous sequence number known of each origin's journal.
 pub type Heads = BTreeMap<Incarnation, u64>;
 
-/// The protocol's version, in the path: `/v1/...`.
-pub const PROTOCOL: u32 = 1;
+/// The protocol's version, in the path: `/v2/...`. Another number whenever what is said is encoded in another way.
+pub const PROTOCOL: u32 = 2;
 /// The largest request or reply body, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
 /// The largest request body that is taken, in bytes.

@@ -137,6 +137,13 @@ pub enum OpenError {
     /// Its index cannot be read.
     #[error("{0}; nothing in data/ was changed")]
     Index(#[from] IndexError),
+    /// Its index is of another version of the agent.
+    #[error(
+        "{} was made by another version of the agent, which encodes it in another way: run that version, or move the folder away: then \
+         the index is made anew, from data/ and from what another brick knows; nothing in data/ was changed",
+        .0.display()
+    )]
+    IndexFormat(std::path::PathBuf),
     /// What the disk says.
     #[error("{what}: {error}")]
     Disk {

@@ -53,6 +53,9 @@ const OWN_INDEX: &str = "index";
 /// Bits of the handles that one agent gives out; those above say which agent.
 const HANDLES_OF_ONE_AGENT: u32 = 40;
 const SESSION: &str = "session";
+/// How what is in the tables is encoded. Another number whenever an encoding changes.
+const FORMAT: &str = "format";
+const FORMAT_NOW: &[u8] = b"2";
 /// Set while the index is made anew.
 pub(super) const REBUILD: &str = "rebuild";
 
@@ -86,6 +89,14 @@ impl Volume {
         // peers know is asked for, and what is in `data/` is judged by its marks.
         let rebuild = !brick.is_new
             && (brick.adopting || index.meta(REBUILD)?.is_some() || !brick.knows_session(session.as_deref()));
+        let is_used = index.meta(STATE)?.is_some();
+        match index.meta(FORMAT)? {
+            Some(format) if format == FORMAT_NOW => {}
+            // A new one has none yet.
+            None if !is_used => {}
+            _ if rebuild => {}
+            _ => return Err(OpenError::IndexFormat(at)),
+        }
         if rebuild {
             drop(index);
             stores.put_aside(&at)?;
@@ -121,6 +132,7 @@ impl Volume {
             batch.meta(STATE, &boot);
         }
         batch.meta(SESSION, session.as_bytes());
+        batch.meta(FORMAT, FORMAT_NOW);
         if rebuild {
             batch.meta(REBUILD, b"1");
         }

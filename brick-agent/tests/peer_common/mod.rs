@@ -428,7 +428,7 @@ impl Raw {
 
 /// Where a request of this kind goes.
 pub fn path(verb: &str) -> String {
-    format!("/v1/volumes/{VOLUME}/bricks/{}/{verb}", brick(1))
+    format!("/v2/volumes/{VOLUME}/bricks/{}/{verb}", brick(1))
 }
 
 /// A peer that is a member, answers every request with these bytes, and then hangs up.
