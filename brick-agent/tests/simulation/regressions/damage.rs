@@ -274,3 +274,28 @@ fn t25_damage_is_no_edit_because_the_file_was_open_when_the_power_was_lost() {
         assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
     }
 }
+
+/// Of a file of which a copy was damaged a program removed the whole one, and another had moved it apart and later: so the name came back, and
+/// the damage is all that is left. Nobody can mend that, and the check expected it.
+#[test]
+fn t25_the_last_whole_copy_may_be_removed_by_a_program() {
+    for seed in 0..15 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 607, sync: true }),
+            does(1, Action::Put { path: 0, len: 576, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(1, 0),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 0, file: 0 }),
+            does(1, Action::Unlink { path: 0 }),
+            step(What::Pass { ms: 1000 }),
+            does(0, Action::Exchange { a: 2, b: 0 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
