@@ -3,6 +3,7 @@
 use super::super::cases::{NONE, quiet};
 use super::super::machine::End;
 use super::super::run::Plan;
+use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Step, Transfer, What};
 use super::{does, pull, step};
 
@@ -298,4 +299,13 @@ fn t25_the_last_whole_copy_may_be_removed_by_a_program() {
         let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
+}
+
+/// A stub had been filled when the agent was killed. The next one found by the hash that a whole copy is here, and did not say so: when the
+/// others were damaged nobody knew that there is one. As the seed had it, since it takes what comes to rest.
+#[test]
+fn t25_a_copy_that_a_start_finds_is_said() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("6,12-13,48,57,67-72,75-76,78,98,112,115,132,136,149,169");
+    assert_eq!(Plan::new(762_302, faults).keeping(&keep).run(false).failure, None);
 }
