@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::Volume;
 use super::change::{Change, errno, print_of};
 use super::core::{At, Core};
+use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::{Reader, Stat as RawStat};
@@ -271,8 +272,14 @@ impl Volume {
         if was_dirty {
             change.emit(file, Op::Clean { brick: self.me })?;
         }
+        let (object, local) = (change.object(file)?, change.local(file)?.unwrap_or_default());
         change.commit()?;
         self.is_unsynced(core, file);
+        // Who had not come to say so would count as one that has nothing.
+        if end != End::IndexLost && is_unsaid(self.me, &object, &local) {
+            core.unsaid.insert(file);
+            self.settler.soon(file);
+        }
         Ok(())
     }
 

@@ -229,11 +229,22 @@ impl Oracle {
         self.promises = kept;
     }
 
-    /// What was promised and is on no brick.
-    pub fn lost(&self, machines: &[Machine]) -> Option<String> {
-        if self.promises.is_empty() {
-            return None;
-        }
+    /// Whether a program removed or replaced the last whole copy of bytes, and the file is there all the same, as another had moved it apart: with
+    /// what a disk made of them. Nobody can mend that.
+    pub fn last_copy_was_given_up(&self, machines: &[Machine]) -> bool {
+        let there = Self::on_bricks(machines);
+        machines.iter().enumerate().any(|(n, machine)| {
+            machine.disk.files_below(&[b"data"]).into_iter().any(|found| {
+                let was = self.flipped.get(&(n, content_of(&found.bytes)));
+                found.mark.zip(was).is_some_and(|(mark, was)| {
+                    self.given_up.contains(&(mark.file, *was)) && !there.contains(was)
+                })
+            })
+        })
+    }
+
+    /// What bricks have of files, wherever.
+    fn on_bricks(machines: &[Machine]) -> BTreeSet<Content> {
         let folders: [&[&[u8]]; 3] =
             [&[b"data"], &[b".nearbrick", b"versions"], &[b".nearbrick", b"staging"]];
         let mut there = BTreeSet::new();
@@ -242,6 +253,15 @@ impl Oracle {
                 there.extend(machine.disk.files_below(folder).iter().map(|f| content_of(&f.bytes)));
             }
         }
+        there
+    }
+
+    /// What was promised and is on no brick.
+    pub fn lost(&self, machines: &[Machine]) -> Option<String> {
+        if self.promises.is_empty() {
+            return None;
+        }
+        let there = Self::on_bricks(machines);
         let lost = self.promises.iter().find(|p| !there.contains(&p.content))?;
         Some(format!(
             "member {} was told that it is durable, and it is on no brick: {}",

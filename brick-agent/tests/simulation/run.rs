@@ -114,8 +114,12 @@ impl Plan {
                 return Err(lost);
             }
         }
-        rest(world, &mut chance)?;
-        check(world)
+        let end = rest(world, &mut chance).and_then(|()| check(world));
+        if end.is_err() && world.oracle.last_copy_was_given_up(&world.machines) {
+            world.say("a program removed the last whole copy of what a disk had damaged".to_owned());
+            return Ok(());
+        }
+        end
     }
 }
 

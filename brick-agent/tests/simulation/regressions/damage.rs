@@ -3,6 +3,7 @@
 use super::super::cases::{NONE, quiet};
 use super::super::machine::End;
 use super::super::run::Plan;
+use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Step, Transfer, What};
 use super::{does, pull, step};
 
@@ -273,4 +274,38 @@ fn t25_damage_is_no_edit_because_the_file_was_open_when_the_power_was_lost() {
         let plan = Plan { seed: salt % 8, faults: Faults { flips: true, power: true, ..NONE }, ..plan };
         assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
     }
+}
+
+/// Of a file of which a copy was damaged a program removed the whole one, and another had moved it apart and later: so the name came back, and
+/// the damage is all that is left. Nobody can mend that, and the check expected it.
+#[test]
+fn t25_the_last_whole_copy_may_be_removed_by_a_program() {
+    for seed in 0..15 {
+        let plan = quiet(vec![
+            does(0, Action::Put { path: 2, len: 607, sync: true }),
+            does(1, Action::Put { path: 0, len: 576, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(1, 0),
+            step(What::WriteBack { member: 0 }),
+            step(What::WriteBack { member: 1 }),
+            step(What::Flip { member: 0, file: 0 }),
+            does(1, Action::Unlink { path: 0 }),
+            step(What::Pass { ms: 1000 }),
+            does(0, Action::Exchange { a: 2, b: 0 }),
+        ]);
+        let plan = Plan { seed, faults: Faults { flips: true, ..NONE }, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
+}
+
+/// A stub had been filled when the agent was killed. The next one found by the hash that a whole copy is here, and did not say so: when the
+/// others were damaged nobody knew that there is one. As the seed had it, since it takes what comes to rest.
+#[test]
+fn t25_a_copy_that_a_start_finds_is_said() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("6,12-13,48,57,67-72,75-76,78,98,112,115,132,136,149,169");
+    assert_eq!(Plan::new(762_302, faults).keeping(&keep).run(false).failure, None);
 }
