@@ -12,7 +12,7 @@ use nearbrick_core::conflict::Policy;
 use nearbrick_core::{BrickId, Entry};
 use support::clock::next_millisecond;
 use support::drive::{self, Slots};
-use support::fs::{Fs, ROOT, path};
+use support::fs::{Fs, ROOT, path, read_all};
 use support::members::Lab;
 use support::ops::{Op, member_op};
 use support::random::{caught, runner};
@@ -162,6 +162,42 @@ fn run_apart(members: usize, replicas: usize, policy: Policy, steps: &[Step]) {
     assert_copies(&world.lab, &shown, replicas);
     let conflicts: Vec<_> = (0..members).map(|n| world.lab.volume(n).status().conflicts).collect();
     assert!(conflicts.windows(2).all(|w| w[0] == w[1]), "conflicts: {conflicts:?}");
+}
+
+/// Found by the soak: a file was replaced elsewhere, and a program here opened what the kernel had looked up just before. It had been a
+/// stub, and its holes were read.
+#[test]
+fn t08_a_stub_that_lost_its_name_is_not_opened_any_more() {
+    needs!(Root);
+    for how in ["replaced", "removed", "replaced here"] {
+        let lab = Lab::new(2, 1);
+        let there = Fs::new(lab.volume(0));
+        there.write_file(&path("f"), b"bytes").unwrap();
+        lab.settle(0);
+        lab.pull(1, 0);
+        let here = Fs::new(lab.volume(1));
+        let node = here.stat(&path("f")).unwrap().node;
+        match how {
+            "replaced" => {
+                there.write_file(&path("new"), b"other").unwrap();
+                there.rename(&path("new"), &path("f")).unwrap();
+            }
+            "removed" => there.unlink(&path("f")).unwrap(),
+            _ => {
+                here.write_file(&path("new"), b"other").unwrap();
+                here.rename(&path("new"), &path("f")).unwrap();
+            }
+        }
+        lab.settle(0);
+        lab.settle(1);
+        lab.pull(1, 0);
+        let opened = lab.volume(1).open_file(node, libc::O_RDONLY);
+        assert_eq!(
+            opened.map(|o| read_all(lab.volume(1), o.handle)).err(),
+            Some(rustix::io::Errno::STALE),
+            "{how}"
+        );
+    }
 }
 
 #[test]

@@ -33,8 +33,11 @@ impl Volume {
     /// that it is in, goes on seeing it.
     pub(super) fn hold(&self, core: &mut Core, file: FileId, at: &At) {
         let node = core.nodes.id_of(file);
+        // The kernel may still open what it looked up before: not the holes of a stub.
+        let hollow = self.local_or_none(file).is_ok_and(|local| local.have.is_none() && !local.dirty);
         if let Some(known) = node.and_then(|node| core.nodes.get_mut(node)).filter(|n| n.data.is_none()) {
             known.held = access::open(&at.dir, &at.name, OFlags::PATH, 0).ok();
+            known.hollow = hollow;
         }
     }
 

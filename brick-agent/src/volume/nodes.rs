@@ -23,6 +23,8 @@ pub struct Node {
     pub data: Option<File>,
     /// What lost its last name while the kernel knew it, with `O_PATH`.
     pub held: Option<File>,
+    /// It was a stub then: the bytes of `held` are nobody's.
+    pub hollow: bool,
     /// Counts brick files that were behind a node.
     pub backing: u64,
     /// Its bytes are elsewhere, and it is open.
@@ -64,6 +66,7 @@ impl Node {
             writers: 0,
             data: None,
             held: None,
+            hollow: false,
             backing: 0,
             stub: None,
             orphan: false,

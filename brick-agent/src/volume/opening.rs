@@ -296,6 +296,7 @@ impl Volume {
         // Its name stands for another file now, or for none.
         let data = match (&known.data, &known.held) {
             (Some(data), _) => data.clone(),
+            (None, Some(_)) if known.hollow => return Err(Errno::STALE),
             (None, Some(held)) => access::reopen(held, OFlags::RDONLY)?,
             (None, None) => return Err(Errno::STALE),
         };

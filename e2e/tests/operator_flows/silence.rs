@@ -33,7 +33,14 @@ async fn a_silent_agent_is_unknown_and_never_the_last_good_value() {
     };
     eventually("Online", state(WorkstationState::Online, "True")).await;
     drop(a);
+    let share = || async { workstations.get(&nodes.names[0]).await.unwrap().status.unwrap().online_share };
+    let before = share().await.unwrap();
     eventually("Away", state(WorkstationState::Away, "Unknown")).await;
+    let after = share().await.unwrap();
+    assert!(
+        after.as_of > before.as_of && after.per_mille >= before.per_mille,
+        "written as it goes: {after:?}"
+    );
     for type_ in ["Ready", "Protected", "ConflictFree"] {
         ns.until("Unknown", "home", |v| says(v, type_, "Unknown", "AgentSilent")).await;
     }
