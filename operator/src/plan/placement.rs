@@ -158,6 +158,9 @@ pub fn place(
         let mut own = vec![];
         let mut catch_all = false;
         for (n, set) in sets.iter().enumerate().filter(|(_, s)| s.nodes.contains(&creator.node)) {
+            if is_ruled(&own, set) {
+                continue;
+            }
             let bricks = placing.of_set(creator, set, &creator.node);
             of_sets.insert((creator.node.as_str(), n), bricks.clone());
             own.push(rule(&creator.node, &set.paths, bricks));
@@ -184,6 +187,11 @@ pub fn place(
     let mut all: BTreeMap<&str, Vec<PlacementRule>> = rules;
     all.extend(of_departed.iter().map(|(node, own)| (node.as_str(), own.clone())));
     all.into_values().flatten().collect()
+}
+
+/// Whether an earlier entry for the same paths decides about all files of this one.
+fn is_ruled(own: &[PlacementRule], set: &ReplicaSet) -> bool {
+    own.iter().any(|rule| rule.paths == set.paths)
 }
 
 fn rule(creator: &str, paths: &[String], bricks: Vec<String>) -> PlacementRule {
@@ -290,6 +298,9 @@ impl<'a> Placing<'a> {
         let mut own = vec![];
         let sets = self.sets;
         for (n, set) in sets.iter().enumerate().filter(|(_, s)| s.nodes.iter().any(|x| x == node)) {
+            if is_ruled(&own, set) {
+                continue;
+            }
             let staying =
                 set.nodes.iter().filter_map(|n| self.by_node.get(n.as_str()).copied()).find(|c| c.stays());
             let Some(heir) = staying else { continue };
@@ -389,7 +400,7 @@ mod tests {
         let rules = place(&c, 2, &[], &[]);
         assert_eq!(
             shown(&rules),
-            ["a [] home.a home.d", "b [] home.b home.d", "c [] home.c home.d", "d [] home.d home.c"]
+            ["a [] home.a home.d", "b [] home.b home.d", "c [] home.c home.d", "d [] home.d home.a"]
         );
         // Small differences count for nothing, and another zone for more.
         (c[3].share, c[2].share) = (600, 700);
