@@ -8,8 +8,8 @@ use nearbrick_core::{FileId, Kind, Place};
 use rustix::fs::FileType;
 
 use super::core::Core;
-use super::recover::{Found, class, on_disk};
 use super::types::FsResult;
+use super::walk::{Found, class, on_disk};
 use super::{Volume, index_failed};
 use crate::brick::access;
 use crate::brick::disk::Dir;

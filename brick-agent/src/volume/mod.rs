@@ -84,6 +84,7 @@ mod unheard;
 mod unmarked;
 mod usage;
 mod versions;
+mod walk;
 mod xattrs;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};

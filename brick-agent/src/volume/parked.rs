@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::change::Change;
 use super::core::Core;
-use super::recover::Found;
 use super::types::FsResult;
+use super::walk::Found;
 use super::{Volume, index_failed};
 use crate::brick::access;
 use crate::index::parked_name;

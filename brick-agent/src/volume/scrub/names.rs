@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use super::super::Volume;
 use super::super::core::Rebuild;
-use super::super::recover::Found;
 use super::super::types::FsResult;
+use super::super::walk::Found;
 
 impl Volume {
     /// Takes over what was made, moved or removed past the mount. Says how many names were not as the index had them; none
