@@ -201,6 +201,13 @@ impl Lab {
     pub fn kubectl(&self) -> Result<Command> {
         let mut command = Command::new(crate::control_plane::binaries::kubectl()?);
         command.env("KUBECONFIG", self.kubeconfig());
+        // kubectl finds its plugins, ours among them, on PATH.
+        let before = std::env::var_os("PATH").unwrap_or_default();
+        let ours = self.record.programs.agent.parent().map(PathBuf::from);
+        let all = ours.into_iter().chain(std::env::split_paths(&before));
+        if let Ok(path) = std::env::join_paths(all) {
+            command.env("PATH", path);
+        }
         command.env("NO_PROXY", self.record.uplink_address().to_string());
         Ok(command)
     }

@@ -46,11 +46,11 @@ impl Programs {
 
     fn build() -> Result<Self> {
         let dir = paths::profile_dir()?;
-        progress::note("building the operator and the agent");
+        progress::note("building the operator, the agent and the plugin of kubectl");
         let mut cargo = cargo();
         // Without `--package`: a part of the workspace has other features than the whole, and would be built again.
         cargo.current_dir(paths::workspace()).args(["build", "--quiet"]);
-        cargo.args(["--bin", "nearbrick-operator", "--bin", "brick-agent"]);
+        cargo.args(["--bin", "nearbrick-operator", "--bin", "brick-agent", "--bin", "kubectl-nearbrick"]);
         cargo.args(profile(&dir));
         shown(&mut cargo)?;
         Ok(Self::in_dir(&dir))

@@ -8,6 +8,7 @@ mod local;
 mod loss;
 mod migration;
 mod partition;
+mod plugin;
 mod removal;
 mod space;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
             loss::a_return_catches_up,
             migration::a_project_follows_the_person_who_works_on_it,
             partition::work_while_cut_off_heals_after_the_join,
+            plugin::may_leave_is_answered_and_made_so,
+            plugin::conflicts_are_shown_and_resolved,
             removal::a_volume_with_policy_delete_takes_its_files_with_it,
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,
             space::a_full_disk_has_another_take_what_is_new,

@@ -49,7 +49,9 @@ pub fn build(valid: &Valid) -> Built {
     if !valid.terminating {
         for node in &valid.members {
             if !valid.workstations.contains(node) {
-                workstations.push(Workstation::new(node, WorkstationSpec::default()));
+                let mut workstation = Workstation::new(node, WorkstationSpec::default());
+                workstation.metadata.finalizers = Some(vec![FINALIZER_COPIES.to_owned()]);
+                workstations.push(workstation);
             }
             if own(node).is_none() {
                 bricks.push(new_brick(valid, node));

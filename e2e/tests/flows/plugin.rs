@@ -1,0 +1,92 @@
+//! `kubectl nearbrick`, started by the real kubectl.
+
+use std::process::Output;
+
+use nearbrick_e2e::error::Context;
+use nearbrick_e2e::kube_api::eventually;
+use nearbrick_e2e::scene::{LIMIT, Scene};
+use nearbrick_e2e::{Lab, Result, fail};
+
+/// Runs it in the scene's namespace.
+fn plugin(scene: &Scene, arguments: &[&str]) -> Result<Output> {
+    let mut kubectl = scene.lab.kubectl()?;
+    kubectl.arg("nearbrick").args(arguments).args(["--namespace", &scene.volume.namespace]);
+    kubectl.output().context("cannot start kubectl")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+pub async fn may_leave_is_answered_and_made_so(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    let written = scene.write(&scene.a, "work", 8)?;
+    scene.wait_settled().await?;
+    // What is written a moment before counts: the answer is no, with what is lacking.
+    eventually("the answer is no", LIMIT, || async {
+        let said = plugin(&scene, &["leave", "ws-a"]).map_err(|e| e.to_string())?;
+        let line = text(&said);
+        (!said.status.success() && line.starts_with("not yet: ")).then_some(()).ok_or(line)
+    })
+    .await?;
+    let status = text(&plugin(&scene, &["status"])?);
+    let has = |words: &[&str]| status.lines().any(|line| words.iter().all(|w| line.contains(w)));
+    if !has(&["tree.ws-a", "tree.ws-b"]) || !has(&["ws-a", "Online", "not yet"]) || !has(&["tree", "Pending"])
+    {
+        fail!("the status is: {status}");
+    }
+    let left = plugin(&scene, &["leave", "ws-a", "--wait", "--timeout", "2m"])?;
+    if !left.status.success() || !text(&left).contains("yes, ws-a may leave") {
+        fail!("leave --wait: {}", text(&left));
+    }
+    // It was true: without ws-a everything is there.
+    scene.a.power_off(false)?;
+    scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")?;
+    scene.read(&scene.c)?.must_be(&written, "read on ws-c")?;
+    scene.lab.start("ws-a")?;
+    let nobody = plugin(&scene, &["leave", "ws-z"])?;
+    if nobody.status.success() || !text(&nobody).contains("there is no workstation ws-z") {
+        fail!("an unknown workstation: {}", text(&nobody));
+    }
+    scene.sh(&scene.b, "echo more > more")?;
+    scene.wait_settled().await?;
+    let flushed = plugin(&scene, &["flush", "--wait", "--timeout", "2m"])?;
+    if !flushed.status.success() || !text(&flushed).contains("all is copied") {
+        fail!("flush --wait: {}", text(&flushed));
+    }
+    scene.on_brick(&scene.a)?.must_be(&scene.read(&scene.b)?, "the brick of ws-a")
+}
+
+pub async fn conflicts_are_shown_and_resolved(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "5s").await?;
+    scene.sh(&scene.a, "echo plan > plan.txt")?;
+    scene.heal("one").await?;
+    lab.set_link("ws-a", false)?;
+    let work = scene
+        .sh(&scene.a, "echo plan of a > plan.txt")
+        .and_then(|_| scene.sh(&scene.b, "echo plan of b > plan.txt"));
+    lab.set_link("ws-a", true)?;
+    work?;
+    let listed = eventually("the conflict is listed", LIMIT, || async {
+        let said = text(&plugin(&scene, &["conflicts"]).map_err(|e| e.to_string())?);
+        (said.contains("plan.txt") && said.contains("Open")).then_some(said.clone()).ok_or(said)
+    })
+    .await?;
+    let shown = text(&plugin(&scene, &["conflicts", "plan.txt"])?);
+    if !shown.contains("ws-a") || !shown.contains("ws-b") {
+        fail!("the conflict is shown as: {listed}{shown}");
+    }
+    let refused = plugin(&scene, &["resolve", "other.txt", "--keep", "newest"])?;
+    if refused.status.success() || !text(&refused).contains("nothing was changed") {
+        fail!("another path: {}", text(&refused));
+    }
+    let resolved = plugin(&scene, &["resolve", "plan.*", "--keep", "ws-b"])?;
+    if !resolved.status.success() {
+        fail!("resolve: {}", text(&resolved));
+    }
+    eventually("the chosen version", LIMIT, || async {
+        let there = scene.sh(&scene.c, "ls && cat plan.txt").map_err(|e| e.to_string())?;
+        (there == "plan.txt\nplan of b\n").then_some(()).ok_or(there)
+    })
+    .await
+}

@@ -1,0 +1,187 @@
+//! The plugin `kubectl nearbrick`.
+//!
+//! * [`cluster`]: what is read from the API server, and what is changed there.
+//! * [`status`]: volumes, workstations, and what is pending, as values; [`table`]: as text.
+//! * [`wait`]: `flush` and `leave`, which go on until all is copied.
+//! * [`conflicts`]: the open conflicts, and a person's word on them.
+
+pub mod cluster;
+pub mod conflicts;
+pub mod status;
+pub mod table;
+pub mod wait;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::cluster::{Cluster, Scope};
+use crate::table::Paint;
+
+/// The command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kubectl-nearbrick",
+    bin_name = "kubectl nearbrick",
+    version,
+    about = "Is my work safe, may I leave?"
+)]
+pub struct Cli {
+    /// The namespace; that of the kubeconfig's context if not given.
+    #[arg(short, long, global = true)]
+    namespace: Option<String>,
+    /// All namespaces.
+    #[arg(short = 'A', long, global = true)]
+    all_namespaces: bool,
+    /// The context of the kubeconfig.
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Shows volumes, workstations, and what is pending where and since when.
+    Status {
+        /// How it is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+        /// Shows it again whenever it changes, until Ctrl-C.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Copies what is pending, now.
+    Flush {
+        /// The volumes; all of the namespace if none is named.
+        volumes: Vec<String>,
+        /// Waits until all is copied; fails if something cannot be.
+        #[arg(long)]
+        wait: bool,
+        /// The longest wait, for example `30m`.
+        #[arg(long, default_value = "30m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Says whether a workstation may be switched off: succeeds if all that was written there is held by others.
+    Leave {
+        /// The workstation.
+        node: String,
+        /// Copies what is pending and waits until it may leave.
+        #[arg(long)]
+        wait: bool,
+        /// The longest wait, for example `30m`.
+        #[arg(long, default_value = "30m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Lists open conflicts, or shows one with all of its versions.
+    Conflicts {
+        /// The object's name, or the path of the file.
+        which: Option<String>,
+        /// How the list is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Chooses which version of files in conflict stays. The others are kept for the volume's `versionRetention`.
+    Resolve {
+        /// Names of the objects, paths, or globs of paths.
+        which: Vec<String>,
+        /// All that are open.
+        #[arg(long, conflicts_with = "which")]
+        all: bool,
+        /// The version: `both`, `newest`, `largest`, or the name of the workstation (or brick) that wrote it.
+        #[arg(long)]
+        keep: String,
+    },
+    /// Prints a script that completes this command in a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// How something is shown.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// The same with more columns.
+    Wide,
+    /// For programs.
+    Json,
+    /// The same.
+    Yaml,
+}
+
+/// What went wrong, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No cluster can be asked.
+    #[error("cannot reach a cluster: {0}; is KUBECONFIG right?")]
+    Config(String),
+    /// A request failed.
+    #[error("cannot {what}: {why}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// What the API server, or the way to it, said.
+        why: String,
+    },
+    /// What was named is not there, or cannot be done.
+    #[error("{0}")]
+    Said(String),
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<kube::core::Duration>().map(Duration::from);
+    parsed.map_err(|_| format!("{text:?} is no duration: write one such as 90s, 30m or 2h"))
+}
+
+/// Does what the command line says. The code is the answer: 0 for yes, and for done.
+///
+/// # Errors
+/// With one clear line.
+pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
+    if let Command::Completion { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "kubectl-nearbrick", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cluster = Cluster::connect(cli.context.as_deref()).await?;
+    let scope = Scope::of(&cluster, cli.namespace, cli.all_namespaces);
+    let paint = Paint::of_stdout();
+    match cli.command {
+        Command::Status { output, watch } => status::show(&cluster, &scope, output, watch, paint).await,
+        Command::Flush { volumes, wait, timeout } => {
+            wait::flush(&cluster, &scope, &volumes, wait.then_some(timeout)).await
+        }
+        Command::Leave { node, wait, timeout } => {
+            wait::leave(&cluster, &node, wait.then_some(timeout), paint).await
+        }
+        Command::Conflicts { which, output } => {
+            conflicts::show(&cluster, &scope, which.as_deref(), output, paint).await
+        }
+        Command::Resolve { which, all, keep } => {
+            conflicts::resolve(&cluster, &scope, &which, all, &keep).await
+        }
+        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints to stdout. Who reads may have gone: that is no error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// For programs.
+pub(crate) fn structured<T: serde::Serialize>(value: &T, output: Output) -> Result<String, Error> {
+    let failed = |why: String| Error::Said(format!("cannot be written: {why}"));
+    match output {
+        Output::Yaml => serde_norway::to_string(value).map_err(|e| failed(e.to_string())),
+        _ => serde_json::to_string_pretty(value).map(|t| t + "\n").map_err(|e| failed(e.to_string())),
+    }
+}
