@@ -235,11 +235,16 @@ impl Volume {
             let core = &mut *self.lock();
             for file in files {
                 match self.settle(core, file) {
-                    Ok(Settled::Done) if core.tally.in_conflict.contains(&file) => in_conflict.push(file),
-                    Ok(Settled::Done) if core.tally.fallen.contains(&file) => {
-                        if let Err(error) = self.see_to_fallen(core, file) {
+                    Ok(Settled::Done) => {
+                        // Also in a conflict: when that ends nothing else tells that what is here is of no version that counts.
+                        if core.tally.fallen.contains(&file)
+                            && let Err(error) = self.see_to_fallen(core, file)
+                        {
                             tracing::warn!(%file, %error, "an older version cannot be said again yet");
                             again.push((file, SNAPSHOT));
+                        }
+                        if core.tally.in_conflict.contains(&file) {
+                            in_conflict.push(file);
                         }
                     }
                     Ok(Settled::Done) => {}

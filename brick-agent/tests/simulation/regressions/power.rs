@@ -312,3 +312,22 @@ fn t01_what_was_open_for_writing_may_be_there_in_part() {
         assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", salt % 8);
     }
 }
+
+/// A version that others had healed was lost by its writer, with one that came after it, while the file was in conflict: nobody looked at it
+/// again when the conflict was over, and it stayed pending where it was.
+#[test]
+fn p01_what_fell_while_it_was_in_conflict_is_said_again() {
+    for salt in 0..60 {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 1363, sync: true }),
+            pull(3, 1),
+            does(3, Action::Put { path: 2, len: 1241, sync: false }),
+            does(1, Action::Put { path: 2, len: 0, sync: false }),
+            step(What::Compare { to: 2, from: 3, answers: 100 }),
+            step(What::Heal { member: 2, fault: Transfer::Good }),
+            Step { salt, what: What::End { member: 1, how: End::PowerCut, after: None } },
+        ]);
+        let plan = Plan { seed: 781_325 + salt % 4, members: 4, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", plan.seed);
+    }
+}
