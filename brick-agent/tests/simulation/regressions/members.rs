@@ -153,3 +153,22 @@ fn a_version_of_a_file_that_is_being_written_is_read_as_it_is_now() {
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A program emptied a file and its agent was killed in that, after it had asked the file's writer for the newest version: that was replaced,
+/// as is said, and the check did not expect it since the call had failed.
+#[test]
+fn t28_what_an_agent_heard_in_the_call_in_which_it_was_killed_is_replaced() {
+    for (seed, changes) in (0..8).flat_map(|seed| (0..10).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 1460, sync: true }),
+            pull(0, 1),
+            does(0, Action::Open { path: 2, slot: 1, how: How::Write }),
+            pull(2, 0),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            does(0, Action::Put { path: 2, len: 1096, sync: true }),
+            does(2, Action::Put { path: 2, len: 417, sync: true }),
+        ]);
+        let plan = Plan { seed, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
