@@ -21,7 +21,7 @@ use super::types::FsResult;
 use super::{Volume, WallClock};
 use crate::brick::access;
 use crate::brick::disk::Lease;
-use crate::brick::mark::Mark;
+use crate::brick::mark::{Mark, Origin};
 use crate::index::{Local, Unseen};
 
 /// After the last release: a program that opens it again at once costs no version.
@@ -38,6 +38,8 @@ const COPIED: Duration = Duration::from_secs(2);
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Files that are settled before others may have the lock.
 const AT_ONCE: usize = 16;
+/// What a power cut left of a copy waits so long for word of the version that it is a copy of.
+const REMAINS: Duration = Duration::from_secs(60);
 
 /// Files that are to be looked at, and the thread that does it.
 pub struct Settler {
@@ -121,6 +123,11 @@ impl Settler {
     /// The file is to be looked at again later.
     pub fn later(&self, file: FileId, wait: Duration) {
         self.within(Due::File(file), wait);
+    }
+
+    /// The file is what a power cut left of a copy: others are to be heard first.
+    pub fn remains(&self, file: FileId) {
+        self.within(Due::File(file), REMAINS);
     }
 
     /// Something was settled: it is made durable before long.
@@ -247,7 +254,6 @@ impl Volume {
                             in_conflict.push(file);
                         }
                     }
-                    Ok(Settled::Done) => {}
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
                     Err(error) => {
@@ -325,6 +331,10 @@ impl Volume {
             Lease::Unsupported => None,
         };
         let mut print = print_of(&open.stat()?);
+        let remains = self.remains_of(&at, file, &local, &print)?;
+        if remains.as_ref().is_some_and(|of| self.gives_way(file, of).unwrap_or(false)) {
+            return self.give_way(core, file).map(|()| Settled::Done);
+        }
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);
         if same && (local.print == Some(print) || local.have.is_none()) {
@@ -339,7 +349,13 @@ impl Volume {
                 None => self.next_version(change.core, &self.object_of(file)?, &local.base),
             };
             let before = print.ctime;
-            access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
+            let origin = match remains {
+                Some(of) => Origin::Remains(of),
+                None if same => access::get_mark(&at.dir, &at.name)?.map_or(Origin::Here, |m| m.origin),
+                None => Origin::Here,
+            };
+            let mark = Mark { origin, ..Mark::new(file, Some(version.clone())) };
+            access::set_file_mark(&*open, &mark)?;
             print = print_of(&open.stat()?);
             // To programs nothing has happened: archivers and git would take the file for changed.
             let shown = local.unseen.filter(|u| u.ctime == before).map_or(before, |u| u.shown);

@@ -322,7 +322,7 @@ impl Volume {
             let time = SetTime::At(access::time(mtime.value.0, mtime.value.1));
             access::utimens(&at.dir, &at.name, None, Some(time))?;
         }
-        access::set_mark(&at.dir, &at.name, &Mark::new(file, Some(stub.version.clone())))?;
+        access::set_mark(&at.dir, &at.name, &Mark::copied(file, stub.version.clone()))?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
         let newest = object.head().is_some_and(|h| h.version == stub.version);
         let mut change = Change::new(self, core);

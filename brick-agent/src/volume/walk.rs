@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::{At, Core, Rebuild};
 use super::judge::Unnoted;
 use super::making::d_type;
@@ -311,12 +311,18 @@ impl Volume {
         // New: made just before the end, or put there past the mount.
         let judging = core.rebuild == Rebuild::Judging;
         let marked = mark.as_ref().and_then(|m| m.version.clone()).filter(|v| !v.is_empty());
-        let fresh = match mark {
+        let fresh = match &mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
             _ => self.new_id(),
         };
         let none = kind.is_file().then(VersionVector::new);
-        access::set_mark(&at.dir, &at.name, &Mark::new(fresh, none))?;
+        // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
+        let copied = mark.filter(|mark| walked.end == End::PowerLost && kind.is_file() && mark.file == fresh);
+        let copied = copied.and_then(|mark| mark.copy_of().cloned()).filter(|version| !version.is_empty());
+        let origin = copied.map_or(Origin::Here, Origin::Remains);
+        let remains = origin != Origin::Here;
+        access::set_mark(&at.dir, &at.name, &Mark { origin, ..Mark::new(fresh, none) })?;
+        let print = if remains { Some(print_of(&access::stat(&at.dir, &at.name)?)) } else { None };
         let attr = Attr {
             mode: raw.st_mode & 0o7777,
             uid: raw.st_uid,
@@ -340,7 +346,9 @@ impl Volume {
                 // Peers may have heard of that version: what comes is newer.
                 local.base = marked.unwrap_or_default();
             }
-            self.settler.soon(fresh);
+            // By how it looks now it will be seen whether somebody writes to it.
+            local.print = print;
+            if remains { self.settler.remains(fresh) } else { self.settler.soon(fresh) }
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))

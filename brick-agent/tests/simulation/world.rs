@@ -420,7 +420,8 @@ impl World {
                 && machine.disk.is_durable(found.ino)
                 && elsewhere.iter().any(|disk| {
                     disk.marked(mark.file).is_some_and(|f| {
-                        f.bytes == found.bytes && f.mark == found.mark && disk.is_durable(f.ino)
+                        let version = f.mark.and_then(|mark| mark.version);
+                        f.bytes == found.bytes && version == mark.version && disk.is_durable(f.ino)
                     })
                 })
                 && (!self.oracle.cuts || self.is_safe(n, mark.file, &version))

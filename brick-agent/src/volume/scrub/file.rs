@@ -337,12 +337,12 @@ impl Volume {
 
     /// The mark of a file whose bytes are right says so too.
     fn renew_mark(&self, core: &mut Core, file: FileId, now: &Seen) -> FsResult<()> {
-        let mark = Mark::new(file, now.local.have.clone());
         let at = self.at(core, file, &now.local)?;
-        if access::get_mark(&at.dir, &at.name)?.as_ref() == Some(&mark) {
+        let is_right = |mark: Mark| mark.file == file && mark.version == now.local.have;
+        if access::get_mark(&at.dir, &at.name)?.is_some_and(is_right) {
             return Ok(());
         }
-        access::set_mark(&at.dir, &at.name, &mark)?;
+        access::set_mark(&at.dir, &at.name, &Mark::new(file, now.local.have.clone()))?;
         let mut change = Change::new(self, core);
         change.refresh_print(file)?;
         change.commit().map(drop)
