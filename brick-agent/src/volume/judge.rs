@@ -369,7 +369,7 @@ impl Volume {
     }
 
     /// Keeps what is damaged in `versions/`. Gives the name that it has there.
-    fn keep_damaged(&self, at: &At, file: FileId) -> FsResult<String> {
+    pub(super) fn keep_damaged(&self, at: &At, file: FileId) -> FsResult<String> {
         let (versions, mut when) = (&self.brick.versions, self.clock.now_ms());
         loop {
             let name = format!("damaged-{file}-{when}");

@@ -173,6 +173,8 @@ impl Volume {
         // Once their names are known.
         for file in found.same.union(&moved) {
             let mut unnoted = Unnoted { moved: moved.contains(file), ..Unnoted::default() };
+            // Names come and go by that.
+            unnoted.moved |= end != End::Running && self.rejoin(core, *file)?;
             if adjusted.contains(file) {
                 unnoted.adjusted = self.object_of(*file)?.mtime.map(|reg| reg.value);
             }

@@ -404,8 +404,16 @@ impl SimDisk {
 
     /// A call that changes something.
     fn change(&self, life: u64) -> Result<MutexGuard<'_, Inner>> {
+        self.change_that(life, false)
+    }
+
+    /// The same; one that frees space does not lack any.
+    fn change_that(&self, life: u64, frees: bool) -> Result<MutexGuard<'_, Inner>> {
         if !self.0.life.lasts(life) || !self.0.life.spend() {
             return Err(Errno::IO);
+        }
+        if let Some(errno) = self.0.life.refuses(frees) {
+            return Err(errno);
         }
         let mut inner = self.inner();
         let trouble = inner.trouble;
@@ -527,6 +535,14 @@ impl SimDisk {
         all.sort_by_key(|f| f.ino);
         all.dedup_by_key(|f| f.ino);
         all
+    }
+
+    /// The names in a folder of the brick.
+    pub fn names_in(&self, path: &[&[u8]]) -> Vec<Vec<u8>> {
+        let inner = self.inner();
+        let dir = path.iter().try_fold(ROOT, |dir, name| inner.now.find(dir, name));
+        let entries = dir.and_then(|dir| inner.now.get(dir)).and_then(Inode::entries);
+        entries.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// A file of `data/` by its path.

@@ -488,6 +488,15 @@ impl World {
         }
     }
 
+    /// All files are to be on all bricks.
+    pub fn hold_all_everywhere(&mut self) {
+        let bricks: Vec<_> = (0..self.count()).map(brick).collect();
+        for (n, rule) in self.rules.iter_mut().enumerate() {
+            *rule = PlacementRule { creator: node(n), bricks: bricks.clone(), ..PlacementRule::default() };
+        }
+        (0..self.count()).for_each(|n| self.learn(n));
+    }
+
     /// Other rules, of which no member has heard yet.
     pub fn change_rules(&mut self, chance: &mut Chance) {
         self.rules = some_rules(self.count(), chance);
