@@ -161,3 +161,44 @@ fn t06_what_could_not_be_made_for_a_program_is_nowhere_whatever_failed() {
         }
     }
 }
+
+/// The disk refused to empty a file of which another brick has a newer version: what was here passed for what the program had made of that
+/// one, and replaced it everywhere.
+#[test]
+fn t23_a_file_that_could_not_be_emptied_replaces_nothing() {
+    let newest = |world: &World| Fs::new(&world.volume(1).unwrap()).read_file(&path("f"));
+    let exchange = |world: &mut World| {
+        for n in [0, 1] {
+            world.time.pass(Duration::from_secs(1));
+            world.work(n);
+        }
+        world.pull(1, 0).unwrap();
+        world.pull(0, 1).unwrap();
+    };
+    let mut refused = 0;
+    for step in 0..20 {
+        let mut world = world();
+        exchange(&mut world);
+        Fs::new(&world.volume(1).unwrap()).write_file(&path("f"), b"newer bytes").unwrap();
+        exchange(&mut world);
+        let life = world.machines[0].life.clone();
+        life.fail_after(step, Errno::IO, false);
+        let volume = world.volume(0).unwrap();
+        let opened = Fs::new(&volume).open(&path("f"), libc::O_WRONLY | libc::O_TRUNC, 0);
+        let failed = life.mend();
+        let was_emptied = opened.is_ok();
+        match opened {
+            Ok((_, open)) => volume.release(open.handle),
+            Err(_) => refused += 1,
+        }
+        exchange(&mut world);
+        let wanted: &[u8] = if was_emptied { b"" } else { b"newer bytes" };
+        assert_eq!(newest(&world).unwrap(), wanted, "step {step}");
+        let tree = tree::of_volume(&world.volume(1).unwrap(), 50);
+        assert_eq!(tree.0.len(), 2, "step {step}: {tree:?}");
+        if !failed {
+            break;
+        }
+    }
+    assert!(refused > 1, "{refused}");
+}
