@@ -396,7 +396,10 @@ impl Volume {
         let now = change.local_mut(file)?;
         if !now.dirty {
             now.base = now.have.clone().unwrap_or_default();
-            now.print = untouched.or(now.print);
+            // How a stub looks says nothing of what becomes of it.
+            if now.have.is_none() {
+                now.print = untouched;
+            }
         }
         if truncates {
             // Of the bytes nothing stays: what comes is based on the newest version known.

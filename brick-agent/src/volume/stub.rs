@@ -159,17 +159,32 @@ impl Volume {
             self.renew_stub(core, file, object, local)?;
             return Err(Errno::STALE);
         }
+        if self.changed_behind(core, file, local)? {
+            self.adopt_change(core, file, local)?;
+            return Err(Errno::STALE);
+        }
         let at = self.at(core, file, local)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDWR, 0)?;
         let mut filled = local.filled.clone();
-        if local.filling.as_ref() != Some(&head.version) {
-            open.truncate(0)?;
-            filled.clear();
+        // Of another version, or emptied past the mount.
+        let is_other = local.filling.as_ref() != Some(&head.version)
+            || local
+                .print
+                .is_some_and(|then| !open.stat().is_ok_and(|raw| print_of(&raw).has_bytes_of(&then)));
+        if is_other || local.print.is_some() {
             let mut change = Change::new(self, core);
             let local = change.local_mut(file)?;
-            local.filling = Some(head.version.clone());
-            local.filled.clear();
+            // From now on it changes, and nobody else is blamed for that.
+            local.print = None;
+            if is_other {
+                local.filling = Some(head.version.clone());
+                local.filled.clear();
+                filled.clear();
+            }
             change.commit()?;
+        }
+        if is_other {
+            open.truncate(0)?;
         }
         open.truncate(head.size)?;
         Ok(Arc::new(Stub {

@@ -12,7 +12,8 @@ use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, index_failed};
 use crate::brick::access;
-use crate::brick::mark::Mark;
+use crate::brick::disk::Dir;
+use crate::brick::mark::{Mark, Origin};
 use crate::index::Shown;
 use nearbrick_core::recover::End;
 use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector};
@@ -49,6 +50,15 @@ impl Volume {
             let place = Place { parent: dir, name };
             let mark = access::get_mark(&fd, &place.name)?;
             match (shown.remove(&place.name), mark) {
+                (Some(there), None)
+                    if there.kind == libc::DT_LNK
+                        && kind == FileType::Symlink
+                        && self.leads_elsewhere(&fd, &place.name, there.file)? =>
+                {
+                    found.retargeted.push(there);
+                    found.gone.push((place.clone(), there));
+                    found.new.push((place, None));
+                }
                 (Some(there), mark) if mark.as_ref().is_none_or(|m| m.file == there.file) => {
                     if there.kind == libc::DT_DIR && kind == FileType::Directory {
                         ahead.push(there.file);
@@ -69,6 +79,14 @@ impl Volume {
         }
         found.gone.extend(shown.into_iter().map(|(name, s)| (Place { parent: dir, name }, s)));
         Ok(())
+    }
+
+    /// Whether a symbolic link without a mark is not the one that the index has under its name, but another that was put there past the
+    /// mount.
+    fn leads_elsewhere(&self, dir: &Dir, name: &[u8], file: FileId) -> FsResult<bool> {
+        let kind = self.object_of(file)?.kind;
+        let Some(Kind::Symlink(target)) = kind else { return Ok(false) };
+        Ok(access::readlink(dir, name)? != target)
     }
 
     pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
@@ -118,7 +136,8 @@ impl Volume {
         }
         let walked = Walked { end, parked: &found.parked };
         let mut new = found.new;
-        let mut replaced = Vec::new();
+        // As if a program had removed the one and made the other. After a power cut nothing says who did what: then both are kept.
+        let mut replaced = if end == End::PowerLost { Vec::new() } else { found.retargeted };
         while let Some((place, mark)) = new.pop() {
             let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
             // Whatever ended: the holes of a stub are nobody's bytes.
@@ -498,6 +517,8 @@ pub(super) struct Found {
     pub(super) gone: Vec<(Place, Shown)>,
     pub(super) new: Vec<(Place, Option<Mark>)>,
     pub(super) parked: BTreeSet<FileId>,
+    /// Symbolic links in whose place there are now others; they are in `gone` and `new` too.
+    pub(super) retargeted: Vec<Shown>,
 }
 
 impl Found {
