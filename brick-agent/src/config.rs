@@ -38,6 +38,9 @@ pub struct PlacementRule {
     /// Whether those that hold the files go on doing so; and how far the others are.
     #[serde(default)]
     pub joining: Option<Joining>,
+    /// Of these bricks the second takes what the first, whose disk is full, does not hold yet.
+    #[serde(default)]
+    pub stand_ins: Vec<(BrickId, BrickId)>,
 }
 
 /// What happens to concurrent versions of some files.
@@ -143,6 +146,19 @@ pub struct Former {
     pub brick: BrickId,
     /// Its workstation.
     pub node: String,
+}
+
+/// The end of a brick: its object is being deleted, and its files are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The volume's UUID.
+    pub volume_uuid: Uuid,
+    /// The brick's.
+    pub brick: BrickId,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Whether the volume goes on without it: then nothing goes that no other brick holds.
+    pub volume_lives: bool,
 }
 
 /// Whether a directory with files becomes a brick.

@@ -2,6 +2,7 @@
 //! kept so by a task of its own. A volume that cannot be opened is reported
 //! and tried again; it never takes another one down.
 
+mod ending;
 mod mountpoint;
 mod task;
 
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::server::OpenVolumes;
-use crate::config::VolumeConfig;
+use crate::config::{End, VolumeConfig};
 use crate::control::alone::{Alone, Turn};
 use crate::control::api::ApiServer;
 use crate::control::cache;
@@ -80,6 +81,7 @@ struct Inner {
 /// One volume.
 struct Slot {
     config: watch::Sender<Option<Arc<VolumeConfig>>>,
+    end: watch::Sender<Option<Arc<End>>>,
     problem: Option<String>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -185,11 +187,14 @@ impl Inner {
                 confirmed: AtomicBool::new(false),
             });
             let (config, receiver) = watch::channel(None);
+            let (end, ending) = watch::channel(None);
             let stop = CancellationToken::new();
             let task = VolumeTask {
                 inner: self.clone(),
                 shared: shared.clone(),
                 config: receiver,
+                end: ending,
+                agreed: AtomicBool::new(false),
                 stop: stop.clone(),
             };
             let alone = Alone {
@@ -200,7 +205,7 @@ impl Inner {
             };
             tokio::spawn(alone.run());
             let before = self.leaving().remove(key);
-            Slot { config, problem: None, shared, stop, task: tokio::spawn(task.run(before)) }
+            Slot { config, end, problem: None, shared, stop, task: tokio::spawn(task.run(before)) }
         });
         Some(work(slot))
     }
@@ -227,6 +232,17 @@ impl Volumes for Supervisor {
         if changed == Some(true) {
             self.inner.tick();
         }
+    }
+
+    fn empty(&self, key: &VolumeKey, end: End) {
+        self.inner.with_slot(key, |slot| {
+            slot.problem = None;
+            slot.end.send_if_modified(|now| {
+                let new = now.as_deref() != Some(&end);
+                *now = Some(Arc::new(end));
+                new
+            });
+        });
     }
 
     fn remove(&self, key: &VolumeKey) {

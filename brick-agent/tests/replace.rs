@@ -531,3 +531,64 @@ fn a_move_that_is_taken_back_leaves_the_copies_where_they_were() {
     until_placed(&lab, &[0, 1, 2], &all, &[0, 1], at_least(&lab, &[0, 1, 2], &all, 2));
     assert_eq!(lab.volume(0).status().placing.moves, BTreeMap::new());
 }
+
+/// While a brick's disk is full, another takes what it does not hold: new files, and what is written anew. What it holds stays, and
+/// when there is room again, all is where the rules want it.
+#[test]
+fn t23_while_a_brick_is_full_another_takes_what_is_new() {
+    needs!(Root);
+    let mut lab = Lab::new(4, 2);
+    let all = [0, 1, 2, 3];
+    let old = files(4);
+    write(&lab, 0, &old);
+    lab.converge();
+    let rules = lab.rules();
+    let full = |who: usize, instead: usize| {
+        let pair = (lab.brick(who), lab.brick(instead));
+        let of = |rule: &PlacementRule| PlacementRule {
+            stand_ins: Vec::from_iter(rule.bricks.contains(&pair.0).then_some(pair)),
+            ..rule.clone()
+        };
+        rules.iter().map(of).collect::<Vec<_>>()
+    };
+    let (partner_full, own_full) = (full(1, 3), full(0, 2));
+
+    // The partner is full: new files have another one, and so has what is written anew. The rest stays.
+    lab.place_by("partner full", &partner_full);
+    let new = BTreeMap::from([("new".to_owned(), b"made while b was full".to_vec())]);
+    let mut rest = old.clone();
+    let again = BTreeMap::from([("f1".to_owned(), b"written anew while b was full".to_vec())]);
+    rest.remove("f1");
+    write(&lab, 0, &new);
+    assert_eq!(object(&lab, 0, file_id(&lab, 0, "new")).replica_set(), bricks(&lab, &[0, 3]));
+    write(&lab, 0, &again);
+    lab.settle(0);
+    for (files, wanted) in [(&new, &[0, 3]), (&again, &[0, 3]), (&rest, &[0, 1])] {
+        until_placed(&lab, &all, files, wanted, at_least(&lab, &all, &rest, 2));
+    }
+    assert!(
+        !lab.data(1).join("new").metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::blocks(&m) > 0)
+    );
+
+    // There is room again: everything comes home.
+    lab.place_by("room", &rules);
+    for files in [&new, &again, &rest] {
+        until_placed(&lab, &all, files, &[0, 1], at_least(&lab, &all, files, 2));
+    }
+
+    // The own disk is full: what is made here is held by two others, and only cached here, so it can be emptied.
+    lab.place_by("own full", &own_full);
+    let away = BTreeMap::from([("away".to_owned(), b"made while a itself was full".to_vec())]);
+    write(&lab, 0, &away);
+    lab.settle(0);
+    assert_eq!(object(&lab, 0, file_id(&lab, 0, "away")).replica_set(), bricks(&lab, &[2, 3]));
+    assert_eq!(lab.volume(0).status().pending.files, 1, "nobody else has it yet");
+    until_placed(&lab, &all, &away, &[2, 3], |_| {});
+    assert_eq!(lab.volume(0).status().pending.files, 0);
+    // What others change of the files here goes elsewhere, too, and is at home there from now on.
+    let theirs = BTreeMap::from([("f2".to_owned(), b"written by b while a was full".to_vec())]);
+    write(&lab, 1, &theirs);
+    lab.settle(1);
+    until_placed(&lab, &all, &theirs, &[2, 3], |_| {});
+    lab.one_tree();
+}

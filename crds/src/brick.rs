@@ -1,7 +1,7 @@
 //! `Brick`: one workstation's store for one volume.
 //!
-//! The operator makes it; the agent of its node writes the status. The data on disk outlives the
-//! object: deleting a `Brick` deletes no file (`deletionPolicy: Retain`), which is why it has no finalizer.
+//! The operator makes it; the agent of its node writes the status. One that is deleted stays until nothing has to be held there
+//! any more (a finalizer). The data on disk outlives the object, unless the volume's `deletionPolicy` is `Delete`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -213,6 +213,10 @@ pub enum BrickState {
     Refused,
     /// In use, with a fault; the message says which.
     Degraded,
+    /// Its object is being deleted, and its files are.
+    Emptying,
+    /// Its files were deleted.
+    Emptied,
 }
 
 /// A group of related files that is used at a workstation. Opens are counted, because reads and writes of open files go past the

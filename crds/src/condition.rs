@@ -23,6 +23,9 @@ pub const LOSS_BOUNDED: &str = "LossBounded";
 pub const PLACED: &str = "Placed";
 /// Workstation: nothing has to be held there any more. Only while `evictionRequested` is set.
 pub const EVICTED: &str = "Evicted";
+/// Brick that is being deleted: nothing has to be held there any more. Volume that is being deleted, with
+/// `deletionPolicy: Delete`: its data is gone from all bricks.
+pub const RELEASED: &str = "Released";
 /// Every kind: all fields of the spec that are set are acted on by this version.
 pub const SPEC_ACTED_ON: &str = "SpecActedOn";
 /// Workstation: it can be switched off without taking the only copy of anything with it.
@@ -32,6 +35,9 @@ pub const SAFE_TO_LEAVE: &str = "SafeToLeave";
 pub const REMOVALS_FOLLOWED: &str = "RemovalsFollowed";
 /// Brick: what every other member said is taken over; `False` while an entry of one makes no sense here.
 pub const JOURNALS_FOLLOWED: &str = "JournalsFollowed";
+
+/// Brick: its disk has room for more files. Volume: the disk of every brick has.
+pub const SPACE_LEFT: &str = "SpaceLeft";
 
 /// FileConflict: a person's resolution was carried out.
 pub const RESOLVED: &str = "Resolved";

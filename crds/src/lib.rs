@@ -52,7 +52,7 @@ pub use policy::{HealOrder, HealPolicy, HealPolicySpec, HealPolicyStatus, Histor
 pub use schedule::{CronSchedule, TimeWindow};
 pub use volume::{
     ConflictRule, DeletionPolicy, Joining, Members, Migration, MigrationMode, PlacementRule, RelatedFiles,
-    ReplicaSet, StaleReads, VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec,
+    ReplicaSet, StaleReads, StandIn, VolumeHealth, VolumePhase, WorkstationVolume, WorkstationVolumeSpec,
     WorkstationVolumeStatus, placement_name,
 };
 pub use workstation::{OnlineShare, Workstation, WorkstationSpec, WorkstationState, WorkstationStatus};

@@ -15,6 +15,13 @@ pub const LABEL_VOLUME: &str = "nearbrick.io/volume";
 /// Label on `Brick` objects: the node's name.
 pub const LABEL_NODE: &str = "nearbrick.io/node";
 
+/// On a `WorkstationVolume` with `deletionPolicy: Delete`: it stays until the bricks' directories are emptied.
+pub const FINALIZER_BRICKS: &str = "nearbrick.io/bricks";
+/// On `Brick` and `Workstation` objects: they stay until nothing has to be held there any more.
+pub const FINALIZER_COPIES: &str = "nearbrick.io/copies";
+/// On a `Brick` that is being deleted: the operator's word that its directory is to be emptied; its value is the brick's UUID.
+pub const ANNOTATION_EMPTY: &str = "nearbrick.io/empty";
+
 /// The operator's field manager for server-side apply.
 pub const OPERATOR_MANAGER: &str = "nearbrick-operator";
 

@@ -7,7 +7,7 @@ use crate::conflict::FileConflictSpec;
 use crate::job::HealJobSpec;
 use crate::migration::ReplicaMigrationSpec;
 use crate::policy::HealPolicySpec;
-use crate::volume::{DeletionPolicy, WorkstationVolumeSpec};
+use crate::volume::WorkstationVolumeSpec;
 use crate::workstation::WorkstationSpec;
 
 /// A spec that knows which of its fields that are set are not acted on.
@@ -37,13 +37,9 @@ impl Unacted for WorkstationVolumeSpec {
             ignore,
             min_sync_copies: _,
             capacity,
-            deletion_policy,
+            deletion_policy: _,
         } = self;
-        listed(&[
-            ("ignore", !ignore.is_empty()),
-            ("capacity", capacity.is_some()),
-            ("deletionPolicy", deletion_policy.unwrap_or_default() != DeletionPolicy::Retain),
-        ])
+        listed(&[("ignore", !ignore.is_empty()), ("capacity", capacity.is_some())])
     }
 }
 

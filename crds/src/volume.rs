@@ -276,7 +276,8 @@ pub enum DeletionPolicy {
     /// The bricks' directories stay as they are.
     #[default]
     Retain,
-    /// The bricks' directories are emptied.
+    /// The bricks' directories are emptied, and the object stays until they are. So is that of a single `Brick` that is deleted, once
+    /// nothing has to be held there any more.
     Delete,
 }
 
@@ -325,7 +326,7 @@ pub struct WorkstationVolumeStatus {
     /// The spec's generation to which this status refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, Scheduled, LossBounded, SpecActedOn.
+    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, SpaceLeft, Scheduled, LossBounded, SpecActedOn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -355,6 +356,21 @@ pub struct PlacementRule {
     /// How far that is, while the bricks that hold the files are to go on doing so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joining: Option<Joining>,
+    /// Bricks of this rule whose disks are full, each with the one that takes what it does not hold yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["full"]))]
+    pub stand_ins: Vec<StandIn>,
+}
+
+/// A brick that takes files in the place of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["full", "brick"]))]
+pub struct StandIn {
+    /// Name of the brick whose disk is full.
+    pub full: String,
+    /// Name of the one that takes its place.
+    pub brick: String,
 }
 
 /// What bricks of a rule do that join those which hold the files already.

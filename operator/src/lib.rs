@@ -2,16 +2,18 @@
 //!
 //! It only talks to the Kubernetes API, never touches file data, and holds no state of its own: end it
 //! at any moment and nothing is lost. One of several acts at a time ([`lease`]). What it decides is in
-//! [`plan`], without a client; each controller (`volume`, `heal`, `job`, `policy`, `workstation`, `conflict`) reads
+//! [`plan`], without a client; each controller (`volume`, `brick`, `heal`, `job`, `policy`, `workstation`, `migration`, `conflict`) reads
 //! from [`stores`], decides, and applies.
 
 mod agent;
 mod backoff;
+mod brick;
 mod client;
 mod conflict;
 mod context;
 mod controller;
 mod error;
+mod finalizer;
 mod heal;
 pub mod http;
 mod index;
@@ -126,8 +128,8 @@ async fn act(
 }
 
 async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) {
-    let Queues { volume, heal, job, policy, conflict, migration, workstation } = queues;
-    let Stores { volumes, jobs, policies, workstations, .. } = context.stores.clone();
+    let Queues { volume, heal, job, policy, conflict, migration, workstation, brick } = queues;
+    let Stores { volumes, jobs, policies, workstations, bricks, .. } = context.stores.clone();
     let v = || volumes.clone();
     let c = || context.clone();
     let s = || shutdown.clone();
@@ -137,6 +139,7 @@ async fn controllers(context: Arc<Context>, queues: Queues, shutdown: Shutdown) 
         controller::run("job", c(), jobs, job, s(), job::reconcile),
         controller::run("policy", c(), policies, policy, s(), policy::reconcile),
         controller::run("workstation", c(), workstations, workstation, s(), workstation::reconcile),
+        controller::run("brick", c(), bricks, brick, s(), brick::reconcile),
         controller::run("migration", c(), v(), migration, s(), migration::reconcile),
         controller::run("conflict", c(), v(), conflict, s(), conflict::reconcile),
     );

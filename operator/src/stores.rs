@@ -24,12 +24,14 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt};
 use kube::{Client, Resource, ResourceExt};
 use nearbrick_crds::condition;
+use nearbrick_crds::meta::FINALIZER_COPIES;
 use nearbrick_crds::{
     Brick, FileConflict, HealJob, HealPolicy, JobPhase, ReplicaMigration, Workstation, WorkstationVolume,
 };
 use serde::de::DeserializeOwned;
 
 use crate::index::BrickIndex;
+use crate::workstation::is_to_leave;
 use crate::world::is_active;
 
 /// Free space is news by steps of 256 MiB.
@@ -115,6 +117,8 @@ pub struct Queues {
     pub migration: UnboundedReceiver<ObjectRef<WorkstationVolume>>,
     /// Workstations that reported, or are to be judged anew.
     pub workstation: UnboundedReceiver<ObjectRef<Workstation>>,
+    /// Bricks that came, or whose end may have come nearer.
+    pub brick: UnboundedReceiver<ObjectRef<Brick>>,
 }
 
 /// The ends of the queues at the watches.
@@ -128,6 +132,7 @@ struct Wake {
     conflict: UnboundedSender<ObjectRef<WorkstationVolume>>,
     migration: UnboundedSender<ObjectRef<WorkstationVolume>>,
     workstation: UnboundedSender<ObjectRef<Workstation>>,
+    brick: UnboundedSender<ObjectRef<Brick>>,
 }
 
 /// The stores, the queues, and the watches as a future that must be polled for as long as they are used.
@@ -152,7 +157,9 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
     let (conflict, conflict_rx) = unbounded();
     let (migration, migration_rx) = unbounded();
     let (workstation, workstation_rx) = unbounded();
-    let wake = Wake { stores: stores.clone(), volume, heal, job, policy, conflict, migration, workstation };
+    let (brick, brick_rx) = unbounded();
+    let wake =
+        Wake { stores: stores.clone(), volume, heal, job, policy, conflict, migration, workstation, brick };
 
     // The order of the arguments: kind, events, store's writer, whom to wake.
     let w = wake.clone();
@@ -167,6 +174,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
         w.stores.index.touch(b, gone);
         if changed(&mut seen_news, b, gone, news_of) {
             w.brick_changed(b, gone);
+            w.brick_itself(b);
         }
         if changed(&mut seen_moves, b, gone, moves_of) {
             w.migrations_changed(b.namespace(), &b.spec.volume_ref.name);
@@ -193,7 +201,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
             // Windows have no hash, but a text.
             let expected = format!("{:?}", ws.spec.expected_offline);
             let state = ws.status.as_ref().and_then(|s| s.state).map(|s| s as u8);
-            (ws.spec.lost, ws.spec.eviction_requested, expected, state)
+            (ws.spec.lost, is_to_leave(ws), expected, state)
         }) {
             w.workstation_changed(ws);
         }
@@ -216,6 +224,7 @@ pub fn watch_all(client: &Client) -> (Stores, Queues, impl Future<Output = ()> +
         conflict: conflict_rx,
         migration: migration_rx,
         workstation: workstation_rx,
+        brick: brick_rx,
     };
     (stores, queues, all)
 }
@@ -372,6 +381,9 @@ impl Wake {
         self.both(&this);
         let _ = self.conflict.unbounded_send(this.clone());
         let _ = self.migration.unbounded_send(this);
+        self.ending_bricks(
+            self.stores.bricks_of_volume(&volume.namespace().unwrap_or_default(), &volume.name_any()),
+        );
         self.volume_changed(volume);
     }
 
@@ -428,6 +440,21 @@ impl Wake {
         }
     }
 
+    /// Few have to do anything for that: those that came, and those that are being deleted.
+    fn brick_itself(&self, brick: &Brick) {
+        let settled = brick.finalizers().iter().any(|f| f == FINALIZER_COPIES);
+        if !settled || brick.metadata.deletion_timestamp.is_some() {
+            let _ = self.brick.unbounded_send(ObjectRef::from_obj(brick));
+        }
+    }
+
+    fn ending_bricks(&self, bricks: impl IntoIterator<Item = Arc<Brick>>) {
+        bricks
+            .into_iter()
+            .filter(|b| b.metadata.deletion_timestamp.is_some())
+            .for_each(|b| self.brick_itself(&b));
+    }
+
     fn migrations_changed(&self, namespace: Option<String>, volume: &str) {
         let _ = self.migration.unbounded_send(volume_ref(namespace, volume));
     }
@@ -444,6 +471,7 @@ impl Wake {
             self.conflicts_changed(brick.namespace(), &brick.spec.volume_ref.name);
             self.migrations_changed(brick.namespace(), &brick.spec.volume_ref.name);
         }
+        self.ending_bricks(bricks.clone());
         let names: Vec<_> =
             bricks.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())).collect();
         self.active_jobs_for(&names);

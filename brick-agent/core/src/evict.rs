@@ -21,9 +21,20 @@ const LOW_MOST: u64 = 20 << 30;
 const ENOUGH_PERCENT: u64 = 150;
 
 impl Space {
+    /// With so many bytes free there is room for more files.
+    pub fn enough(&self) -> u64 {
+        (self.capacity / 100 * LOW_PERCENT).min(LOW_MOST)
+    }
+
+    /// Whether there is so little free that others are to take new files: half of what is kept free by emptying cached
+    /// copies, so there is nothing left to empty. One that was full is so until that much is free again.
+    pub fn is_full(&self, was_full: bool) -> bool {
+        self.free < if was_full { self.enough() } else { self.enough() / 2 }
+    }
+
     /// How many bytes are to be made free; 0 while there are enough.
     pub fn lacking(&self) -> u64 {
-        let low = (self.capacity / 100 * LOW_PERCENT).min(LOW_MOST);
+        let low = self.enough();
         if self.free >= low {
             return 0;
         }
@@ -82,6 +93,15 @@ mod tests {
         // A large disk need not keep a twentieth of it free.
         assert_eq!(space(10 << 40, 20 << 30), 0);
         assert_eq!(space(0, 0), 0);
+    }
+
+    #[test]
+    fn a_disk_is_full_below_half_of_what_is_kept_free_until_all_of_that_is_free() {
+        let full = |free: u64, was| Space { capacity: 1000 << 20, free: free << 20 }.is_full(was);
+        assert_eq!([full(24, false), full(25, false), full(24, true)], [true, false, true]);
+        assert_eq!([full(49, true), full(50, true)], [true, false]);
+        assert!(!Space { capacity: 10 << 40, free: 10 << 30 }.is_full(false));
+        assert!(!Space { capacity: 0, free: 0 }.is_full(true), "nothing is known of it");
     }
 
     #[test]

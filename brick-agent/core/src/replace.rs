@@ -49,6 +49,26 @@ pub fn same_set(a: &[BrickId], b: &[BrickId]) -> bool {
     a.iter().all(|x| b.contains(x)) && b.iter().all(|x| a.contains(x))
 }
 
+/// The bricks that are to hold `object` by a rule that names `bricks`, of which some are full: of each pair of `stand_ins` the second
+/// takes what the first, which is full, does not hold already. So what is on a full disk stays there until it is written anew, and
+/// what would not fit goes elsewhere; once it is to go there, it does, also if it fitted after all. It follows from the object and the rule alone, as [`step`] does.
+pub fn with_stand_ins(object: &Object, bricks: &[BrickId], stand_ins: &[(BrickId, BrickId)]) -> Vec<BrickId> {
+    let set = object.replica_set();
+    let of = |brick: BrickId| {
+        let stays =
+            |other: &BrickId| set.contains(&brick) && !set.contains(other) && holds_newest(object, brick);
+        let stand_in = stand_ins.iter().find(|(full, _)| *full == brick).map(|(_, other)| *other);
+        stand_in.filter(|other| !stays(other)).unwrap_or(brick)
+    };
+    let mut wanted: Vec<BrickId> = Vec::with_capacity(bricks.len());
+    for brick in bricks.iter().map(|brick| of(*brick)) {
+        if !wanted.contains(&brick) {
+            wanted.push(brick);
+        }
+    }
+    wanted
+}
+
 /// What is to be done next so that `object` comes to be held by the `wanted` bricks. `has_heard` says of a brick whether it is
 /// known to have heard of the object's replica set as it is now.
 ///
@@ -215,7 +235,50 @@ mod tests {
         assert_eq!(ranks(&world), [Some(0), Some(1), Some(2), None]);
     }
 
+    #[test]
+    fn who_stands_in_for_a_full_brick_takes_what_that_one_does_not_hold() {
+        let mut world = World::new(&[1, 2]);
+        let wanted = |world: &World| with_stand_ins(&world.object, &bricks(&[1, 2]), &[(brick(2), brick(3))]);
+        assert_eq!(wanted(&world), bricks(&[1, 3]), "it is not on brick 2 yet");
+        world.have(2, 1);
+        assert_eq!(wanted(&world), bricks(&[1, 2]), "what is there stays");
+        world.write(1, 2);
+        assert_eq!(wanted(&world), bricks(&[1, 3]), "what is written anew does not fit there");
+        // The way there is that of any other change: added first, and dropped when it is held.
+        assert_eq!(world.step(&[1, 3]), Step::Add(bricks(&[1, 2, 3])));
+        world.op(Op::Replicas(bricks(&[1, 2, 3])));
+        world.have(3, 2);
+        world.have(2, 2);
+        assert_eq!(step(&world.object, &wanted(&world), |_| true), Step::Drop(bricks(&[1, 3])));
+        world.op(Op::Replicas(bricks(&[1, 3])));
+        assert_eq!(wanted(&world), bricks(&[1, 3]), "a cached copy there is no reason to go back");
+        // Its own brick is full: what others write goes elsewhere, what it holds stays.
+        let own = |world: &World| with_stand_ins(&world.object, &bricks(&[1, 2]), &[(brick(1), brick(4))]);
+        assert_eq!(own(&world), bricks(&[1, 2]));
+        world.write(3, 3);
+        assert_eq!(own(&world), bricks(&[4, 2]));
+        let twice = with_stand_ins(&world.object, &bricks(&[1, 2]), &[(brick(1), brick(2))]);
+        assert_eq!(twice, bricks(&[2]), "nobody is named twice");
+    }
+
     proptest! {
+        #[test]
+        fn whoever_is_full_every_copy_has_a_brick(list in entries(), rule in prop::collection::btree_set(0u8..3, 1..4)) {
+            let mut object = Object::default();
+            list.iter().for_each(|e| object.apply(e));
+            let rule = bricks(&rule.into_iter().collect::<Vec<_>>());
+            // Of each brick another one, that is not in the rule.
+            let stand_ins: Vec<_> = (0..3).map(|n| (brick(n), brick(n + 3))).collect();
+            let wanted = with_stand_ins(&object, &rule, &stand_ins);
+            prop_assert_eq!(wanted.len(), rule.len());
+            for (full, other) in stand_ins.iter().filter(|(full, _)| rule.contains(full)) {
+                let set = object.replica_set();
+                let stays = set.contains(full) && !set.contains(other) && holds_newest(&object, *full);
+                prop_assert_eq!((wanted.contains(full), wanted.contains(other)), (stays, !stays));
+            }
+            prop_assert_eq!(with_stand_ins(&object, &rule, &[]), rule);
+        }
+
         #[test]
         fn a_drop_leaves_as_many_copies_as_are_wanted_and_an_added_brick_is_in_the_set(
             list in entries(), wanted in prop::collection::vec(0u8..5, 0..4), deaf in prop::collection::vec(any::<bool>(), 5),

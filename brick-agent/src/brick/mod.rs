@@ -2,7 +2,7 @@
 //!
 //! * [`disk`]: all that is asked of a disk, as traits; [`machine`]: the kernel's file system.
 //! * [`access`]: short forms of calls relative to a directory, and times.
-//! * [`adopt`]: a directory with files becomes a brick.
+//! * [`adopt`]: a directory with files becomes a brick; [`empty`]: the files of one are deleted.
 //! * [`mark`]: the xattr that each object of `data/` carries.
 //! * [`lease`]: the only way to know that no one can write a file any more.
 //!
@@ -12,6 +12,7 @@
 pub mod access;
 pub mod adopt;
 pub mod disk;
+pub mod empty;
 pub mod lease;
 pub mod machine;
 pub mod mark;
@@ -111,6 +112,11 @@ pub enum BrickError {
     /// Another agent has it open.
     #[error("{0} is in use by another brick agent")]
     InUse(PathBuf),
+    /// Its Brick was deleted, and so are its files.
+    #[error(
+        "the files of {0} are being deleted, as its volume's deletionPolicy says; it is no brick any more"
+    )]
+    Emptying(PathBuf),
     /// Anything that the disk says.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -205,6 +211,9 @@ impl Brick {
             Err(Errno::NOENT) => None,
             Err(e) => return Err(io(e)),
         };
+        if empty::has_begun(disk, path, volume, brick) {
+            return Err(BrickError::Emptying(path.to_owned()));
+        }
         let bytes = match root.as_ref().map(|r| r.open_dir(OWN.as_bytes())).transpose() {
             Ok(Some(own)) => read_all(&own, IDENTITY),
             Ok(None) => Err(Errno::NOENT),

@@ -11,7 +11,7 @@ use nearbrick_crds::{Brick, FileConflict, HealPolicy, HealPolicySpec, Workstatio
 use uuid::Uuid;
 
 use crate::config::{
-    Adopt, ConflictRule, Former, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep,
+    Adopt, ConflictRule, End, Former, Healing, Member, PlacementRule, RETENTION_MS, StaleReads, Upkeep,
     VolumeConfig,
 };
 
@@ -127,24 +127,16 @@ fn annotation(volume: &WorkstationVolume, name: &str) -> Option<String> {
     volume.metadata.annotations.as_ref()?.get(name).map(|value| cut(value))
 }
 
-/// What the agent of `own.spec.node` needs to know of the volume.
-///
-/// `members` are the bricks of the volume that are known, of any volume UID; `previous`
-/// is the last configuration: its placement stays while the present one
-/// names bricks that are not known yet.
-///
-/// # Errors
-/// One clear line for the brick's status.
-pub fn volume_config(
-    own: &Brick,
-    volume: &WorkstationVolume,
-    members: &[impl AsRef<Brick>],
-    bricks_dir: &Path,
-    previous: Option<&VolumeConfig>,
-) -> Result<VolumeConfig, BadObject> {
-    let own_name = own.metadata.name.clone().unwrap_or_default();
+/// Which brick is where on this workstation.
+struct Place {
+    volume_uuid: Uuid,
+    brick: BrickId,
+    path: PathBuf,
+}
+
+fn place_of(own: &Brick, bricks_dir: &Path) -> Result<Place, BadObject> {
     let field = |field, value: &str, wanted| BadObject::Field {
-        brick: own_name.clone(),
+        brick: own.metadata.name.clone().unwrap_or_default(),
         field,
         value: cut(value),
         wanted,
@@ -163,15 +155,6 @@ pub fn volume_config(
         .map_err(|_| field("spec.volumeUuid", &own.spec.volume_uuid, "it must be a UUID"))?;
     let brick: BrickId =
         own.spec.uuid.parse().map_err(|_| field("spec.uuid", &own.spec.uuid, "it must be a UUID"))?;
-    let found = volume.metadata.uid.as_deref().unwrap_or_default();
-    if found.parse() != Ok(volume_uuid) {
-        return Err(BadObject::OtherVolume {
-            name: key.volume,
-            found: cut(found),
-            brick: own_name,
-            wanted: volume_uuid.to_string(),
-        });
-    }
     let path = match &own.spec.path {
         None => key.below(bricks_dir),
         Some(path) => {
@@ -183,6 +166,58 @@ pub fn volume_config(
             path.to_owned()
         }
     };
+    Ok(Place { volume_uuid, brick, path })
+}
+
+/// The word that the files of this brick are to be deleted, if the operator says so at an object that is being deleted. `volume` is the
+/// object of its volume, if there is one.
+///
+/// # Errors
+/// One clear line for the brick's status.
+pub fn end_of(
+    own: &Brick,
+    volume: Option<&WorkstationVolume>,
+    bricks_dir: &Path,
+) -> Result<Option<End>, BadObject> {
+    let word = own.metadata.annotations.as_ref().and_then(|a| a.get(crds::meta::ANNOTATION_EMPTY));
+    if own.metadata.deletion_timestamp.is_none() || word != Some(&own.spec.uuid) {
+        return Ok(None);
+    }
+    let Place { volume_uuid, brick, path } = place_of(own, bricks_dir)?;
+    let lives = volume.is_some_and(|v| {
+        v.metadata.deletion_timestamp.is_none()
+            && v.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()) == Some(volume_uuid)
+    });
+    Ok(Some(End { volume_uuid, brick, path, volume_lives: lives }))
+}
+
+/// What the agent of `own.spec.node` needs to know of the volume.
+///
+/// `members` are the bricks of the volume that are known, of any volume UID; `previous`
+/// is the last configuration: its placement stays while the present one
+/// names bricks that are not known yet.
+///
+/// # Errors
+/// One clear line for the brick's status.
+pub fn volume_config(
+    own: &Brick,
+    volume: &WorkstationVolume,
+    members: &[impl AsRef<Brick>],
+    bricks_dir: &Path,
+    previous: Option<&VolumeConfig>,
+) -> Result<VolumeConfig, BadObject> {
+    let own_name = own.metadata.name.clone().unwrap_or_default();
+    let key = VolumeKey::of_brick(own);
+    let Place { volume_uuid, brick, path } = place_of(own, bricks_dir)?;
+    let found = volume.metadata.uid.as_deref().unwrap_or_default();
+    if found.parse() != Ok(volume_uuid) {
+        return Err(BadObject::OtherVolume {
+            name: key.volume,
+            found: cut(found),
+            brick: own_name,
+            wanted: volume_uuid.to_string(),
+        });
+    }
     let bricks = members;
     let members = members_of(own, brick, volume_uuid, members);
     let former = former(previous, &members);
@@ -307,6 +342,7 @@ fn rules_name(volume: &WorkstationVolume) -> Option<String> {
 /// None while it names bricks that are not known.
 fn placement(volume: &WorkstationVolume, members: &[Member]) -> Option<Vec<PlacementRule>> {
     let id = |name: &String| members.iter().find(|m| m.name == *name).map(|m| m.brick);
+    let pair = |pair: &crds::StandIn| Some((id(&pair.full)?, id(&pair.brick)?));
     let rules = volume.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default();
     rules
         .iter()
@@ -317,6 +353,7 @@ fn placement(volume: &WorkstationVolume, members: &[Member]) -> Option<Vec<Place
                 bricks: rule.bricks.iter().map(id).collect::<Option<_>>()?,
                 migration: rule.migration.clone(),
                 joining: rule.joining,
+                stand_ins: rule.stand_ins.iter().map(pair).collect::<Option<_>>()?,
             })
         })
         .collect()

@@ -85,7 +85,7 @@ fn news(said: &mut Said, facts: &VolumeFacts) -> Vec<Event> {
     };
     let fault = match &facts.phase {
         Phase::Starting(_) => said.fault.clone(),
-        Phase::Ready => None,
+        Phase::Ready | Phase::Emptying(_) | Phase::Emptied => None,
         Phase::Degraded { message, .. } | Phase::Refused(message) => Some(message.clone()),
     };
     if let Some(fault) = &fault

@@ -23,6 +23,10 @@ pub enum Phase {
     },
     /// Not used; why, in one line.
     Refused(String),
+    /// Its files are being deleted, as its volume's deletion policy says; how far that is, in one line.
+    Emptying(String),
+    /// They are gone.
+    Emptied,
 }
 
 /// One volume of this workstation.

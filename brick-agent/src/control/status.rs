@@ -5,10 +5,13 @@ mod workstation;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nearbrick_core::BrickId;
+use nearbrick_core::evict::Space;
 use nearbrick_core::resolution::Choice;
-use nearbrick_crds::condition::{Finding, JOURNALS_FOLLOWED, READY, REMOVALS_FOLLOWED, Status, conditions};
+use nearbrick_crds::condition::{
+    Finding, JOURNALS_FOLLOWED, READY, REMOVALS_FOLLOWED, SPACE_LEFT, Status, conditions, find,
+};
 use nearbrick_crds::meta::time_from_unix;
-use nearbrick_crds::pending::human_files;
+use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{
     BrickState, BrickStatus, CarriedOut, Condition, ConflictReport, FileVersion, LastError, Pending,
     PendingOut, Time, Verification,
@@ -172,6 +175,21 @@ fn journals_followed(facts: &VolumeFacts, status: &VolumeStatus) -> Finding {
     }
 }
 
+/// Whether the brick's disk has room for more files; by that the operator has others stand in.
+fn space_left(status: &VolumeStatus, previous: &[Condition]) -> Finding {
+    let space = Space { capacity: status.capacity_bytes, free: status.free_bytes };
+    let was_full = find(previous, SPACE_LEFT).is_some_and(|c| c.status == Status::False.as_str());
+    if !space.is_full(was_full) {
+        return Finding::new(SPACE_LEFT, Status::True, "Enough", "its disk has room for more files");
+    }
+    // No figures: they change with each look, and are in the status.
+    let line = format!(
+        "less than {} of its disk are free: make room there (delete files, or see what else is on that disk); until then other          bricks take what is new",
+        human_bytes(space.enough())
+    );
+    Finding::new(SPACE_LEFT, Status::False, "DiskFull", line)
+}
+
 /// What files wait for that are not as the placement rules want: those of which there are most first.
 fn unplaced_because(placing: &Placing) -> Option<String> {
     placing.looked_by.as_ref()?;
@@ -219,10 +237,16 @@ pub fn brick_status(
             (BrickState::Degraded, line(message), Status::from(*mounted), "Degraded")
         }
         Phase::Refused(why) => (BrickState::Refused, line(why), Status::False, "Refused"),
+        Phase::Emptying(how_far) => (BrickState::Emptying, line(how_far), Status::False, "Emptying"),
+        Phase::Emptied => (BrickState::Emptied, "its files are deleted".to_owned(), Status::False, "Emptied"),
     };
     let mut findings = vec![Finding::new(READY, ready, reason, message.clone())];
     if let Some(status) = &facts.status {
-        findings.extend([removals_followed(facts, status), journals_followed(facts, status)]);
+        findings.extend([
+            removals_followed(facts, status),
+            journals_followed(facts, status),
+            space_left(status, previous),
+        ]);
     }
     let base = BrickStatus {
         state: Some(state),

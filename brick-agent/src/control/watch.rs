@@ -21,10 +21,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::VolumeConfig;
+use crate::config::{End, VolumeConfig};
 
 use super::api::{ApiServer, one_line};
-use super::convert::{VolumeKey, healing, orders, volume_config};
+use super::convert::{VolumeKey, end_of, healing, orders, volume_config};
 use super::tracked::{Patience, Tracked};
 
 /// What follows from the API: implemented by the supervisor.
@@ -33,6 +33,8 @@ pub trait Volumes: Send + Sync + 'static {
     fn apply(&self, config: VolumeConfig);
     /// Why there is no usable configuration; none: there is one.
     fn problem(&self, key: &VolumeKey, why: Option<String>);
+    /// The brick of this volume is at its end: its files are to be deleted.
+    fn empty(&self, key: &VolumeKey, end: End);
     /// This volume is no longer to be here; its data stays.
     fn remove(&self, key: &VolumeKey);
     /// The configuration that was last applied.
@@ -303,6 +305,11 @@ impl Follower {
         policies: &Tracked<HealPolicy>,
         conflicts: &Tracked<FileConflict>,
     ) {
+        match end_of(own, volume.map(|v| &**v), &self.bricks_dir) {
+            Ok(None) => {}
+            Ok(Some(end)) => return self.volumes.empty(key, end),
+            Err(error) => return self.volumes.problem(key, Some(error.to_string())),
+        }
         let Some(volume) = volume else {
             let why = format!("WorkstationVolume {key} is not there, or cannot be read");
             return self.volumes.problem(key, Some(why));

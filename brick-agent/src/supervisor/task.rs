@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mountpoint::{clear, prepare};
 use super::{Inner, Shared};
-use crate::config::VolumeConfig;
+use crate::config::{End, VolumeConfig};
 use crate::control::cache;
 use crate::control::facts::Phase;
 use crate::control::jobs::Healer;
@@ -51,6 +51,9 @@ pub(super) struct VolumeTask {
     pub(super) inner: Arc<Inner>,
     pub(super) shared: Arc<Shared>,
     pub(super) config: watch::Receiver<Option<Arc<VolumeConfig>>>,
+    pub(super) end: watch::Receiver<Option<Arc<End>>>,
+    /// Nothing of its files would be missed, so that they may be deleted.
+    pub(super) agreed: AtomicBool,
     pub(super) stop: CancellationToken,
 }
 
@@ -67,7 +70,7 @@ struct Open {
 }
 
 impl VolumeTask {
-    fn show(&self, phase: Phase) {
+    pub(super) fn show(&self, phase: Phase) {
         let mut now = self.shared.now();
         if now.phase != phase {
             match &phase {
@@ -75,7 +78,8 @@ impl VolumeTask {
                     tracing::error!(volume = %self.shared.key, "{why}");
                 }
                 Phase::Ready => tracing::info!(volume = %self.shared.key, "mounted"),
-                Phase::Starting(_) => {}
+                Phase::Emptied => tracing::info!(volume = %self.shared.key, "its files are deleted"),
+                Phase::Starting(_) | Phase::Emptying(_) => {}
             }
             now.phase = phase;
         }
@@ -91,6 +95,10 @@ impl VolumeTask {
         }
         let mut wait = FIRST_RETRY;
         while !self.stop.is_cancelled() {
+            if let Some(end) = self.may_end() {
+                self.empty(end).await;
+                continue;
+            }
             let config = self.config.borrow_and_update().clone();
             let opened = match config {
                 None => Err(None),
@@ -112,6 +120,7 @@ impl VolumeTask {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(jittered(wait)) => wait = (wait * 2).min(LAST_RETRY),
                 Ok(()) = self.config.changed() => {}
+                Ok(()) = self.end.changed() => {}
             }
         }
     }
@@ -237,6 +246,9 @@ impl VolumeTask {
                     self.inner.tick();
                 }
                 _ = led.tick() => {
+                    if self.is_to_end(&open.volume) {
+                        break;
+                    }
                     let confirmed = self.shared.confirmed.load(Ordering::Acquire);
                     let is_led = confirmed && self.inner.api.state().is_up();
                     let volume = open.volume.clone();

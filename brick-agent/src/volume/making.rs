@@ -6,17 +6,19 @@ use std::os::unix::ffi::OsStrExt;
 
 use nearbrick_core::acl::{ACCESS, Acl, DEFAULT};
 use nearbrick_core::heat::Access;
-use nearbrick_core::{Attr, BrickId, FileId, Kind, Op, Place};
+use nearbrick_core::replace::with_stand_ins;
+use nearbrick_core::{Attr, BrickId, FileId, Kind, Object, Op, Place};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
 use super::core::{At, Core, Rebuild};
 use super::types::{Caller, FsResult, NodeId, Opened, Stat};
-use super::{Volume, read};
+use super::{Configured, Volume, read};
 use crate::brick::access;
 use crate::brick::disk::{Dir, File};
 use crate::brick::mark::Mark;
+use crate::config::PlacementRule;
 use crate::index::{Local, Shown};
 
 /// What was made; of a file also the open brick file, for writing and for reading.
@@ -42,31 +44,61 @@ fn default_acl(dir: &Dir) -> FsResult<Option<Acl>> {
 }
 
 impl Volume {
-    /// The replica set of a new file: this brick, and those of the first rule that matches.
+    /// The replica set of a new file: this brick, and those of the first rule that matches. While the disk here is full, it is as
+    /// if the file were made where another brick stands in: what is written here is cached then, and can be emptied.
     pub(super) fn placed_at(&self, parent: FileId, given: &[u8]) -> FsResult<Vec<BrickId>> {
         let configured = read(&self.configured).clone();
         let config = &configured.config;
         let mut path: Option<Vec<u8>> = None;
-        let mut set = vec![self.me];
-        for (rule, globs) in config.placement.iter().zip(&configured.globs) {
-            if !rule.creator.is_empty() && rule.creator != config.node {
+        let Some(own) = self.rule_at(&configured, &config.node, parent, given, &mut path)? else {
+            return Ok(vec![self.me]);
+        };
+        let elsewhere = own.stand_ins.iter().find(|(full, _)| *full == self.me);
+        let node = elsewhere.and_then(|(_, brick)| config.member(*brick)).map(|m| m.node.as_str());
+        let theirs = match node {
+            Some(node) => self.rule_at(&configured, node, parent, given, &mut path)?,
+            None => None,
+        };
+        let nobody = Object::default();
+        Ok(match theirs {
+            Some(theirs) => with_stand_ins(&nobody, &theirs.bricks, &theirs.stand_ins),
+            None => {
+                let others = own.bricks.iter().copied().filter(|b| *b != self.me);
+                let all: Vec<BrickId> = std::iter::once(self.me).chain(others).collect();
+                let stand_ins: Vec<_> =
+                    own.stand_ins.iter().copied().filter(|(full, _)| *full != self.me).collect();
+                with_stand_ins(&nobody, &all, &stand_ins)
+            }
+        })
+    }
+
+    /// The first rule for files that are made on `node` which matches this one. `path` is found once, if it is needed.
+    fn rule_at<'a>(
+        &self,
+        configured: &'a Configured,
+        node: &str,
+        parent: FileId,
+        given: &[u8],
+        path: &mut Option<Vec<u8>>,
+    ) -> FsResult<Option<&'a PlacementRule>> {
+        for (rule, globs) in configured.config.placement.iter().zip(&configured.globs) {
+            if !rule.creator.is_empty() && rule.creator != node {
                 continue;
             }
             if let Some(globs) = globs {
                 if path.is_none() {
                     let mut whole = self.path_of(parent)?;
                     whole.extend_from_slice(given);
-                    path = Some(whole);
+                    *path = Some(whole);
                 }
                 let path = path.as_deref().unwrap_or_default();
                 if !globs.is_match(OsStr::from_bytes(path)) {
                     continue;
                 }
             }
-            set.extend(rule.bricks.iter().copied().filter(|b| *b != self.me));
-            break;
+            return Ok(Some(rule));
         }
-        Ok(set)
+        Ok(None)
     }
 
     /// Makes the object on the disk, where nobody sees it; owner, mode and mark are set after that. `mode`: what a file

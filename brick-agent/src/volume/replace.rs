@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nearbrick_core::replace::{Obstacle, Step, lacking, rank, same_set, step};
+use nearbrick_core::replace::{Obstacle, Step, lacking, rank, same_set, step, with_stand_ins};
 use nearbrick_core::{BrickId, FileId, Object, Op, Stamp};
 use rustix::io::Errno;
 
@@ -150,6 +150,8 @@ pub(super) struct Homes {
     pub(super) print: [u8; 32],
     /// Whether a path can make a difference.
     by_path: bool,
+    /// Whether somebody stands in for a full brick: then who holds a file makes a difference.
+    by_holders: bool,
 }
 
 impl Homes {
@@ -169,7 +171,9 @@ impl Homes {
         let print = *blake3::hash(&encode(&(&config.placement, &nodes))).as_bytes();
         let of =
             nodes.iter().filter_map(|(brick, node)| Some((*brick, by_node.get(*node)?.clone()))).collect();
-        Homes { of, print, by_path: config.placement.iter().any(|rule| !rule.paths.is_empty()) }
+        let by_path = config.placement.iter().any(|rule| !rule.paths.is_empty());
+        let by_holders = config.placement.iter().any(|rule| !rule.stand_ins.is_empty());
+        Homes { of, print, by_path, by_holders }
     }
 }
 
@@ -198,6 +202,9 @@ impl Configured {
         let lives = |object: &Object| object.live_links().next().is_some();
         let same = before
             .is_some_and(|before| before.replicas.as_ref() == Some(set) && (lives(before) || !lives(now)));
+        if self.homes.by_holders {
+            return true;
+        }
         if same && !(moved && self.homes.by_path) {
             return false;
         }
@@ -416,7 +423,7 @@ impl Volume {
         };
         waiting.rule = Some(rule);
         let Some(rule) = configured.config.placement.get(rule) else { return Ok(()) };
-        let mut wanted = rule.bricks.clone();
+        let mut wanted = with_stand_ins(&object, &rule.bricks, &rule.stand_ins);
         if rule.joining.is_some() {
             wanted.splice(0..0, set.value.iter().copied());
         }

@@ -8,6 +8,8 @@ mod local;
 mod loss;
 mod migration;
 mod partition;
+mod removal;
+mod space;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,9 @@ fn main() -> ExitCode {
             loss::a_return_catches_up,
             migration::a_project_follows_the_person_who_works_on_it,
             partition::work_while_cut_off_heals_after_the_join,
+            removal::a_volume_with_policy_delete_takes_its_files_with_it,
+            removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,
+            space::a_full_disk_has_another_take_what_is_new,
             api_away::local_work_goes_on_and_reports_resume,
             api_away::agents_heal_by_the_last_policy,
             api_away::agents_heal_without_the_operator,

@@ -2,6 +2,7 @@
 
 use nearbrick_crds::condition::{EVICTED, Finding, Status};
 use nearbrick_crds::pending::{human_bytes, human_files};
+use nearbrick_crds::{BrickStatus, Pending, PlacementRule, placement_name};
 
 /// One brick of the workstation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,21 @@ pub struct View {
     pub only_here: (u64, u64),
     /// Files that programs there are writing.
     pub dirty: u64,
+}
+
+impl View {
+    /// From what an agent says of its brick, and the placement of its volume.
+    pub fn of(name: &str, status: &BrickStatus, rules: &[PlacementRule]) -> Self {
+        let count = |p: Option<&Pending>| p.map(|p| (p.files, p.bytes));
+        Self {
+            named: rules.iter().any(|rule| rule.bricks.iter().any(|brick| brick == name)),
+            looked: status.placement.as_ref() == Some(&placement_name(rules)),
+            in_set: count(status.in_set.as_ref()),
+            only_here: count(status.only_here.as_ref()).unwrap_or_default(),
+            dirty: status.dirty_files.unwrap_or(0),
+            brick: name.to_owned(),
+        }
+    }
 }
 
 fn count((files, bytes): (u64, u64)) -> String {

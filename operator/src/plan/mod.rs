@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod pending;
 pub mod placed;
 pub mod placement;
+pub mod release;
 pub mod share;
 pub mod speed;
 pub mod verified;

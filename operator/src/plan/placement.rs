@@ -11,12 +11,17 @@
 //! - a rule names at most as many bricks as there are, and `replicas` of them where there are enough
 //!   that can be used;
 //! - a choice that was made stays, as long as its bricks do: placement does not wander with every change of free space, nor because
-//!   a brick cannot be used for a while.
+//!   a brick cannot be used for a while. It is made anew where a brick was chosen by two more nodes than another that is as good, as
+//!   when a workstation joins ([`balance`](self::balance));
+//! - of a brick whose disk is full, what it does not hold yet goes to another ([`stand_in`](self::stand_in)).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nearbrick_crds::{Joining, PlacementRule, ReplicaSet};
+
+mod balance;
+mod stand_in;
 
 /// Groups that moved, and whose rules are kept, at most. The files of others follow the rules of their home.
 const MOST_MOVED: usize = 256;
@@ -56,6 +61,8 @@ pub struct Candidate {
     pub share: u32,
     /// Free bytes of its file system, if known.
     pub free: Option<u64>,
+    /// Whether its disk is so full that others are to take new files.
+    pub full: bool,
     /// Its failure zone, if labelled.
     pub zone: Option<String>,
 }
@@ -63,6 +70,11 @@ pub struct Candidate {
 impl Candidate {
     fn stays(&self) -> bool {
         self.standing == Standing::Stays
+    }
+
+    /// Whether it may be given more files now.
+    fn takes_more(&self) -> bool {
+        self.stays() && self.usable && self.online && !self.full
     }
 }
 
@@ -91,11 +103,9 @@ pub fn place_with_moves(
     let of_homes: Vec<PlacementRule> = previous.iter().filter(|r| !r.creator.is_empty()).cloned().collect();
     let rules = place(candidates, replicas, sets, &of_homes);
     let moved = moved(candidates, replicas, sets, previous, moving);
-    if moved.is_empty() {
-        return rules;
-    }
     let (named, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.paths.is_empty());
-    named.into_iter().chain(moved).chain(rest).collect()
+    let all = named.into_iter().chain(moved).chain(rest).collect();
+    stand_in::name_stand_ins(candidates, all, previous)
 }
 
 /// The rules of groups that move or have moved.
@@ -115,6 +125,7 @@ fn moved(
         bricks: m.bricks.clone(),
         migration: Some(m.name.clone()),
         joining: m.joining,
+        stand_ins: vec![],
     });
     let settled = previous.iter().filter(|r| r.creator.is_empty() && r.joining.is_none());
     let mut rules: Vec<PlacementRule> = vec![];
@@ -175,6 +186,7 @@ pub fn place(
         }
         rules.insert(creator.node.as_str(), own);
     }
+    placing.balance(&mut rules);
     let mut of_departed: BTreeMap<String, Vec<PlacementRule>> = BTreeMap::new();
     let leave = placing.by_node.values().filter(|c| !c.stays()).map(|c| c.node.clone());
     let gone =
@@ -198,7 +210,9 @@ fn rule(creator: &str, paths: &[String], bricks: Vec<String>) -> PlacementRule {
     PlacementRule { creator: creator.to_string(), paths: paths.to_vec(), bricks, ..PlacementRule::default() }
 }
 
-type Score = (Reverse<bool>, Reverse<bool>, Reverse<u32>, usize, Reverse<Option<Option<u32>>>, String);
+/// What counts before balance does.
+type Merit = (Reverse<bool>, Reverse<bool>, Reverse<u32>);
+type Score = (bool, Merit, usize, Reverse<Option<Option<u32>>>, String);
 
 struct Placing<'a> {
     by_node: BTreeMap<&'a str, &'a Candidate>,
@@ -269,22 +283,26 @@ impl<'a> Placing<'a> {
         std::iter::once(creator).chain(chosen).map(|c| c.brick.clone()).collect()
     }
 
-    /// The best has the least: online now; a zone that the set does not have yet; online for much of the time (in quarters); few
+    /// The best has the least: one whose disk is not full; what is its [`merit`](Self::merit); few
     /// partners; much free space (in powers of two: small differences do not count); and the name, so that the same input
     /// always gives the same answer.
     fn score(&self, creator: &Candidate, chosen: &[&Candidate], c: &Candidate) -> Score {
-        let new_zone = c.zone.is_some()
-            && std::iter::once(creator)
-                .chain(chosen.iter().copied())
-                .all(|x| x.zone.is_some() && x.zone != c.zone);
         (
-            Reverse(c.online),
-            Reverse(new_zone),
-            Reverse(c.share.min(999) / 250),
+            c.full,
+            self.merit(creator, chosen, c),
             self.partners.get(&c.node).copied().unwrap_or(0),
             Reverse(c.free.map(|f| f.checked_ilog2())),
             c.node.clone(),
         )
+    }
+
+    /// The best has the least: online now; a zone that the set does not have yet; online for much of the time (in quarters).
+    fn merit(&self, creator: &Candidate, chosen: &[&Candidate], c: &Candidate) -> Merit {
+        let new_zone = c.zone.is_some()
+            && std::iter::once(creator)
+                .chain(chosen.iter().copied())
+                .all(|x| x.zone.is_some() && x.zone != c.zone);
+        (Reverse(c.online), Reverse(new_zone), Reverse(c.share.min(999) / 250))
     }
 
     /// Who holds the files of a node that has left or is to leave: of each group to which it belongs those who stay; and else the heir
@@ -337,11 +355,11 @@ impl<'a> Placing<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn candidate(node: &str) -> Candidate {
+    pub(super) fn candidate(node: &str) -> Candidate {
         Candidate {
             node: node.into(),
             brick: format!("home.{node}"),
@@ -350,16 +368,17 @@ mod tests {
             online: true,
             share: 500,
             free: None,
+            full: false,
             zone: None,
         }
     }
 
-    fn set(nodes: &[&str], paths: &[&str]) -> ReplicaSet {
+    pub(super) fn set(nodes: &[&str], paths: &[&str]) -> ReplicaSet {
         let own = |l: &[&str]| l.iter().map(|s| (*s).to_string()).collect();
         ReplicaSet { nodes: own(nodes), paths: own(paths) }
     }
 
-    fn shown(rules: &[PlacementRule]) -> Vec<String> {
+    pub(super) fn shown(rules: &[PlacementRule]) -> Vec<String> {
         rules
             .iter()
             .map(|r| format!("{} [{}] {}", r.creator, r.paths.join(" "), r.bricks.join(" ")))
@@ -371,7 +390,7 @@ mod tests {
         let c = ["a", "b", "c"].map(candidate);
         assert_eq!(
             shown(&place(&c, 2, &[], &[])),
-            ["a [] home.a home.b", "b [] home.b home.a", "c [] home.c home.a"]
+            ["a [] home.a home.b", "b [] home.b home.c", "c [] home.c home.a"]
         );
     }
 
@@ -402,14 +421,15 @@ mod tests {
             shown(&rules),
             ["a [] home.a home.d", "b [] home.b home.d", "c [] home.c home.d", "d [] home.d home.a"]
         );
+        // A choice that was made stays.
+        c[3].share = 760;
+        assert_eq!(place(&c, 2, &[], &rules), rules);
         // Small differences count for nothing, and another zone for more.
         (c[3].share, c[2].share) = (600, 700);
         assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.c");
         c[3].share = 980;
         (c[0].zone, c[1].zone, c[3].zone) = (Some("x".into()), Some("y".into()), Some("x".into()));
         assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.b");
-        // A choice that was made stays.
-        assert_eq!(place(&c, 2, &[], &rules), rules);
     }
 
     #[test]
@@ -449,7 +469,7 @@ mod tests {
             let after = place(&c, 2, &[], &before);
             assert_eq!(
                 shown(&after),
-                ["a [] home.a home.c", "b [] home.a home.c", "c [] home.c home.d", "d [] home.d home.c"],
+                ["a [] home.a home.c", "b [] home.a home.c", "c [] home.c home.d", "d [] home.d home.a"],
                 "{standing:?}"
             );
             assert_eq!(place(&c, 2, &[], &after), after);
@@ -507,7 +527,7 @@ mod tests {
         assert_eq!(shown(&place(&c, 2, &[], &[]))[0], "a [] home.a home.c");
     }
 
-    fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    pub(super) fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let standing = prop_oneof![
             6 => Just(Standing::Stays), 1 => Just(Standing::Evicted), 1 => Just(Standing::Removed),
             1 => Just(Standing::Replaced), 1 => Just(Standing::Lost),

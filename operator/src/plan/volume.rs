@@ -15,6 +15,7 @@ use nearbrick_crds::{BrickState, VolumeHealth, VolumePhase};
 use super::members::Problem;
 use super::pending::{self, Counts, Target};
 use super::placed;
+use super::release::volume_ends;
 use super::verified::{self, Looked};
 
 /// A member, as far as the status asks.
@@ -73,6 +74,10 @@ pub struct Input<'a> {
     pub placed: &'a [placed::View],
     /// Identifies the placement, if there is one.
     pub placement: Option<&'a str>,
+    /// Bricks whose disks are full, and who takes what they do not hold yet.
+    pub full: &'a [(String, Vec<String>)],
+    /// Of a volume that is deleted with its files: the bricks that are left, and whether their agents report.
+    pub ends: Option<&'a Vec<(String, bool)>>,
     /// The time.
     pub now: Timestamp,
 }
@@ -94,7 +99,7 @@ pub struct Summary {
     pub conflicts: Option<u64>,
     /// Since when all bytes are known to be right, at the latest.
     pub last_verified: Option<Timestamp>,
-    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, SpecActedOn.
+    /// Ready, Protected, Placed, Converged, ConflictFree, Verified, SpaceLeft, SpecActedOn; Released of one that is deleted with its files.
     pub findings: Vec<Finding>,
 }
 
@@ -147,7 +152,7 @@ pub fn summarise(input: &Input) -> Summary {
         pending: heard.then_some(all),
         conflicts,
         last_verified: verified::oldest(input.members),
-        findings: vec![
+        findings: [
             ready(input),
             protected(input, all, fresh, complete),
             placed::placed(input.placed, input.placement),
@@ -159,8 +164,12 @@ pub fn summarise(input: &Input) -> Summary {
             ),
             conflict_free(input, conflicts, complete),
             verified::finding(input.members, complete, input.now),
+            space_left(input.full),
             unacted_finding(input.unacted),
-        ],
+        ]
+        .into_iter()
+        .chain(input.ends.map(|left| volume_ends(left)))
+        .collect(),
     }
 }
 
@@ -308,6 +317,20 @@ fn conflict_free(input: &Input, conflicts: Option<u64>, complete: bool) -> Findi
     }
 }
 
+fn space_left(full: &[(String, Vec<String>)]) -> Finding {
+    let of = |(brick, others): &(String, Vec<String>)| match others.as_slice() {
+        [] => format!("{brick} (no other member has room: what it is to hold waits)"),
+        others => format!("{brick} (new files go to {})", others.join(", ")),
+    };
+    if full.is_empty() {
+        let line = "the disk of every brick has room for more files";
+        return Finding::new(condition::SPACE_LEFT, Status::True, "Enough", line);
+    }
+    let list: Vec<String> = full.iter().map(of).collect();
+    let line = format!("the disk is full of {}: make room there", top(&list));
+    Finding::new(condition::SPACE_LEFT, Status::False, "DisksFull", line)
+}
+
 /// The condition `SpecActedOn` of any kind.
 pub fn unacted_finding(unacted: &[&'static str]) -> Finding {
     if unacted.is_empty() {
@@ -356,6 +379,8 @@ mod tests {
             unacted: &[],
             placed: &[],
             placement: None,
+            full: &[],
+            ends: None,
             now: at(1000),
         })
     }
@@ -446,6 +471,18 @@ mod tests {
     }
 
     #[test]
+    fn full_disks_are_named_with_who_takes_what_is_new() {
+        assert_eq!(space_left(&[]).status, Status::True);
+        let full =
+            [("v.a".to_string(), vec!["v.b".to_string(), "v.c".to_string()]), ("v.d".to_string(), vec![])];
+        let found = space_left(&full);
+        assert_eq!((found.status, found.reason), (Status::False, "DisksFull"));
+        let line = "the disk is full of v.a (new files go to v.b, v.c); v.d (no other member has room: what it is to hold waits): \
+                    make room there";
+        assert_eq!(found.message, line);
+    }
+
+    #[test]
     fn fields_that_are_not_acted_on_are_listed() {
         let s = summarise(&Input {
             terminating: false,
@@ -456,6 +493,8 @@ mod tests {
             unacted: &["ignore", "capacity"],
             placed: &[],
             placement: Some("r"),
+            full: &[],
+            ends: None,
             now: at(0),
         });
         assert_eq!(s.phase, VolumePhase::Invalid);
@@ -481,7 +520,7 @@ mod tests {
                 members.push(m);
             }
             let s = summarise(&Input { terminating: false, problems: &[], members: &members, targets: &targets,
-                healing: false, unacted: &[], placed: &[], placement: None, now: at(1000) });
+                healing: false, unacted: &[], placed: &[], placement: None, full: &[], ends: None, now: at(1000) });
             let anybody_silent = list.iter().any(|x| !x.0 || x.1);
             let is_true = |t| found(&s, t).0 == Status::True;
             if anybody_silent {

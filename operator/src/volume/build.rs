@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use nearbrick_crds::meta::{LABEL_NODE, LABEL_VOLUME, brick_name};
+use nearbrick_crds::condition::{SPACE_LEFT, find};
+use nearbrick_crds::meta::{FINALIZER_COPIES, LABEL_NODE, LABEL_VOLUME, brick_name};
 use nearbrick_crds::times::expected_off;
 use nearbrick_crds::verifying::Verifying;
 use nearbrick_crds::{
-    Brick, BrickSpec, BrickState, BrickStatus, Joining, LocalRef, MigrationPhase, PlacementRule,
+    Brick, BrickSpec, BrickState, BrickStatus, Condition, Joining, LocalRef, MigrationPhase, PlacementRule,
     ReplicaMigration, Workstation, WorkstationSpec, placement_name,
 };
 
@@ -21,6 +22,7 @@ use crate::plan::placement::{Candidate, Moving, Standing, place_with_moves};
 use crate::plan::share::share_now;
 use crate::plan::verified::Looked;
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
+use crate::workstation::is_to_leave;
 use crate::world::BrickEntry;
 
 /// The label that names a node's failure zone.
@@ -30,8 +32,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 pub struct Built {
     /// Workstations that are missing.
     pub workstations: Vec<Workstation>,
-    /// Bricks that are missing. They have no finalizer: the data outlives the object, since no
-    /// deletion policy but Retain is acted on, and so a brick that goes takes no file with it.
+    /// Bricks that are missing. One that is deleted stays until nothing has to be held there any more (a finalizer).
     pub bricks: Vec<Brick>,
     /// Replica sets of files.
     pub placement: Vec<PlacementRule>,
@@ -71,19 +72,36 @@ pub fn build(valid: &Valid) -> Built {
             online: entry.is_some_and(|e| e.agent.online),
             share: share(valid, entry),
             free: status.and_then(|s| s.free_bytes),
+            full: status.is_some_and(|s| is_full(&s.conditions)),
             zone: valid.nodes.get(node).and_then(|n| n.labels.get(ZONE)).cloned(),
             node: node.clone(),
         });
     }
-    let placement = place_with_moves(
-        &candidates,
-        valid.replicas,
-        &valid.replica_sets,
-        &valid.previous_placement,
-        &moving(valid),
-    );
+    // What ends is not moved any more.
+    let placement = if valid.terminating {
+        valid.previous_placement.clone()
+    } else {
+        place_with_moves(
+            &candidates,
+            valid.replicas,
+            &valid.replica_sets,
+            &valid.previous_placement,
+            &moving(valid),
+        )
+    };
     let summary = summary(valid, &placement);
     Built { workstations, bricks, placement, again_in, summary }
+}
+
+/// Whether a brick's agent last said that its disk is full.
+fn is_full(conditions: &[Condition]) -> bool {
+    find(conditions, SPACE_LEFT).is_some_and(|c| c.status == "False")
+}
+
+/// Who stands in for it, each once.
+fn stand_ins_of(full: &str, placement: &[PlacementRule]) -> Vec<String> {
+    let pairs = placement.iter().flat_map(|rule| &rule.stand_ins).filter(|pair| pair.full == full);
+    pairs.map(|pair| pair.brick.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// How much of the time a brick's workstation is online, of a thousand.
@@ -124,7 +142,10 @@ pub(crate) fn standing(valid: &Valid, node: &str) -> (Standing, Option<Duration>
     if spec.lost {
         return (Standing::Lost, None);
     }
-    if spec.eviction_requested {
+    if entry.brick.metadata.deletion_timestamp.is_some() {
+        return (Standing::Removed, None);
+    }
+    if entry.workstation.as_deref().is_some_and(is_to_leave) {
         return (Standing::Evicted, None);
     }
     // The workstation's own status says what is wrong with a window; until then it counts as none.
@@ -146,6 +167,7 @@ fn new_brick(valid: &Valid, node: &str) -> Brick {
         uuid: uuid::Uuid::new_v4().to_string(),
     };
     let mut brick = Brick::new(&brick_name(&valid.name, node), spec);
+    brick.metadata.finalizers = Some(vec![FINALIZER_COPIES.to_owned()]);
     brick.metadata.namespace = Some(valid.namespace.clone());
     brick.metadata.owner_references = Some(vec![valid.owner.clone()]);
     brick.metadata.labels = Some(
@@ -211,6 +233,15 @@ fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
             ..placed::View::of(name, &e.brick)
         })
         .collect();
+    let bricks = valid.world.bricks.iter();
+    let left: Vec<(String, bool)> = bricks.map(|(name, e)| (name.clone(), e.agent.online)).collect();
+    let full: Vec<(String, Vec<String>)> = valid
+        .world
+        .bricks
+        .iter()
+        .filter(|(_, e)| e.brick.status.as_ref().is_some_and(|s| is_full(&s.conditions)))
+        .map(|(name, _)| (name.clone(), stand_ins_of(name, placement)))
+        .collect();
     let name = (!placement.is_empty()).then(|| placement_name(placement));
     summarise(&Input {
         terminating: valid.terminating,
@@ -221,6 +252,8 @@ fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
         unacted: &valid.unacted,
         placed: &placed,
         placement: name.as_deref(),
+        full: &full,
+        ends: (valid.terminating && valid.deletes).then_some(&left),
         now: valid.now,
     })
 }

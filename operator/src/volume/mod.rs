@@ -30,6 +30,9 @@ pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) ->
     let valid = validate(&volume, found)?;
     let built = build::build(&valid);
     apply::apply(&context, &built).await?;
+    if apply::finalize(&context, &volume, &valid).await? {
+        return Ok(Action::await_change());
+    }
     status::write(&context, &volume, &valid, &built).await?;
     Ok(Action::requeue(built.again_in.map_or(AGAIN, |wait| wait.clamp(SOON, AGAIN))))
 }

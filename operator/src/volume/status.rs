@@ -32,6 +32,8 @@ const OWNED: Owned = Owned {
         condition::CONVERGED,
         condition::CONFLICT_FREE,
         condition::VERIFIED,
+        condition::SPACE_LEFT,
+        condition::RELEASED,
         condition::SPEC_ACTED_ON,
     ],
 };
@@ -89,7 +91,7 @@ fn is_news(before: &[Condition], finding: &Finding) -> bool {
     let was_bad = old.is_some_and(|o| o.status == "False");
     let quiet = matches!(finding.reason, "BrickStarting");
     match finding.type_ {
-        condition::READY | condition::CONFLICT_FREE | condition::VERIFIED => {
+        condition::READY | condition::CONFLICT_FREE | condition::VERIFIED | condition::SPACE_LEFT => {
             changed
                 && !quiet
                 && (finding.status == Status::False || (was_bad && finding.status == Status::True))

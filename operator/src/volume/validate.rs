@@ -10,6 +10,7 @@ use nearbrick_crds::unacted::Unacted;
 use nearbrick_crds::{HealPolicySpec, PlacementRule, ReplicaSet, WorkstationVolume};
 
 use super::dereference::Found;
+use crate::brick::deletes;
 use crate::error::Error;
 use crate::plan::members::{self, NodeInfo, Problem};
 use crate::world::World;
@@ -28,6 +29,8 @@ pub struct Valid {
     pub owner: OwnerReference,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Whether its files go with it.
+    pub deletes: bool,
     /// Nodes that have or get a brick.
     pub members: BTreeSet<String>,
     /// What a person must correct.
@@ -77,6 +80,7 @@ pub fn validate(volume: &WorkstationVolume, found: Found) -> Result<Valid, Error
         .cloned()
         .collect();
     Ok(Valid {
+        deletes: deletes(volume),
         terminating: volume.metadata.deletion_timestamp.is_some(),
         generation: volume.metadata.generation,
         members: resolved.nodes,

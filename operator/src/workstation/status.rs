@@ -11,9 +11,7 @@ use nearbrick_crds::meta::{OPERATOR_MANAGER, now};
 use nearbrick_crds::pending::human_files;
 use nearbrick_crds::times::Expected;
 use nearbrick_crds::unacted::Unacted;
-use nearbrick_crds::{
-    Brick, BrickStatus, Condition, Pending, Workstation, WorkstationState, WorkstationStatus, placement_name,
-};
+use nearbrick_crds::{Brick, BrickStatus, Condition, Workstation, WorkstationState, WorkstationStatus};
 use serde_json::json;
 
 use crate::context::{Context, News};
@@ -44,7 +42,7 @@ pub async fn write(
     let before = ws.status.clone().unwrap_or_default();
     let generation = ws.metadata.generation;
     let mut findings = vec![acted_on(ws, expected)];
-    if ws.spec.eviction_requested {
+    if is_to_leave(ws) {
         findings.push(eviction(context, ws, state));
     }
     let silent = state != WorkstationState::Online;
@@ -90,9 +88,18 @@ fn acted_on(ws: &Workstation, expected: &Result<Expected, String>) -> Finding {
     }
 }
 
+/// Whether nothing is to be held there any more: a person asked for that, or deleted the object.
+pub fn is_to_leave(ws: &Workstation) -> bool {
+    ws.spec.eviction_requested || ws.metadata.deletion_timestamp.is_some()
+}
+
 /// How far the eviction is that a person asked for.
 fn eviction(context: &Context, ws: &Workstation, state: WorkstationState) -> Finding {
     let node = ws.name_any();
+    if state == WorkstationState::Lost {
+        let line = "what it held is not waited for: take the node out of the volumes' members, and delete its Bricks";
+        return Finding::new(condition::EVICTED, Status::True, "NothingHeld", line);
+    }
     if state != WorkstationState::Online {
         let line = "its agent is silent, so what it still holds is not known: switch it on, or set lost";
         return Finding::new(condition::EVICTED, Status::Unknown, "AgentSilent", line);
@@ -105,17 +112,7 @@ fn eviction(context: &Context, ws: &Workstation, state: WorkstationState) -> Fin
             let volume =
                 context.stores.volumes.get(&volume_ref(brick.namespace(), &brick.spec.volume_ref.name));
             let rules = volume.as_ref().and_then(|v| v.status.as_ref()).map(|s| s.placement.as_slice());
-            let rules = rules.unwrap_or_default();
-            let status = brick.status.clone().unwrap_or_default();
-            let count = |p: Option<Pending>| p.map(|p| (p.files, p.bytes));
-            evict::View {
-                named: rules.iter().any(|rule| rule.bricks.contains(&name)),
-                looked: status.placement.as_ref() == Some(&placement_name(rules)),
-                in_set: count(status.in_set),
-                only_here: count(status.only_here).unwrap_or_default(),
-                dirty: status.dirty_files.unwrap_or(0),
-                brick: name,
-            }
+            evict::View::of(&name, &brick.status.clone().unwrap_or_default(), rules.unwrap_or_default())
         })
         .collect();
     evict::evicted(&views)

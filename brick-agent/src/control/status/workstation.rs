@@ -44,7 +44,10 @@ fn ready(all: &[VolumeFacts]) -> Finding {
     let not_ready: Vec<String> = all
         .iter()
         .filter_map(|facts| match &facts.phase {
-            Phase::Ready | Phase::Degraded { mounted: true, .. } => None,
+            // A brick at its end is not missed.
+            Phase::Ready | Phase::Degraded { mounted: true, .. } | Phase::Emptying(_) | Phase::Emptied => {
+                None
+            }
             Phase::Starting(why) | Phase::Refused(why) | Phase::Degraded { message: why, .. } => {
                 Some(format!("{}: {why}", facts.key))
             }
