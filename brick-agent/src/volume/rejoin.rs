@@ -35,8 +35,10 @@ impl Volume {
     /// Has all names of a file stand for one again. Says whether they did not.
     pub(super) fn rejoin(&self, core: &mut Core, file: FileId) -> FsResult<bool> {
         let local = self.local_or_none(file)?;
-        let is_file = self.object_of(file)?.kind.as_ref().is_some_and(Kind::is_file);
-        if !is_file || local.dirty || local.placed.len() < 2 {
+        if local.dirty || local.placed.len() < 2 {
+            return Ok(false);
+        }
+        if !self.object_of(file)?.kind.as_ref().is_some_and(Kind::is_file) {
             return Ok(false);
         }
         let mut all: Vec<Named> = Vec::new();

@@ -332,7 +332,9 @@ impl Volume {
         };
         let mut print = print_of(&open.stat()?);
         let remains = self.remains_of(&at, file, &local, &print)?;
-        if remains.as_ref().is_some_and(|of| self.gives_way(file, of).unwrap_or(false)) {
+        if let Some(of) = &remains
+            && self.gives_way(file, of)?
+        {
             return self.give_way(core, file).map(|()| Settled::Done);
         }
         let mut change = Change::new(self, core);
