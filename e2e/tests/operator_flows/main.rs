@@ -11,6 +11,7 @@ mod heals;
 mod jobs;
 mod migration;
 mod placement;
+mod removal;
 mod silence;
 mod volumes;
 

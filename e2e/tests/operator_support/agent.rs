@@ -85,7 +85,12 @@ impl Agent {
         let all = fleet::brick(&status);
         self.bricks.lock().unwrap().insert(brick.to_string(), all.clone());
         // The brick may be gone at the end of a test: here, and with each beat.
-        let _ = fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &all).await;
+        match fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &all).await {
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 404 => {
+                panic!("a report of {brick} is refused: {status:?}")
+            }
+            _ => {}
+        }
     }
 
     /// Says that `brick` lacks files, for this long.

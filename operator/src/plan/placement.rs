@@ -103,8 +103,12 @@ pub fn place_with_moves(
     let of_homes: Vec<PlacementRule> = previous.iter().filter(|r| !r.creator.is_empty()).cloned().collect();
     let rules = place(candidates, replicas, sets, &of_homes);
     let moved = moved(candidates, replicas, sets, previous, moving);
-    let (named, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.paths.is_empty());
-    let all = named.into_iter().chain(moved).chain(rest).collect();
+    let all = if moved.is_empty() {
+        rules
+    } else {
+        let (named, rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.paths.is_empty());
+        named.into_iter().chain(moved).chain(rest).collect()
+    };
     stand_in::name_stand_ins(candidates, all, previous)
 }
 
