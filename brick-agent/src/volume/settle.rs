@@ -353,7 +353,10 @@ impl Volume {
             let before = print.ctime;
             let origin = match remains {
                 Some(of) => Origin::Remains(of),
-                None if same => access::get_mark(&at.dir, &at.name)?.map_or(Origin::Here, |m| m.origin),
+                // A version that was made of it while it was written has no mark yet.
+                None if same => access::get_mark(&at.dir, &at.name)?
+                    .filter(|mark| mark.file == file && mark.version.as_ref() == Some(&version))
+                    .map_or(Origin::Here, |mark| mark.origin),
                 None => Origin::Here,
             };
             let mark = Mark { origin, ..Mark::new(file, Some(version.clone())) };

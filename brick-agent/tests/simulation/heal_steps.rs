@@ -18,7 +18,7 @@ const TARGET: usize = 1;
 /// Long enough to come by chunks where something of it is here.
 const LARGE: usize = (1 << 20) + 70_000;
 /// What a power cut leaves is different each time.
-const CUTS: u64 = 2;
+const CUTS: u64 = 4;
 
 /// What the files were when the target had all of them, and what they are now.
 #[derive(Default)]
