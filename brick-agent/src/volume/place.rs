@@ -152,13 +152,22 @@ impl Volume {
     fn sibling_place(&self, core: &Core, parent: FileId, first: Vec<u8>, link: LinkId) -> FsResult<Place> {
         let mut place = Place { parent, name: first.clone() };
         for n in 1..100 {
-            let taken = self.shown(&place)?.is_some_and(|s| s.link != link);
+            let taken = match self.shown(&place)? {
+                Some(shown) if shown.link != link => !self.is_own_old_name(shown, link)?,
+                _ => false,
+            };
             if !taken && self.claims(core, &place)?.is_empty() {
                 break;
             }
             place.name = name::conflict_name(&first, "again", n);
         }
         Ok(place)
+    }
+
+    /// Whether what is shown is the object of this link, under a name that it does not want any more.
+    fn is_own_old_name(&self, shown: Shown, link: LinkId) -> FsResult<bool> {
+        let object = self.object_of(shown.file)?;
+        Ok(object.links.contains_key(&link) && !object.live_links().any(|(live, _)| live == shown.link))
     }
 
     /// Others that want these places too, whose verdict may have changed.
