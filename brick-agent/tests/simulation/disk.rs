@@ -2,7 +2,7 @@
 //!
 //! Names, sizes and attributes come to the disk in the order in which they were changed (as by the journals of ext4
 //! and XFS): after a power cut a prefix of them is there. Bytes that were written come on their own, sector by sector,
-//! earlier or later than those. `fsync` makes one file's bytes durable, and all names and attributes so far.
+//! earlier or later than those. A new size comes with the time of that, as both are of one inode. `fsync` makes one file's bytes durable, and all names and attributes so far.
 
 mod handles;
 
@@ -456,6 +456,13 @@ impl SimDisk {
             1 => ordered,
             _ => chance.between(0, ordered),
         };
+        let ordered_at = |n: usize| log.iter().filter(|op| op.written().is_none()).nth(n);
+        let sized = keep.checked_sub(1).and_then(ordered_at);
+        let splits = match (sized, ordered_at(keep)) {
+            (Some(Op::Resize { ino, .. }), Some(Op::Times { ino: of, .. })) => ino == of,
+            _ => false,
+        };
+        let keep = keep + usize::from(splits);
         // How much of each file's bytes came to the disk.
         let mut fates: BTreeMap<u64, usize> = BTreeMap::new();
         let mut nowhere: BTreeSet<u64> = BTreeSet::new();
