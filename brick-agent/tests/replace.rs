@@ -592,3 +592,66 @@ fn t23_while_a_brick_is_full_another_takes_what_is_new() {
     until_placed(&lab, &all, &theirs, &[2, 3], |_| {});
     lab.one_tree();
 }
+
+/// Where the volume asks for it, directories that are used in the same sessions of work are one group, wherever they are; and that is
+/// what moves.
+#[test]
+fn what_is_used_in_the_same_sessions_is_one_group_and_moves_together() {
+    needs!(Root);
+    let mut lab = Lab::new(3, 2);
+    let clock = slowly(&mut lab, &[2]);
+    lab.configure(|config| config.upkeep.related = RelatedFiles::CoAccess);
+    let fs = Fs::new(lab.volume(0));
+    let mut all = BTreeMap::new();
+    for dir in ["code", "plots", "mail", "mail/old"] {
+        fs.mkdir(&path(dir)).unwrap();
+        all.extend((0..3).map(|n| (format!("{dir}/{n}"), format!("{dir} {n}").into_bytes())));
+    }
+    drop(fs);
+    write(&lab, 0, &all);
+    lab.converge();
+    let use_all = |lab: &Lab, dirs: &[&str]| {
+        for dir in dirs {
+            for n in 0..3 {
+                let name = format!("{dir}/{n}");
+                assert_eq!(Fs::new(lab.volume(2)).read_file(&path(&name)).unwrap(), all[&name]);
+            }
+        }
+        clock.pass(Duration::from_secs(301));
+    };
+    for _ in 0..4 {
+        use_all(&lab, &["plots", "code"]);
+        use_all(&lab, &["mail"]);
+    }
+    use_all(&lab, &["mail", "mail/old"]);
+    use_all(&lab, &["mail"]);
+    let groups = |lab: &Lab| {
+        lab.volume(2).look_at_usage().unwrap();
+        let of = |g: &nearbrick_agent::volume::HotGroup| {
+            assert!(!g.below);
+            (g.path.clone(), g.with.clone(), g.all.files, g.away.files)
+        };
+        lab.volume(2).hottest().iter().map(of).collect::<Vec<_>>()
+    };
+    let alone = |dir: &str| (dir.to_owned(), vec![], 3, 3);
+    let wanted = [("code".to_owned(), vec!["plots".to_owned()], 6, 6), alone("mail"), alone("mail/old")];
+    assert_eq!(groups(&lab), wanted);
+    // A restart forgets no habit.
+    lab.volume(2).keep_usage().unwrap();
+    lab.reopen(2);
+    assert_eq!(groups(&lab), wanted);
+
+    // The group moves as one, by the globs that the operator makes of it.
+    let rule = PlacementRule {
+        paths: vec!["code/*".to_owned(), "plots/*".to_owned()],
+        bricks: bricks(&lab, &[2, 0]),
+        migration: Some("move".to_owned()),
+        ..PlacementRule::default()
+    };
+    let rules: Vec<_> = std::iter::once(rule).chain(lab.rules()).collect();
+    lab.place_by("dropping", &rules);
+    let (moving, staying): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        all.clone().into_iter().partition(|(name, _)| !name.starts_with("mail"));
+    until_placed(&lab, &[0, 1, 2], &moving, &[2, 0], at_least(&lab, &[0, 1, 2], &moving, 2));
+    until_placed(&lab, &[0, 1, 2], &staying, &[0, 1], at_least(&lab, &[0, 1, 2], &staying, 2));
+}

@@ -125,6 +125,10 @@ pub struct BrickStatus {
     /// How many of these files have no data, or not all of it, here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stubs: Option<u64>,
+    /// A number that follows from all that this brick knows of the volume's names, versions and attributes: the same on two bricks that
+    /// know the same. Absent while that changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree_sum: Option<String>,
     /// Files that were changed here and have not settled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dirty_files: Option<u64>,
@@ -229,6 +233,10 @@ pub struct HotGroup {
     pub path: String,
     /// Whether all below it belongs to the group, or the files in it alone.
     pub below: bool,
+    /// Other directories of the group, the files in them alone: those that are used in the same sessions of work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 15))]
+    pub with: Vec<String>,
     /// Opens for reading of files that this brick must hold.
     pub local: u64,
     /// Opens for reading of cached copies.

@@ -256,6 +256,8 @@ pub enum RelatedFiles {
     Project,
     /// The files of one directory, without those in directories below it.
     Directory,
+    /// The files of directories that are used in the same sessions of work, wherever they are.
+    CoAccess,
 }
 
 /// Whether copies move towards the workstation that uses them.

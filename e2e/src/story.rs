@@ -1,8 +1,6 @@
 //! The story for which volumes migrate: a person works on three projects at one workstation, sits down at another one, and goes on with
 //! one of them. Its files, and no others, become local there; one of the old copies goes; there are two all the time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::{Api, ResourceExt};
@@ -10,9 +8,10 @@ use nearbrick_crds::{MigrationPhase, ReplicaMigration};
 
 use crate::error::Result;
 use crate::kube_api::{self, eventually};
+use crate::observer::{Fewest, Observer};
 use crate::paths;
 use crate::scene::{LIMIT, NODES, Scene};
-use crate::trees::{Place, Tree};
+use crate::trees::Tree;
 
 /// A move may take this long: reports come every ten seconds, and there are four steps.
 const MOVE: Duration = Duration::from_secs(180);
@@ -32,8 +31,8 @@ pub struct Told {
     pub took: Duration,
     /// The object, at the end.
     pub object: ReplicaMigration,
-    /// The fewest bricks that had any file of the project at any time, and how often they were looked at.
-    pub fewest: (usize, usize),
+    /// The fewest bricks that had any file of the project at any time.
+    pub fewest: Fewest,
 }
 
 /// A first read of some files.
@@ -93,21 +92,18 @@ pub async fn tell(scene: &Scene, say: impl Fn(&str)) -> Result<Told> {
     let begin = Instant::now();
     let before = read_first(scene, "src/one", &project)?;
     say(&format!("a person at ws-c reads half of {PROJECT}: {}", before.say()));
-    let watched = Watch::begin(scene, project.clone());
+    let watched = Observer::begin(scene, PROJECT, project.clone());
     // Works on it: the same files again, and some changes.
     for n in 0..3 {
         scene.sh(&scene.c, &format!("cd {PROJECT} && cat src/one/* > /dev/null && echo {n} >> notes"))?;
     }
     let object = moved(scene, &say).await;
     let took = begin.elapsed();
-    let fewest = watched.end().await?;
-    let object = object?;
+    let fewest = watched.end_with(2).await;
+    let (object, fewest) = (object?, fewest?);
     let after = read_first(scene, "src/two", &project)?;
     say(&format!("the same person reads the other half: {}", after.say()));
     check(scene, &project, &object).await?;
-    if fewest.0 < 2 {
-        crate::fail!("a file of {PROJECT} was on {} bricks at some time", fewest.0);
-    }
     Ok(Told { before, after, took, object, fewest })
 }
 
@@ -180,44 +176,4 @@ async fn check(scene: &Scene, project: &Tree, object: &ReplicaMigration) -> Resu
             .await?;
     }
     Ok(())
-}
-
-/// Counts the bricks that have each file of the project, over and over.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Result<(usize, usize)>>,
-}
-
-impl Watch {
-    fn begin(scene: &Scene, project: Tree) -> Self {
-        let stop: Arc<AtomicBool> = Arc::default();
-        let dir = format!("{}/data", scene.volume.brick_dir());
-        let bricks = [scene.a.clone(), scene.b.clone(), scene.c.clone()];
-        let ended = stop.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let mut fewest = (usize::MAX, 0);
-            while !ended.load(Ordering::Relaxed) {
-                let mut there = Vec::new();
-                for brick in &bricks {
-                    // A file may be replaced while it is read.
-                    let script = format!(
-                        "cd {dir} && find ./{PROJECT} -type f -exec sha256sum {{}} + 2>/dev/null || true"
-                    );
-                    there.push(Tree::from_sums(&Place::At(brick).sh(&script)?));
-                }
-                for (path, hash) in project.entries() {
-                    let copies = there.iter().filter(|tree| tree.get(path) == Some(hash)).count();
-                    fewest.0 = fewest.0.min(copies);
-                }
-                fewest.1 += 1;
-            }
-            Ok(fewest)
-        });
-        Self { stop, task }
-    }
-
-    async fn end(self) -> Result<(usize, usize)> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap_or_else(|e| Err(crate::error::Error::new(format!("the observer: {e}"))))
-    }
 }

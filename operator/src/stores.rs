@@ -349,7 +349,8 @@ fn news_of(brick: &Brick) -> String {
 /// What a brick says of moves, and of what is used there: not how much, which is looked at now and then.
 fn moves_of(brick: &Brick) -> String {
     let status = brick.status.clone().unwrap_or_default();
-    let groups: Vec<_> = status.hottest.iter().map(|g| (&g.path, g.below, g.away_files > 0)).collect();
+    let groups: Vec<_> =
+        status.hottest.iter().map(|g| (&g.path, g.below, &g.with, g.away_files > 0)).collect();
     format!("{:?} {:?} {:?} {groups:?}", status.state, status.placement, status.moves)
 }
 

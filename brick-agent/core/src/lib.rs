@@ -32,6 +32,7 @@
 pub mod acl;
 pub mod ahead;
 pub mod brake;
+pub mod coaccess;
 pub mod conflict;
 pub mod evict;
 pub mod fallen;

@@ -27,6 +27,8 @@ use super::watch::Seen;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Of a brick of which nothing is new.
 const BRICK_HEARTBEAT: Duration = Duration::from_secs(300);
+/// For so long a brick knows the same before it says so.
+const STEADY: Duration = Duration::from_secs(5);
 const COALESCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(3);
 /// Writes under way at a time.
@@ -40,8 +42,15 @@ pub struct Reporter {
     facts: Arc<dyn Facts>,
     seen: Arc<Seen>,
     bricks: HashMap<VolumeKey, Sent>,
+    steady: HashMap<VolumeKey, Steady>,
     workstation: Option<WorkstationStatus>,
     notices: Notices,
+}
+
+/// What a brick knows, and since when it has been the same.
+struct Steady {
+    sum: u128,
+    since: Instant,
 }
 
 /// What was last written of a brick.
@@ -67,6 +76,7 @@ impl Reporter {
             facts,
             seen,
             bricks: HashMap::new(),
+            steady: HashMap::new(),
             workstation: None,
         }
     }
@@ -108,6 +118,7 @@ impl Reporter {
         let Ok(volumes) = tokio::task::spawn_blocking(move || facts.facts()).await else { return true };
         self.notices.publish(&volumes, &self.seen).await;
         self.bricks.retain(|key, _| volumes.iter().any(|f| f.key == *key));
+        self.note_steady(&volumes, Instant::now());
         let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, beating)).collect();
         let (api, node) = (&self.api, &self.node);
         let writes = due.into_iter().map(|(key, status)| async move {
@@ -129,6 +140,24 @@ impl Reporter {
         all_written && self.report_workstation(&volumes, beating).await
     }
 
+    /// Notes of each brick what it knows.
+    fn note_steady(&mut self, volumes: &[VolumeFacts], now: Instant) {
+        self.steady.retain(|key, _| volumes.iter().any(|f| f.key == *key));
+        for facts in volumes {
+            let Some(status) = &facts.status else { continue };
+            let sum = status.tree_sum;
+            match self.steady.get(&facts.key) {
+                Some(known) if known.sum == sum => {}
+                _ => drop(self.steady.insert(facts.key.clone(), Steady { sum, since: now })),
+            }
+        }
+    }
+
+    /// Whether what a brick knows has been the same for long enough that it is worth saying: not with each change of everybody's work.
+    fn is_steady(&self, key: &VolumeKey) -> bool {
+        self.steady.get(key).is_some_and(|known| known.since.elapsed() >= STEADY)
+    }
+
     fn brick_due(&self, facts: &VolumeFacts, beating: bool) -> Option<(VolumeKey, BrickStatus)> {
         let object = self.seen.brick(&facts.key)?;
         let known = object.status.as_ref();
@@ -138,7 +167,10 @@ impl Reporter {
             sent.map(|s| s.status.conditions.as_slice()),
         );
         let generation = object.metadata.generation;
-        let new = brick_status(facts, &self.reporting, known, previous, generation, &now());
+        let mut new = brick_status(facts, &self.reporting, known, previous, generation, &now());
+        if !self.is_steady(&facts.key) {
+            new.tree_sum = None;
+        }
         // One that was made anew, or whose status somebody took away, has to be told all again.
         let due =
             known.is_none() || sent.is_none_or(|sent| is_due(&sent.status, sent.at.elapsed(), &new, beating));

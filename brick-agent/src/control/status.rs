@@ -266,6 +266,7 @@ pub fn brick_status(
         free_bytes: Some(status.free_bytes),
         files: Some(status.files),
         bytes: Some(status.bytes),
+        tree_sum: Some(format!("{:016x}", status.tree_sum as u64 ^ (status.tree_sum >> 64) as u64)),
         stubs: Some(status.stubs),
         dirty_files: Some(status.dirty_files),
         oldest_dirty_since: status.oldest_dirty_ms.map(time),
@@ -307,6 +308,7 @@ fn hot(group: &HotGroup, config: &VolumeConfig) -> nearbrick_crds::HotGroup {
     nearbrick_crds::HotGroup {
         path: group.path.clone(),
         below: group.below,
+        with: group.with.clone(),
         local: whole(group.uses.local),
         cached: whole(group.uses.cached),
         remote: whole(group.uses.remote),
@@ -348,6 +350,7 @@ mod tests {
     pub(super) fn status() -> VolumeStatus {
         VolumeStatus {
             incarnation: Incarnation(0xab),
+            tree_sum: 7,
             files: 10,
             bytes: 1000,
             stubs: 2,

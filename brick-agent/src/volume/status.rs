@@ -28,6 +28,8 @@ pub struct VolumeStatus {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Follows from all that is known of names, versions and attributes: the same on two bricks that know the same.
+    pub tree_sum: u128,
     /// Those without all of their data here.
     pub stubs: u64,
     /// Those that programs here may be changing.
@@ -92,6 +94,7 @@ impl Volume {
             incarnation: self.incarnation,
             files: tally.files,
             bytes: u64::try_from(tally.bytes).unwrap_or(u64::MAX),
+            tree_sum: core.sums.all(),
             stubs: tally.stubs,
             dirty_files: tally.dirty.len() as u64,
             oldest_dirty_ms: tally.dirty.values().min().copied(),

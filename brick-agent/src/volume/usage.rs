@@ -10,17 +10,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nearbrick_core::coaccess::CoAccess;
 use nearbrick_core::heat::{Access, Heat, Uses};
 use nearbrick_core::{BrickId, FileId, Place};
 use nearbrick_crds::RelatedFiles;
+use rustix::io::Errno;
 
 use super::count::Count;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 use crate::index::{Index, IndexError, encode};
 
-/// Where uses are kept in the index.
+/// Where uses are kept in the index, and which directories are used together.
 const USAGE: &str = "usage";
+const TOGETHER: &str = "together";
 /// Directories that are told apart for the reports.
 const MOST_DIRS: usize = 4096;
 /// Groups that are reported.
@@ -65,6 +68,8 @@ pub struct HotGroup {
     pub path: String,
     /// Whether all below it belongs to it.
     pub below: bool,
+    /// Paths of the other directories of the group.
+    pub with: Vec<String>,
     /// What its uses are worth.
     pub uses: Uses,
     /// Its files.
@@ -78,6 +83,8 @@ pub struct HotGroup {
 #[derive(Debug, Default)]
 struct State {
     heat: Heat,
+    /// Only kept where the volume asks for it.
+    together: CoAccess,
     /// Something was noted since the last look.
     noted: bool,
     /// Something was noted since it was last kept.
@@ -95,7 +102,9 @@ impl Usage {
     /// What the index has. What cannot be read is forgotten: it is no one's work.
     pub(super) fn load(index: &Index) -> Result<Self, IndexError> {
         let heat = index.meta(USAGE)?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
-        Ok(Usage(Mutex::new(State { heat, noted: true, ..State::default() })))
+        let together =
+            index.meta(TOGETHER)?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+        Ok(Usage(Mutex::new(State { heat, together, noted: true, ..State::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,15 +112,19 @@ impl Usage {
     }
 }
 
-/// A group of one directory, or of all below it.
-type Group = (FileId, bool);
+/// A group of one directory, or of all below it; or of several directories, the first of which it is called by.
+type Group = (Vec<FileId>, bool);
 
 impl Volume {
     /// A program opened a file of this directory.
     pub(super) fn note_use(&self, dir: FileId, access: Access) {
         let now = self.clock.now_ms();
+        let together = self.config().upkeep.related == RelatedFiles::CoAccess;
         let state = &mut *self.usage.state();
         state.heat.note(dir, access, 1, now);
+        if together {
+            state.together.note(dir, now);
+        }
         (state.noted, state.unkept) = (true, true);
     }
 
@@ -126,7 +139,8 @@ impl Volume {
     /// The index.
     pub fn look_at_usage(&self) -> FsResult<()> {
         let (now, began) = (self.clock.now_ms(), self.clock.passed());
-        let dirs = {
+        let related = self.config().upkeep.related;
+        let (dirs, together) = {
             let state = &mut *self.usage.state();
             if began < state.rests_until
                 || state.heat.is_empty()
@@ -135,13 +149,20 @@ impl Volume {
                 return Ok(());
             }
             state.noted = false;
-            state.heat.hottest(MOST_DIRS, now)
+            let together = match related {
+                RelatedFiles::CoAccess => state.together.groups(),
+                RelatedFiles::Directory | RelatedFiles::Project => BTreeMap::new(),
+            };
+            (state.heat.hottest(MOST_DIRS, now), together)
         };
-        let related = self.config().upkeep.related;
         let mut groups: HashMap<Group, Uses> = HashMap::new();
         let mut known: HashMap<FileId, Option<Group>> = HashMap::new();
         for (dir, uses) in dirs {
-            let Some(group) = self.group_of(dir, related, &mut known)? else { continue };
+            let group = match together.get(&dir) {
+                Some(all) => Some((all.clone(), false)),
+                None => self.group_of(dir, related, &mut known)?,
+            };
+            let Some(group) = group else { continue };
             let sum = groups.entry(group).or_default();
             sum.local += uses.local;
             sum.cached += uses.cached;
@@ -154,13 +175,24 @@ impl Volume {
         list.truncate(MOST_GROUPS);
         let mut left = MOST_FILES;
         let mut hottest = Vec::with_capacity(list.len());
-        for ((dir, below), uses) in list {
-            let path = self.path_of(dir)?;
-            // The API has texts only: a group that cannot be named there cannot be moved.
-            let Ok(path) = String::from_utf8(path) else { continue };
-            let path = path.trim_end_matches('/').to_owned();
-            let mut group = HotGroup { path, below, uses, ..HotGroup::default() };
-            self.survey(dir, &mut group, &mut left)?;
+        for ((dirs, below), uses) in list {
+            // The API has texts only: what cannot be named there cannot be moved. Nor can what is gone.
+            let mut named = Vec::with_capacity(dirs.len());
+            for dir in dirs {
+                match self.path_of(dir) {
+                    Ok(path) => {
+                        let path = String::from_utf8(path).ok();
+                        named.extend(path.map(|path| (path.trim_end_matches('/').to_owned(), dir)));
+                    }
+                    Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            named.sort_unstable();
+            let mut paths = named.iter().map(|(path, _)| path.clone());
+            let Some(path) = paths.next() else { continue };
+            let mut group = HotGroup { path, below, with: paths.collect(), uses, ..HotGroup::default() };
+            self.survey(named.iter().map(|(_, dir)| *dir).collect(), &mut group, &mut left)?;
             hottest.push(group);
         }
         let state = &mut *self.usage.state();
@@ -179,15 +211,16 @@ impl Volume {
     /// # Errors
     /// The index.
     pub fn keep_usage(&self) -> FsResult<()> {
-        let bytes = {
+        let (heat, together) = {
             let state = &mut *self.usage.state();
             if !std::mem::take(&mut state.unkept) {
                 return Ok(());
             }
-            encode(&state.heat)
+            (encode(&state.heat), encode(&state.together))
         };
         let mut batch = self.index.batch();
-        batch.meta(USAGE, &bytes);
+        batch.meta(USAGE, &heat);
+        batch.meta(TOGETHER, &together);
         batch.commit().map_err(index_failed)
     }
 
@@ -202,11 +235,11 @@ impl Volume {
         let mut at = dir;
         let project = loop {
             if let Some(group) = known.get(&at) {
-                break *group;
+                break group.clone();
             }
             passed.push(at);
             if related == RelatedFiles::Project && self.has_marker(at)? {
-                break Some((at, true));
+                break Some((vec![at], true));
             }
             if at == FileId::ROOT || passed.len() > super::names::MAX_DEPTH {
                 break None;
@@ -217,9 +250,9 @@ impl Volume {
                 None => return Ok(None),
             }
         };
-        known.extend(passed.into_iter().map(|dir| (dir, project)));
+        known.extend(passed.into_iter().map(|dir| (dir, project.clone())));
         let is_there = dir == FileId::ROOT || self.index.local(dir).map_err(index_failed)?.is_some();
-        Ok(project.or(is_there.then_some((dir, false))))
+        Ok(project.or(is_there.then_some((vec![dir], false))))
     }
 
     fn has_marker(&self, dir: FileId) -> FsResult<bool> {
@@ -233,9 +266,8 @@ impl Volume {
     }
 
     /// Counts the files of a group, as far as `left` goes.
-    fn survey(&self, dir: FileId, group: &mut HotGroup, left: &mut u64) -> FsResult<()> {
+    fn survey(&self, mut dirs: Vec<FileId>, group: &mut HotGroup, left: &mut u64) -> FsResult<()> {
         let mut sets: BTreeMap<Vec<BrickId>, u64> = BTreeMap::new();
-        let mut dirs = vec![dir];
         while let Some(dir) = dirs.pop() {
             for (_, shown) in self.index.shown_in(dir).map_err(index_failed)? {
                 match shown.kind {

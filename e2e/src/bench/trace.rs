@@ -12,7 +12,6 @@ use clap::Args;
 use nearbrick_core::FileId;
 use nearbrick_core::heat::{Access, Heat};
 use nearbrick_crds::jiff::Timestamp;
-use nearbrick_crds::paths::glob_of;
 use nearbrick_crds::{HotGroup, Migration, MigrationMode, MigrationPhase};
 use nearbrick_operator::plan::migrate::{BrickView, Input, MoveView, Settings, plan};
 use rand::rngs::SmallRng;
@@ -286,6 +285,7 @@ impl LabModel {
                 HotGroup {
                     path: n.to_string(),
                     below: true,
+                    with: vec![],
                     local: uses.local.round() as u64,
                     cached: uses.cached.round() as u64,
                     remote: uses.remote.round() as u64,
@@ -358,9 +358,9 @@ impl LabModel {
         }
         for wanted in todo.make {
             moves.push(MoveView {
-                name: format!("{}-{step}-{}", wanted.group.0, wanted.to),
+                name: format!("{}-{step}-{}", wanted.group.path(), wanted.to),
                 automatic: true,
-                paths: vec![glob_of(&wanted.group.0, wanted.group.1)],
+                paths: wanted.group.globs(),
                 to: wanted.to,
                 made: now,
                 ..MoveView::default()

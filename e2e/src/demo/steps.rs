@@ -369,8 +369,8 @@ impl Demo<'_> {
             "{:.0} s after the first read, {}; of no file there ever were fewer than {} copies, in {} looks",
             told.took.as_secs_f64(),
             status.message.unwrap_or_default(),
-            told.fewest.0,
-            told.fewest.1
+            told.fewest.copies,
+            told.fewest.looks
         );
         self.say("the move of that project", result);
         Ok(())

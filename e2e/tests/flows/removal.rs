@@ -8,6 +8,7 @@ use nearbrick_crds::condition::{PROTECTED, RELEASED, find};
 use nearbrick_crds::{Brick, BrickState, Condition, WorkstationVolume};
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::kube_api::{eventually, wait_for};
+use nearbrick_e2e::observer::Observer;
 use nearbrick_e2e::scene::{LIMIT, NODES, Scene};
 use nearbrick_e2e::workstation::Workstation;
 use nearbrick_e2e::{Lab, Result, fail};
@@ -90,12 +91,13 @@ pub async fn a_brick_that_is_deleted_stays_until_others_hold_its_files(lab: Lab)
     let scene = with_policy_delete(&lab).await?;
     // Heals wait for a person at first.
     scene.volume.patch_policy(json!({ "paused": true })).await?;
-    scene.write(&scene.a, "work", 4)?;
+    let work = scene.write(&scene.a, "work", 4)?;
     scene.wait_settled().await?;
     scene.heal("one").await?;
     scene.write(&scene.b, "alone", 4)?;
     let written = scene.read(&scene.b)?;
     scene.wait_settled().await?;
+    let observer = Observer::begin(&scene, "work", work);
     let api = bricks(&scene.client, &scene);
     let old = scene.volume.brick("ws-b").await?;
     api.delete("tree.ws-b", &DeleteParams::default()).await.context("cannot delete the brick")?;
@@ -132,5 +134,7 @@ pub async fn a_brick_that_is_deleted_stays_until_others_hold_its_files(lab: Lab)
         Ok(())
     })
     .await?;
+    let fewest = observer.end_with(2).await?;
+    println!("never fewer than {} copies in {} looks", fewest.copies, fewest.looks);
     scene.volume.wait_ready(&NODES, LIMIT).await
 }

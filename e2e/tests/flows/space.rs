@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nearbrick_crds::WorkstationVolume;
-use nearbrick_crds::condition::{PLACED, PROTECTED, SPACE_LEFT, find};
+use nearbrick_crds::condition::{CONVERGED, PLACED, PROTECTED, SPACE_LEFT, find};
+use nearbrick_e2e::observer::Observer;
 use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::workstation::BRICKS;
 use nearbrick_e2e::{Lab, Result, kube_api};
@@ -24,6 +25,7 @@ pub async fn a_full_disk_has_another_take_what_is_new(lab: Lab) -> Result<()> {
     // All but 100 MiB of a disk of 6 GiB.
     let fill = format!("fallocate -l $(($(stat -f -c '%a*%S' {BRICKS}) - (100 << 20))) {filler}");
     scene.b.sh(&fill)?;
+    let observer = Observer::begin(&scene, "old", old);
     let result = while_full(&scene).await;
     scene.b.sh(&format!("rm -f {filler}"))?;
     result?;
@@ -36,7 +38,11 @@ pub async fn a_full_disk_has_another_take_what_is_new(lab: Lab) -> Result<()> {
             is(v, SPACE_LEFT, "True") && is(v, PLACED, "True") && is(v, PROTECTED, "True")
         })
         .await?;
-    scene.on_brick(&scene.b)?.must_be(&whole, "the brick of ws-b")
+    let fewest = observer.end_with(2).await?;
+    println!("never fewer than {} copies in {} looks", fewest.copies, fewest.looks);
+    scene.on_brick(&scene.b)?.must_be(&whole, "the brick of ws-b")?;
+    // All know the same in the end, and say so.
+    scene.volume.wait("converged", LIMIT, |v| is(v, CONVERGED, "True")).await.map(drop)
 }
 
 async fn while_full(scene: &Scene) -> Result<()> {

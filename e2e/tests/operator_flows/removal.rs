@@ -48,9 +48,9 @@ async fn a_brick_and_its_workstation_that_are_deleted_stay_until_nothing_is_held
     };
     for (in_set, alone, reason) in [(3, 1, "Moving"), (0, 1, "OnlyHere")] {
         agent.report(&brick, report(in_set, alone)).await;
-        eventually(reason, || async {
-            let found = bricks.get(&brick).await.ok()?.status?;
-            find(&found.conditions, "Released").filter(|c| c.reason == reason).map(|_| ())
+        ns.until(reason, &brick, |b: &Brick| {
+            let conditions = &b.status.as_ref()?.conditions;
+            find(conditions, "Released").filter(|c| c.reason == reason).map(|_| ())
         })
         .await;
         let ws = workstations.get(leaver).await.unwrap();

@@ -1,7 +1,7 @@
 //! Statuses as a brick-agent writes them, by the test.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
@@ -48,14 +48,14 @@ pub struct Agent {
     namespace: String,
     /// Its node.
     pub node: String,
-    bricks: Arc<Mutex<BTreeMap<String, Value>>>,
+    bricks: Arc<tokio::sync::Mutex<BTreeMap<String, Value>>>,
     task: JoinHandle<()>,
 }
 
 impl Agent {
     /// Starts to report, with an empty brick of `volume`. Waits until the brick exists.
     pub async fn start(ns: &Namespace, volume: &str, node: &str) -> Self {
-        let bricks: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
+        let bricks: Arc<tokio::sync::Mutex<BTreeMap<String, Value>>> = Arc::default();
         let (client, namespace, name) = (ns.client.clone(), ns.name.clone(), node.to_string());
         let brick = format!("{volume}.{node}");
         let api: Api<Brick> = ns.api();
@@ -67,10 +67,12 @@ impl Agent {
                 let mut tick = tokio::time::interval(Duration::from_secs(1));
                 loop {
                     tick.tick().await;
-                    let bricks = known.lock().unwrap().clone();
-                    for (brick, status) in bricks {
-                        let _ = fleet::report_brick(&client, &namespace, &node, &brick, &status).await;
+                    // Kept while it is written, so that no older report comes after a newer one.
+                    let bricks = known.lock().await;
+                    for (brick, status) in &*bricks {
+                        let _ = fleet::report_brick(&client, &namespace, &node, brick, status).await;
                     }
+                    drop(bricks);
                     let _ = fleet::report_workstation(&client, &node, 1).await;
                 }
             }
@@ -83,7 +85,8 @@ impl Agent {
     /// Reports this of a brick, now and with each heartbeat, besides what a brick in use always says.
     pub async fn report(&self, brick: &str, status: Value) {
         let all = fleet::brick(&status);
-        self.bricks.lock().unwrap().insert(brick.to_string(), all.clone());
+        let mut bricks = self.bricks.lock().await;
+        bricks.insert(brick.to_string(), all.clone());
         // The brick may be gone at the end of a test: here, and with each beat.
         match fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &all).await {
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 404 => {

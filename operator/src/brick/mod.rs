@@ -66,7 +66,8 @@ fn ending(context: &Context, brick: &Brick) -> Ending {
             Some(v) if v.metadata.deletion_timestamp.is_some() => VolumeIs::Ending,
             Some(_) => VolumeIs::Living,
         },
-        was_used: status.incarnation.is_some(),
+        // One that is only being opened may be in use before its agent says so.
+        was_used: status.incarnation.is_some() || !matches!(status.state, None | Some(BrickState::Refused)),
         online: agent.online,
         lost: agent.lost,
         emptied: status.state == Some(BrickState::Emptied),

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use nearbrick_crds::meta::{LABEL_VOLUME, OPERATOR_MANAGER};
-use nearbrick_crds::paths::glob_of;
 use nearbrick_crds::{LocalRef, MigrationMode, ReplicaMigration, ReplicaMigrationSpec, WorkstationVolume};
 
 use crate::context::Context;
@@ -41,7 +40,7 @@ pub async fn apply(
     let known = api.list(&only).await.map_err(Error::api(what))?;
     let params = PostParams { field_manager: Some(OPERATOR_MANAGER.to_string()), ..PostParams::default() };
     for wanted in &todo.make {
-        let paths = vec![glob_of(&wanted.group.0, wanted.group.1)];
+        let paths = wanted.group.globs();
         let is_unseen = |m: &ReplicaMigration| {
             !valid.world.migrations.iter().any(|seen| seen.uid() == m.uid()) && m.spec.paths == paths
         };

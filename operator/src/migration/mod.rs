@@ -17,7 +17,7 @@ use nearbrick_crds::{
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::plan::migrate::{BrickView, Input, MoveView, Settings, plan};
+use crate::plan::migrate::{BrickView, Group, Input, MoveView, Settings, plan};
 use crate::plan::placement::Standing;
 use crate::volume::{Valid, dereference, standing, validate};
 
@@ -110,13 +110,10 @@ fn view(object: &ReplicaMigration) -> MoveView {
 
 /// Which bricks hold the files of a move that a person wants, as far as anybody says.
 fn present(view: &MoveView, statuses: &BTreeMap<&str, BrickStatus>, rules: &[PlacementRule]) -> Vec<String> {
-    let group = match view.paths.as_slice() {
-        [one] => nearbrick_crds::paths::directory_of(one),
-        _ => None,
-    };
+    let group = Group::of_globs(&view.paths);
     let of_group = |status: &BrickStatus| {
-        let (path, below) = group.as_ref()?;
-        status.hottest.iter().find(|g| g.path == *path && g.below == *below).map(|g| g.bricks.clone())
+        let group = group.as_ref()?;
+        status.hottest.iter().find(|hot| Group::of(hot) == *group).map(|hot| hot.bricks.clone())
     };
     let reported = statuses.values().find_map(of_group);
     let moved =

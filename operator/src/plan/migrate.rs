@@ -10,16 +10,18 @@
 //!   `dwell`; then it stays for `cool_down`. So who goes back and forth moves nothing;
 //! - a move whose brick is gone or to leave ends before anything is dropped.
 
+mod group;
 mod steps;
 mod views;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nearbrick_crds::paths::{directory_of, glob, glob_of};
+use nearbrick_crds::paths::glob;
 use nearbrick_crds::pending::{human_bytes, human_files};
 use nearbrick_crds::{HotGroup, MigrationMode, MigrationPhase};
 
+pub use self::group::Group;
 pub use self::views::{BrickView, HALF_LIFE, Input, MoveView, Said, Settings, Todo, Wanted};
 
 /// Moves of one volume under way at a time.
@@ -37,7 +39,7 @@ impl Input<'_> {
         let mut all: Vec<(f64, Wanted)> = Vec::new();
         for to in self.bricks.iter().filter(|b| b.online && b.stays) {
             for group in to.hottest {
-                let uses = to.uses(&group.path, group.below);
+                let uses = to.uses(&Group::of(group));
                 let mostly_away = group.away_files > 0 && group.away_files.saturating_mul(2) >= group.files;
                 if !mostly_away || uses < self.settings.min_uses || group.bricks.iter().any(|b| b == to.name)
                 {
@@ -49,10 +51,10 @@ impl Input<'_> {
         }
         all.sort_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| (&x.group, &x.to).cmp(&(&y.group, &y.to))));
         // One brick joins at a time: the hottest.
-        let mut seen: Vec<(String, bool)> = Vec::new();
+        let mut seen: Vec<Group> = Vec::new();
         all.into_iter()
             .filter(|(_, wanted)| {
-                let first = !seen.contains(&wanted.group);
+                let first = !seen.iter().any(|group| group.shares(&wanted.group));
                 seen.push(wanted.group.clone());
                 first
             })
@@ -61,8 +63,9 @@ impl Input<'_> {
     }
 
     fn to_brick(&self, to: &BrickView<'_>, group: &HotGroup, uses: f64) -> Option<Wanted> {
-        let (from, bricks) = self.who_leaves(to.name, None, &group.bricks, (&group.path, group.below));
-        let colder = |name: &String| self.brick(name).map_or(0.0, |b| b.uses(&group.path, group.below));
+        let all = Group::of(group);
+        let (from, bricks) = self.who_leaves(to.name, None, &group.bricks, Some(&all));
+        let colder = |name: &String| self.brick(name).map_or(0.0, |b| b.uses(&all));
         let coldest = from.as_ref().map_or(0.0, colder);
         if uses < self.settings.factor * coldest {
             return None;
@@ -76,7 +79,7 @@ impl Input<'_> {
             evidence.push_str(&format!(", {} at {name}", times(colder(name))));
         }
         Some(Wanted {
-            group: (group.path.clone(), group.below),
+            group: all,
             to: to.name.to_owned(),
             from,
             bricks,
@@ -91,7 +94,7 @@ impl Input<'_> {
         to: &str,
         said: Option<&str>,
         present: &[String],
-        (path, below): (&str, bool),
+        group: Option<&Group>,
     ) -> (Option<String>, Vec<String>) {
         let node = |name: &str| self.brick(name).map_or("", |b| b.node);
         // A group of nodes that a person named for all paths says who holds what is at home at `to`.
@@ -103,7 +106,7 @@ impl Input<'_> {
             let bricks: Vec<String> = std::iter::once(to.to_owned()).chain(others).collect();
             return (present.iter().find(|b| !bricks.contains(b)).cloned(), bricks);
         }
-        let uses = |name: &str| self.brick(name).map_or(0.0, |b| b.uses(path, below));
+        let uses = |name: &str| self.brick(name).zip(group).map_or(0.0, |(brick, group)| brick.uses(group));
         let stays = |name: &str| self.brick(name).is_some_and(|b| b.stays);
         let free = |name: &str| self.brick(name).and_then(|b| b.space).map_or(0, |(free, _)| free);
         let mut left: Vec<String> = present.iter().filter(|b| *b != to).cloned().collect();
@@ -134,24 +137,6 @@ fn times(uses: f64) -> String {
     }
 }
 
-/// Whether one of these directories lies in the other.
-fn overlap(a: &(String, bool), b: &(String, bool)) -> bool {
-    let within = |inner: &str, outer: &(String, bool)| {
-        inner == outer.0
-            || outer.1
-                && (outer.0.is_empty()
-                    || inner.strip_prefix(&outer.0).is_some_and(|rest| rest.starts_with('/')))
-    };
-    within(&a.0, b) || within(&b.0, a)
-}
-
-fn group_of(view: &MoveView) -> Option<(String, bool)> {
-    match view.paths.as_slice() {
-        [one] => directory_of(one),
-        _ => None,
-    }
-}
-
 /// Decides about all moves of a volume. `present` says, for a move that a person wants, which bricks hold its files.
 pub fn plan(input: &Input<'_>, moves: &[MoveView], present: impl Fn(&MoveView) -> Vec<String>) -> Todo {
     let wanted = if input.settings.mode == MigrationMode::Off { Vec::new() } else { input.wanted() };
@@ -166,8 +151,11 @@ pub fn plan(input: &Input<'_>, moves: &[MoveView], present: impl Fn(&MoveView) -
     for view in &ordered {
         let said = match view.phase() {
             MigrationPhase::Proposed => {
-                let called =
-                    wanted.iter().find(|w| w.to == view.to && view.paths == [glob_of(&w.group.0, w.group.1)]);
+                // What is used together may be told apart a little otherwise by now: it is the same work.
+                let group = Group::of_globs(&view.paths);
+                let called = wanted
+                    .iter()
+                    .find(|w| w.to == view.to && group.as_ref().is_some_and(|g| g.shares(&w.group)));
                 if view.automatic && called.is_none() {
                     todo.remove.push(view.name.clone());
                     continue;
@@ -193,9 +181,10 @@ pub fn plan(input: &Input<'_>, moves: &[MoveView], present: impl Fn(&MoveView) -
         ordered.iter().filter(|m| m.phase() == MigrationPhase::Proposed).count() - todo.remove.len();
     for w in wanted {
         let taken = moves.iter().filter(|m| !todo.remove.contains(&m.name)).any(|m| {
-            (!m.phase().is_ended() || cools(m)) && group_of(m).is_some_and(|g| overlap(&g, &w.group))
+            (!m.phase().is_ended() || cools(m))
+                && Group::of_globs(&m.paths).is_some_and(|g| g.overlaps(&w.group))
         });
-        if !taken && open < PROPOSED && todo.make.iter().all(|other| !overlap(&other.group, &w.group)) {
+        if !taken && open < PROPOSED && todo.make.iter().all(|other| !other.group.overlaps(&w.group)) {
             open += 1;
             todo.make.push(w);
         }
@@ -240,7 +229,7 @@ fn propose(
     if let Some((text, error)) = view.paths.iter().find_map(|p| Some((p, glob(p).err()?))) {
         return refused(view, "InvalidGlob", format!("the path {text:?} cannot be read: {error}"), now);
     }
-    let group = group_of(view);
+    let group = Group::of_globs(&view.paths);
     let there = called.map_or_else(|| present(view), |_| Vec::new());
     if called.is_none() && there.is_empty() {
         let line = "it is not known which bricks hold these files: say in `from` which one gives up its copy";
@@ -248,10 +237,7 @@ fn propose(
     }
     let (from, bricks) = match called {
         Some(w) => (w.from.clone(), w.bricks.clone()),
-        None => {
-            let key = group.clone().unwrap_or_default();
-            input.who_leaves(&view.to, view.from.as_deref(), &there, (&key.0, key.1))
-        }
+        None => input.who_leaves(&view.to, view.from.as_deref(), &there, group.as_ref()),
     };
     let names_paths =
         |node: &str| input.sets.iter().any(|s| !s.paths.is_empty() && s.nodes.iter().any(|n| n == node));
@@ -266,8 +252,7 @@ fn propose(
         let line = "an entry of the volume's replicaSets says where such files are, and none names this node";
         return refused(view, "ExplicitReplicaSet", line.to_owned(), now);
     }
-    let known =
-        to.hottest.iter().find(|g| group.as_ref().is_some_and(|(p, b)| *p == g.path && *b == g.below));
+    let known = to.hottest.iter().find(|hot| group.as_ref().is_some_and(|g| *g == Group::of(hot)));
     let size = called.map(|w| w.size).or(known.map(|g| (g.away_files, g.away_bytes)));
     let (files, bytes) = size.unwrap_or_default();
     if let (Some((free, all)), true) = (to.space, size.is_some())
@@ -322,8 +307,8 @@ fn propose(
             return wait(line, "OverBudget", Some(Duration::from_secs(60)));
         }
     }
-    let overlaps = |m: &&&MoveView| match (group_of(m), &group) {
-        (Some(a), Some(b)) => overlap(&a, b),
+    let overlaps = |m: &&&MoveView| match (Group::of_globs(&m.paths), &group) {
+        (Some(a), Some(b)) => a.overlaps(b),
         // Globs of a person: nothing can be told of them.
         _ => true,
     };

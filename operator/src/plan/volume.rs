@@ -39,6 +39,8 @@ pub struct MemberView {
     pub bytes: Option<u64>,
     /// Open conflicts.
     pub conflicts: Option<u64>,
+    /// Identifies what it knows of the volume; none while that changes.
+    pub tree_sum: Option<String>,
     /// What it found when it last looked through all that it holds.
     pub looked: Looked,
 }
@@ -156,12 +158,7 @@ pub fn summarise(input: &Input) -> Summary {
             ready(input),
             protected(input, all, fresh, complete),
             placed::placed(input.placed, input.placement),
-            Finding::new(
-                condition::CONVERGED,
-                Status::Unknown,
-                "NotMeasured",
-                "agents do not report yet how far each has read the others' journals",
-            ),
+            converged(input.members, complete),
             conflict_free(input, conflicts, complete),
             verified::finding(input.members, complete, input.now),
             space_left(input.full),
@@ -295,6 +292,41 @@ pub(super) fn top(list: &[String]) -> String {
         Some(more) if more > 0 => format!("{}; and {more} more", list[..10].join("; ")),
         _ => list.join("; "),
     }
+}
+
+/// Whether all members know the same of all names, versions and attributes. A silent one is not known to.
+fn converged(members: &[MemberView], complete: bool) -> Finding {
+    let finding = |status, reason, line: String| Finding::new(condition::CONVERGED, status, reason, line);
+    let mut by_sum: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for m in members.iter().filter(|m| m.reports()) {
+        by_sum.entry(m.tree_sum.as_deref()).or_default().push(&m.brick);
+    }
+    if let Some(changing) = by_sum.get(&None) {
+        let line = format!("news is under way: what {} knows is changing", changing.join(", "));
+        return finding(Status::False, "Exchanging", line);
+    }
+    if by_sum.len() > 1 {
+        let most = by_sum.values().map(Vec::len).max();
+        let others: Vec<&str> =
+            by_sum.values().filter(|list| Some(list.len()) != most).flatten().copied().collect();
+        let line = match others.as_slice() {
+            [] => "the members do not all know the same: can they reach each other?".to_string(),
+            others => format!(
+                "{} does not know the same as the others: can its agent reach theirs?",
+                others.join(", ")
+            ),
+        };
+        return finding(Status::False, "Apart", line);
+    }
+    if !complete {
+        let (reason, line) = unknown(members);
+        return finding(Status::Unknown, reason, line);
+    }
+    finding(
+        Status::True,
+        "AllHeard",
+        "every member knows the same of all names, versions and attributes".to_string(),
+    )
 }
 
 fn conflict_free(input: &Input, conflicts: Option<u64>, complete: bool) -> Finding {
@@ -461,6 +493,36 @@ mod tests {
         let (status, reason, line) = found(&s, condition::PROTECTED);
         assert_eq!((status, reason), (Status::Unknown, "BrickNotOpen"));
         assert!(line.contains("v.b"), "{line}");
+    }
+
+    #[test]
+    fn converged_is_what_all_members_say_and_are_heard_to_say() {
+        let with = |sums: &[Option<&str>]| {
+            let of = |(n, sum): (usize, &Option<&str>)| MemberView {
+                tree_sum: sum.map(str::to_string),
+                ..member(["a", "b", "c"][n])
+            };
+            sums.iter().enumerate().map(of).collect::<Vec<_>>()
+        };
+        let reason = |members: &[MemberView]| {
+            let s = sum_up(members, &[], false);
+            let found = found(&s, condition::CONVERGED);
+            (found.0, found.1.to_string(), found.2.to_string())
+        };
+        assert_eq!(reason(&with(&[Some("1"), Some("1"), Some("1")])).0, Status::True);
+        let (status, why, line) = reason(&with(&[Some("1"), Some("2"), Some("1")]));
+        assert_eq!((status, why.as_str()), (Status::False, "Apart"));
+        assert!(line.starts_with("v.b does not know the same"), "{line}");
+        assert!(reason(&with(&[Some("1"), Some("2")])).2.starts_with("the members do not all"));
+        let (status, why, line) = reason(&with(&[Some("1"), None]));
+        assert_eq!((status, why.as_str()), (Status::False, "Exchanging"));
+        assert!(line.contains("what v.b knows"), "{line}");
+        // One that is silent is not known to have heard, and is not known to be apart.
+        for (sum, wanted) in [("1", "AgentSilent"), ("2", "AgentSilent")] {
+            let mut members = with(&[Some("1"), Some("1"), Some(sum)]);
+            members[2].silent_since = Some(at(0));
+            assert_eq!(reason(&members).1, wanted);
+        }
     }
 
     #[test]

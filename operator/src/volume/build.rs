@@ -212,6 +212,7 @@ fn summary(valid: &Valid, placement: &[PlacementRule]) -> Summary {
                         files: status.files,
                         bytes: status.bytes,
                         conflicts: status.conflicts,
+                        tree_sum: status.tree_sum.clone(),
                         looked: looked(&status, verifying.as_ref()),
                         node: node.clone(),
                         brick,

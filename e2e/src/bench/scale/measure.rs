@@ -92,6 +92,11 @@ pub async fn server_requests(client: &Client) -> Result<f64> {
     Ok(sum(&text, "apiserver_request_total"))
 }
 
+/// How many statuses the operator has written.
+pub async fn status_writes(listen: &str) -> Result<f64> {
+    Ok(sum(&page(listen).await?, "nearbrick_operator_status_writes_total"))
+}
+
 /// The sum of all series of a metric in OpenMetrics text.
 fn sum(text: &str, metric: &str) -> f64 {
     let values = text.lines().filter_map(|line| {

@@ -48,6 +48,8 @@ pub struct Options {
 
 /// The namespace of the volumes.
 const NAMESPACE: &str = "labs";
+/// So long nothing is written when what was to be done is done.
+const QUIET: Duration = Duration::from_secs(5);
 /// The longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -145,8 +147,7 @@ async fn one(programs: &Programs, count: usize, options: &Options) -> Result<Fig
     let storm = options.storm.min(count / 5).max(1);
     fleet.start(0..count - storm);
     until("all but those of the storm are online", || online(&client, count - storm)).await?;
-    // Until what came with the first reports is done.
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    quiet(&listen).await?;
 
     progress::note(format!("{} s at rest", options.seconds));
     let rest = Window::begin(&operator.0, &listen, &client).await?;
@@ -277,6 +278,19 @@ async fn latencies(client: &Client, fleet: &Workstations, count: usize) -> Resul
     fleet.lack_nothing();
     until("nothing is pending", || pending_is_told(client, fleet)).await?;
     Ok(delays)
+}
+
+/// What came with the first reports is done: no status was written for some time.
+async fn quiet(listen: &str) -> Result<()> {
+    let last = std::cell::Cell::new((measure::status_writes(listen).await?, Instant::now()));
+    until("the operator has no more to write", || async {
+        let now = measure::status_writes(listen).await?;
+        if now != last.get().0 {
+            last.set((now, Instant::now()));
+        }
+        Ok(last.get().1.elapsed() >= QUIET)
+    })
+    .await
 }
 
 async fn until<F: Future<Output = Result<bool>>>(what: &str, mut check: impl FnMut() -> F) -> Result<()> {

@@ -57,7 +57,7 @@ fn made(wanted: &Wanted, name: &str, when: i64) -> MoveView {
     MoveView {
         name: name.into(),
         automatic: true,
-        paths: vec![glob_of(&wanted.group.0, wanted.group.1)],
+        paths: wanted.group.globs(),
         to: wanted.to.clone(),
         made: at(when),
         ..MoveView::default()
@@ -83,13 +83,45 @@ fn a_group_follows_the_person_who_uses_it_and_no_other_group_does() {
     let wanted = input(&bricks, 0).wanted();
     assert_eq!(wanted.len(), 1);
     let w = &wanted[0];
-    assert_eq!((w.group.0.as_str(), w.to.as_str(), w.from.as_deref()), ("p1", "c", Some("b")));
+    assert_eq!((w.group.path(), w.to.as_str(), w.from.as_deref()), ("p1", "c", Some("b")));
     assert_eq!(w.bricks, ["c", "a"], "used most first, and the coldest leaves");
     assert!(w.evidence.contains("100 times") && w.evidence.contains("30 times at a"), "{}", w.evidence);
     // Where the person was before it has become cold, that one leaves.
     let on_b = [hot("p1", 60, &["a", "b"], 0)];
     let bricks = [brick("a", &[]), brick("b", &on_b), brick("c", &on_c)];
     assert_eq!(input(&bricks, 0).wanted()[0].bricks, ["c", "b"]);
+}
+
+#[test]
+fn what_is_used_together_moves_together_though_others_tell_it_apart_otherwise() {
+    let together = |path: &str, with: &[&str], uses, away| HotGroup {
+        with: with.iter().map(|d| (*d).to_string()).collect(),
+        below: false,
+        ..hot(path, uses, &["a", "b"], away)
+    };
+    let on_c = [together("plots", &["code", "data"], 100, 10), together("mail", &[], 50, 10)];
+    // At a one of these directories is used, with another.
+    let on_a = [together("code", &["docs"], 30, 0)];
+    let bricks = [brick("a", &on_a), brick("b", &[]), brick("c", &on_c)];
+    let wanted = input(&bricks, 0).wanted();
+    assert_eq!(wanted.len(), 2);
+    assert_eq!(wanted[0].group.globs(), ["plots/*", "code/*", "data/*"]);
+    assert_eq!(
+        (wanted[0].bricks.clone(), wanted[0].from.as_deref()),
+        (vec!["c".into(), "a".into()], Some("b"))
+    );
+    assert!(wanted[0].evidence.contains("30 times at a"), "{}", wanted[0].evidence);
+    // What is used together changes a little while the proposal dwells: it stays.
+    let view = made(&wanted[0], "m", 0);
+    let later = [together("code", &["plots"], 100, 10)];
+    let bricks = [brick("a", &on_a), brick("b", &[]), brick("c", &later)];
+    let todo = plan(&input(&bricks, 300), std::slice::from_ref(&view), nobody);
+    assert_eq!(only(&todo).view.phase, Some(Adding));
+    // As much use of one of them at a holds it back.
+    let on_a = [together("code", &["docs"], 40, 0)];
+    let on_b = [together("data", &["other"], 40, 0)];
+    let bricks = [brick("a", &on_a), brick("b", &on_b), brick("c", &on_c)];
+    assert_eq!(input(&bricks, 0).wanted().iter().map(|w| w.group.path()).collect::<Vec<_>>(), ["mail"]);
 }
 
 #[test]
@@ -211,7 +243,7 @@ fn what_nothing_calls_for_any_more_is_withdrawn_and_a_group_that_moved_stays_for
         [hot("p/q", 100, &["a", "b"], 10), hot("pq", 50, &["a", "b"], 10), hot("", 40, &["a", "b"], 10)];
     let bricks = [brick("a", &[]), brick("b", &[]), brick("c", &inner)];
     let todo = plan(&input(&bricks, 10), &[MoveView { phase: Some(Adding), ..view }], nobody);
-    assert_eq!(todo.make.iter().map(|w| w.group.0.as_str()).collect::<Vec<_>>(), ["pq"]);
+    assert_eq!(todo.make.iter().map(|w| w.group.path()).collect::<Vec<_>>(), ["pq"]);
 }
 
 #[test]
@@ -301,7 +333,7 @@ proptest! {
             prop_assert!(w.bricks.iter().filter(|b| *b != "to").all(|b| present.contains(&b.as_str())));
             // Nobody who stays and uses it more than the one that leaves had to leave.
             prop_assert!(w.from.as_ref().is_none_or(|f| !w.bricks.contains(f) && present.contains(&f.as_str())));
-            let least = w.from.as_ref().map_or(0.0, |f| input.brick(f).unwrap().uses("p", true));
+            let least = w.from.as_ref().map_or(0.0, |f| input.brick(f).unwrap().uses(&w.group));
             prop_assert!(uses[4] as f64 >= 3.0 * least && uses[4] >= 10);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::Group;
 use jiff::Timestamp;
 use nearbrick_crds::quantity;
 use nearbrick_crds::{HotGroup, Joining, Migration, MigrationMode, MigrationPhase, Move, ReplicaSet};
@@ -75,10 +76,17 @@ pub struct BrickView<'a> {
 impl BrickView<'_> {
     /// What the uses of a group are worth here now. Of a group that is not among those that are reported no more is
     /// known than that it is worth less than these.
-    pub(super) fn uses(&self, path: &str, below: bool) -> f64 {
-        let found = self.hottest.iter().find(|g| g.path == path && g.below == below);
+    ///
+    /// Where files are told apart by what is used together, another workstation may tell them apart otherwise: then all that shares a
+    /// directory with the group counts.
+    pub(super) fn uses(&self, group: &Group) -> f64 {
+        let found: Vec<u64> =
+            self.hottest.iter().filter(|g| Group::of(g).shares(group)).map(HotGroup::uses).collect();
         let last = self.hottest.last().filter(|_| self.hottest.len() >= REPORTED);
-        let worth = found.or(last).map_or(0.0, |g| g.uses() as f64);
+        let worth = match found.as_slice() {
+            [] => last.map_or(0.0, |g| g.uses() as f64),
+            found => found.iter().map(|uses| *uses as f64).sum(),
+        };
         worth * (-self.age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
     }
 }
@@ -125,8 +133,8 @@ impl MoveView {
 /// A move that the use of the files calls for, or that a person wants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// The directory, and whether all below it moves.
-    pub group: (String, bool),
+    /// What moves.
+    pub group: Group,
     /// The brick that joins.
     pub to: String,
     /// The brick that leaves.
