@@ -402,7 +402,7 @@ fn a_third_member_reads_what_it_does_not_hold() {
 }
 
 #[test]
-fn an_outcome_says_what_could_not_be_healed_and_does_the_rest() {
+fn p02_an_outcome_says_what_could_not_be_healed_and_does_the_rest() {
     needs!(Root);
     let lab = Lab::new(3, 2);
     // Of A on A and B; of C on C and A.

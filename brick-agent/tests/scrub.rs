@@ -177,6 +177,132 @@ fn t25_a_file_put_in_the_place_of_a_stub_is_an_edit() {
     assert_eq!(contents(&lab, 0), [&b"of the other brick"[..], b"past the mount"]);
 }
 
+/// Where a symbolic link of a member leads.
+fn target(lab: &Lab, n: usize, at: &str) -> Vec<u8> {
+    match &tree::of_volume(lab.volume(n), 50).0[&path(at)].what {
+        tree::What::Symlink(target) => target.clone(),
+        other => panic!("{at} is a {other:?}"),
+    }
+}
+
+#[test]
+fn t25_another_symbolic_link_in_the_place_of_one_is_an_edit() {
+    needs!(Root);
+    let lab = Lab::new(2, 2);
+    let fs0 = Fs::new(lab.volume(0));
+    for name in ["link", "same", "second"] {
+        fs0.symlink(&path(name), b"one").unwrap();
+    }
+    let second = fs0.stat(&path("second")).unwrap().node;
+    fs0.counted(&lab.volume(0).link(second, support::fs::ROOT, b"third").unwrap());
+    lab.converge();
+    let data = lab.data(1);
+    for (name, target) in [("link", "two"), ("same", "one"), ("second", "three")] {
+        fs::remove_file(data.join(name)).unwrap();
+        symlink(target, data.join(name)).unwrap();
+    }
+    // The old one is gone, and the new one came.
+    assert_eq!(lab.scrub(1).names, 4);
+    lab.converge();
+    let tree = lab.one_tree();
+    assert_eq!(tree.0.len(), 4, "{tree:?}");
+    for n in 0..2 {
+        for (name, to) in [("link", "two"), ("same", "one"), ("second", "three"), ("third", "one")] {
+            assert_eq!(target(&lab, n, name), to.as_bytes(), "{name} of member {n}");
+            assert_eq!(fs::read_link(lab.data(n).join(name)).unwrap(), Path::new(to));
+        }
+        assert_eq!(lab.scrub(n).names, 0);
+    }
+}
+
+const STUB: usize = 300 << 10;
+
+/// A file at the first member, of which the second has a stub, with what was read of it.
+fn lab_with_stub(read: usize) -> (Lab, Vec<u8>) {
+    let lab = Lab::new(2, 1);
+    let bytes: Vec<u8> = (0..STUB).map(|n| (n % 251) as u8).collect();
+    write(&lab, 0, "f", &bytes);
+    lab.exchange();
+    if read > 0 {
+        let fs1 = Fs::new(lab.volume(1));
+        let (_, open) = fs1.open(&path("f"), libc::O_RDONLY, 0).unwrap();
+        lab.volume(1).read(open.handle, 0, read, &mut Vec::new()).unwrap();
+        lab.volume(1).release(open.handle);
+    }
+    assert_eq!(lab.volume(1).status().stubs, 1);
+    (lab, bytes)
+}
+
+fn write_past_the_mount(lab: &Lab, at: u64) {
+    let stub = File::options().write(true).open(lab.data(1).join("f")).unwrap();
+    stub.write_all_at(b"past the mount", at).unwrap();
+}
+
+/// What a member shows has both: the bytes of the other brick, and those that were written into the stub.
+fn both_are_kept(lab: &Lab, bytes: &[u8], at: usize) {
+    lab.converge();
+    lab.one_tree();
+    for n in 0..2 {
+        let all = contents(lab, n);
+        assert_eq!(all.len(), 2, "member {n}");
+        assert!(all.iter().any(|b| b == bytes), "member {n}");
+        let written = |b: &Vec<u8>| b.len() == STUB && b[at..].starts_with(b"past the mount");
+        assert!(all.iter().any(written), "member {n}");
+    }
+}
+
+#[test]
+fn t25_bytes_written_into_a_stub_are_an_edit_and_both_are_kept() {
+    needs!(Root);
+    for (read, at) in [(0, 1000), (4096, 200_000), (4096, 1000)] {
+        let (lab, bytes) = lab_with_stub(read);
+        // What the agent reads into it is no edit.
+        assert_eq!(lab.scrub(1).edited, 0, "{read}");
+        write_past_the_mount(&lab, at);
+        assert_eq!(lab.scrub(1).edited, 1, "{read}, {at}");
+        both_are_kept(&lab, &bytes, at as usize);
+    }
+}
+
+#[test]
+fn t25_bytes_written_into_a_stub_are_not_thrown_away_before_they_are_found() {
+    needs!(Root);
+    // A newer version comes, a program opens it, or it is deleted elsewhere.
+    let (lab, _) = lab_with_stub(0);
+    write_past_the_mount(&lab, 1000);
+    let newer: Vec<u8> = (0..STUB).map(|n| (n % 7) as u8).collect();
+    write(&lab, 0, "f", &newer);
+    both_are_kept(&lab, &newer, 1000);
+    let (lab, bytes) = lab_with_stub(4096);
+    write_past_the_mount(&lab, 1000);
+    let _ = Fs::new(lab.volume(1)).read_file(&path("f"));
+    both_are_kept(&lab, &bytes, 1000);
+    let (lab, _) = lab_with_stub(0);
+    write_past_the_mount(&lab, 1000);
+    Fs::new(lab.volume(0)).unlink(&path("f")).unwrap();
+    lab.converge();
+    lab.one_tree();
+    let all = contents(&lab, 0);
+    assert!(all.len() == 1 && all[0][1000..].starts_with(b"past the mount"));
+}
+
+#[test]
+fn t25_a_stub_of_which_only_the_inode_was_changed_or_that_was_emptied_is_a_stub() {
+    needs!(Root);
+    for read in [0, 4096] {
+        let (lab, bytes) = lab_with_stub(read);
+        let stub = lab.data(1).join("f");
+        let mode = fs::metadata(&stub).unwrap().permissions();
+        fs::set_permissions(&stub, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(lab.scrub(1).edited, 0);
+        assert_eq!(fs::metadata(&stub).unwrap().permissions(), mode, "set back");
+        File::options().write(true).open(&stub).unwrap().set_len(0).unwrap();
+        assert_eq!(lab.scrub(1).edited, 0);
+        assert_eq!(Fs::new(lab.volume(1)).read_file(&path("f")).unwrap(), bytes);
+        assert_eq!(lab.volume(1).status().conflicts, 0);
+    }
+}
+
 #[test]
 fn t25_what_the_disk_damaged_is_no_edit_and_is_brought_again() {
     needs!(Root);

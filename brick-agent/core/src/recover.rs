@@ -103,6 +103,13 @@ fn proof<'a>(object: &Object, found: &Found<'a>) -> Proof<'a> {
     }
 }
 
+/// Whether what is left of a copy of this version, of which the index of `me` did not know any more after a power cut, gives way to a
+/// whole one. Nobody wrote to it here, and nothing proves that it is whole: so it is no side of a conflict with the version that it
+/// is a copy of, or with what came in its place. What no other brick is known to hold stays.
+pub fn remains_give_way(object: &Object, me: BrickId, copy_of: &VersionVector) -> bool {
+    !copy_of.is_empty() && object.holders_of(copy_of).any(|brick| brick != me)
+}
+
 /// Whether `me`, whose index is lost, judges what it has without having heard of another's. `others`: all other members; each with
 /// whether its directory was adopted, if it said lately that its index is being made anew too.
 ///
@@ -365,6 +372,19 @@ mod tests {
         // Made here, synced by its program, and not settled.
         let made = Row { have: 0, dirty: Some(0), synced: Some(0), marked: 0, ..open };
         assert_eq!(cut(&object(vec![]), made), Keep);
+    }
+
+    #[test]
+    fn t01_what_is_left_of_a_copy_gives_way_only_to_one_that_is_held() {
+        let gives_way = |ops, n| remains_give_way(&object(ops), brick(ME), &v(n));
+        assert!(!gives_way(vec![], 2));
+        assert!(!gives_way(vec![content(2), have(ME, 2)], 2));
+        assert!(gives_way(vec![content(2), have(PEER, 2)], 2));
+        // To what came in its place.
+        assert!(gives_way(vec![content(3), have(PEER, 3)], 2));
+        // An older one is not worth it.
+        assert!(!gives_way(vec![content(2), have(PEER, 1)], 2));
+        assert!(!gives_way(vec![content(2), have(PEER, 2)], 0));
     }
 
     #[test]

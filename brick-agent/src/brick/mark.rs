@@ -1,5 +1,5 @@
 //! The xattr that each object of `data/` carries, so that the index can be
-//! rebuilt from the brick: its file id, and the version that its bytes are.
+//! rebuilt from the brick: its file id, the version that its bytes are, and whether they were brought from another brick.
 //! `trusted.*`: symlinks can have it too, and only root sees it.
 
 use nearbrick_core::{FileId, VersionVector};
@@ -8,32 +8,80 @@ use serde::{Deserialize, Serialize};
 /// The attribute's name.
 pub const XATTR: &str = "trusted.nearbrick";
 
+/// Layout of a mark that says nothing of where the bytes come from.
+const PLAIN: u8 = 1;
+/// Layout of one that does.
+const WITH_ORIGIN: u8 = 2;
+
+/// Where bytes come from. What is not known to be a copy is never taken for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// They were written here, as far as is known.
+    #[default]
+    Here,
+    /// They were brought from another brick.
+    Copied,
+    /// They are what a power cut left of a copy of this version, of which the index did not know any more, and nobody has written to
+    /// them since.
+    Remains(VersionVector),
+}
+
 /// What it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Version of this layout.
-    pub format: u8,
     /// Who it is.
     pub file: FileId,
     /// The complete version here; none for stubs, and for what has no content.
     pub version: Option<VersionVector>,
+    /// Where its bytes come from.
+    pub origin: Origin,
 }
 
 impl Mark {
     /// The mark of an object.
     pub fn new(file: FileId, version: Option<VersionVector>) -> Self {
-        Mark { format: 1, file, version }
+        Mark { file, version, origin: Origin::Here }
+    }
+
+    /// The mark of a copy of this version.
+    pub fn copied(file: FileId, version: VersionVector) -> Self {
+        Mark { file, version: Some(version), origin: Origin::Copied }
+    }
+
+    /// The version of which the bytes are a copy, or what is left of one.
+    pub fn copy_of(&self) -> Option<&VersionVector> {
+        match &self.origin {
+            Origin::Here => None,
+            Origin::Copied => self.version.as_ref(),
+            Origin::Remains(of) => Some(of),
+        }
     }
 
     /// Its bytes; short enough to stay in an ext4 inode for up to five writers.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Serialising to memory cannot fail for these types.
-        postcard::to_stdvec(self).unwrap_or_default()
+        let Mark { file, version, origin } = self;
+        match origin {
+            Origin::Here => postcard::to_stdvec(&(PLAIN, file, version)),
+            _ => postcard::to_stdvec(&(WITH_ORIGIN, file, version, origin)),
+        }
+        .unwrap_or_default()
     }
 
     /// Reads what [`Mark::to_bytes`] wrote; none if it is not that.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes::<Mark>(bytes).ok().filter(|m| m.format == 1)
+        let (file, version, origin) = match *bytes.first()? {
+            PLAIN => {
+                let (_, file, version): (u8, _, _) = postcard::from_bytes(bytes).ok()?;
+                (file, version, Origin::Here)
+            }
+            WITH_ORIGIN => {
+                let (_, file, version, origin): (u8, _, _, _) = postcard::from_bytes(bytes).ok()?;
+                (file, version, origin)
+            }
+            _ => return None,
+        };
+        Some(Mark { file, version, origin })
     }
 }
 
@@ -44,11 +92,33 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_back_and_is_short() {
-        let version = (1..=3).map(|n| (Incarnation(u64::MAX - n), 1000)).collect();
-        let mark = Mark::new(FileId([7; 16]), Some(version));
-        let bytes = mark.to_bytes();
-        assert!(bytes.len() <= 60, "{}", bytes.len());
-        assert_eq!(Mark::from_bytes(&bytes), Some(mark));
+        let version: VersionVector = (1..=3).map(|n| (Incarnation(u64::MAX - n), 1000)).collect();
+        let marks = [
+            Mark::new(FileId([7; 16]), Some(version.clone())),
+            Mark::new(FileId([7; 16]), None),
+            Mark::copied(FileId([7; 16]), version.clone()),
+        ];
+        for mark in marks {
+            let bytes = mark.to_bytes();
+            assert!(bytes.len() <= 61, "{}", bytes.len());
+            assert_eq!(Mark::from_bytes(&bytes), Some(mark));
+        }
+        let mark = Mark { origin: Origin::Remains(version), ..Mark::new(FileId([7; 16]), None) };
+        assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark));
         assert_eq!(Mark::from_bytes(b"rubbish"), None);
+        assert_eq!(Mark::from_bytes(b""), None);
+    }
+
+    #[test]
+    fn what_a_mark_is_a_copy_of() {
+        let (file, one, two) = (
+            FileId([7; 16]),
+            VersionVector::from_iter([(Incarnation(1), 1)]),
+            VersionVector::from_iter([(Incarnation(2), 1)]),
+        );
+        assert_eq!(Mark::new(file, Some(one.clone())).copy_of(), None);
+        assert_eq!(Mark::copied(file, one.clone()).copy_of(), Some(&one));
+        let remains = Mark { origin: Origin::Remains(one.clone()), ..Mark::new(file, Some(two)) };
+        assert_eq!(remains.copy_of(), Some(&one));
     }
 }

@@ -10,7 +10,7 @@ use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, FileId, VersionVector};
 
 use super::chunk;
-use super::fetch::Inlet;
+use super::fetch::{Inlet, another_may_do_better};
 use super::work::{Job, Wanted};
 use crate::brick::disk::{self, FileAccess};
 use crate::peer::FetchSink;
@@ -69,13 +69,14 @@ pub(super) fn pull(
                             job.volume.chunk_lists().put(file, list.clone());
                             job.count().done(size);
                         }
+                        Err(reason) if another_may_do_better(reason) => again.push((wanted.clone(), reason)),
                         Err(reason) => job.count().failed(file, reason),
                     }
                 }
                 tracing::debug!(file = %wanted.file, ?version, "came by chunks");
             }
             Err(_) if job.is_cancelled() => job.count().settled(moving),
-            Err(reason @ (Reason::Unreachable | Reason::SourceChanged | Reason::Corrupt)) => {
+            Err(reason) if another_may_do_better(reason) => {
                 job.count().settled(moving);
                 again.push((wanted, reason));
             }

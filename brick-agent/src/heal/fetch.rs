@@ -34,6 +34,11 @@ struct Coming {
     failed: Option<Reason>,
 }
 
+/// Whether what did not come from one holder may come from the next.
+pub(super) fn another_may_do_better(reason: Reason) -> bool {
+    matches!(reason, Reason::Unreachable | Reason::SourceChanged | Reason::Corrupt)
+}
+
 /// Takes in one stream.
 pub(super) struct Inlet<'a, 'b> {
     job: &'a Job<'b>,
@@ -92,12 +97,9 @@ impl<'a, 'b> Inlet<'a, 'b> {
 
     fn lost(&mut self, file: FileId, reason: Reason) {
         if let Some(wanted) = self.wanted.remove(&file) {
-            match reason {
-                // Another holder may do better.
-                Reason::Unreachable | Reason::SourceChanged | Reason::Corrupt => {
-                    self.again.push((wanted, reason))
-                }
-                _ => self.job.count().failed(file, reason),
+            match another_may_do_better(reason) {
+                true => self.again.push((wanted, reason)),
+                false => self.job.count().failed(file, reason),
             }
         }
     }
@@ -105,11 +107,14 @@ impl<'a, 'b> Inlet<'a, 'b> {
     fn install(&mut self) {
         self.bytes = 0;
         for (file, size, result) in self.job.volume.install(std::mem::take(&mut self.arrived)) {
-            self.wanted.remove(&file);
             self.settled(file);
             match result {
-                Ok(()) => self.job.count().done(size),
-                Err(reason) => self.job.count().failed(file, reason),
+                Ok(()) => {
+                    self.wanted.remove(&file);
+                    self.job.count().done(size);
+                }
+                // Also what has not the hash that members know: then this holder's copy is damaged, and nobody has seen that yet.
+                Err(reason) => self.lost(file, reason),
             }
         }
     }

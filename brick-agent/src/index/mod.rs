@@ -91,6 +91,13 @@ pub struct Print {
     pub ctime: (i64, u32),
 }
 
+impl Print {
+    /// Whether nobody seems to have written to it since: names, owner, mode and attributes move only the inode's own time.
+    pub fn has_bytes_of(&self, then: &Print) -> bool {
+        Print { ctime: self.ctime, ..*then } == *self
+    }
+}
+
 /// Attributes of a newer version than the bytes in `data/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
@@ -126,7 +133,7 @@ pub struct Local {
     pub dirty_since: u64,
     /// What the bytes here are based on, while they are dirty.
     pub base: VersionVector,
-    /// At the last settling.
+    /// At the last settling. Of a stub: when the agent last touched it; none while it has it open.
     pub print: Option<Print>,
     /// At the last snapshot, while it is dirty.
     pub snapshot: Option<Print>,

@@ -24,7 +24,7 @@ pub struct Amiss {
     unlike: BTreeSet<FileId>,
     /// Directories in which names are not as the index has them.
     dirs: BTreeSet<FileId>,
-    /// What was made for nothing, and could not be removed.
+    /// What was made for nothing, and could not be removed: new objects, and names of others.
     unmade: BTreeMap<Place, FileId>,
 }
 
@@ -134,15 +134,22 @@ impl Volume {
         Ok(count)
     }
 
-    /// Unless it is something else by now.
+    /// Unless it is something else by now, or the last name of an object.
     fn unmake_again(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {
-        if self.shown(place)?.is_some() || self.object_of(file)?.kind.is_some() {
+        if self.shown(place)?.is_some() {
             return Ok(());
         }
         let at = match self.at_place(core, place) {
             Err(Errno::NOENT) => return Ok(()),
             at => at?,
         };
+        if self.object_of(file)?.kind.is_some() {
+            match access::stat(&at.dir, &at.name) {
+                Ok(raw) if raw.st_nlink > 1 => {}
+                Ok(_) | Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
         match access::get_mark(&at.dir, &at.name) {
             Ok(Some(mark)) if mark.file == file => match remove(&at.dir, &at.name) {
                 Err(Errno::NOENT) => Ok(()),

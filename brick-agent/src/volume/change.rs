@@ -305,7 +305,11 @@ impl<'a> Change<'a> {
         let at = self.volume.at(self.core, file, &local)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
         if stub {
-            self.local_mut(file)?.unseen = Some(Unseen { ctime: print.ctime, shown: print.ctime });
+            // While it is open bytes come into it.
+            let rests = self.core.nodes.of(file).is_none_or(|node| node.opens == 0 && node.stub.is_none());
+            let local = self.local_mut(file)?;
+            local.unseen = Some(Unseen { ctime: print.ctime, shown: print.ctime });
+            local.print = Some(print).filter(|_| rests);
         } else if local.print != Some(print) {
             let local = self.local_mut(file)?;
             local.print = Some(print);

@@ -118,6 +118,9 @@ impl Volume {
 
     /// If this brick holds the loser of a conflict, and it falls to this brick: keeps it.
     pub(super) fn keep_loser(&self, file: FileId) -> FsResult<()> {
+        if self.remains_gave_way(&mut self.lock(), file)? {
+            return Ok(());
+        }
         let Some(mut loser) = self.loser(&mut self.lock(), file)? else { return Ok(()) };
         let mut own_hash = None;
         if let Some(known) = loser.known

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::amiss;
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::{At, Core};
 use super::opening::{Standing, standing};
 use super::types::{FsResult, SetTime};
@@ -88,6 +88,7 @@ impl Volume {
         now.filling = None;
         now.filled.clear();
         now.synced = None;
+        now.print = None;
         change.commit()?;
         core.nodes.detach(file);
         self.invalidate_entry(core, &place);
@@ -102,7 +103,7 @@ impl Volume {
         let over = |name: &[u8], at: &At| -> FsResult<()> {
             let before = at.dir.stat_self()?;
             access::rename(&staged.dir, name, &at.dir, &at.name, RenameFlags::empty())?;
-            let (sec, nsec) = super::change::print_of(&before).mtime;
+            let (sec, nsec) = print_of(&before).mtime;
             access::utimens(&at.dir, b".", None, Some(SetTime::At(access::time(sec, nsec))))
         };
         for place in places {
@@ -127,7 +128,7 @@ impl Volume {
         } else {
             return Ok(());
         };
-        // Before the print of an edit past the mount is lost.
+        // Before the print of an edit past the mount is lost, or what was written into a stub.
         if kind.is_file() && self.changed_behind(core, file, &local)? {
             return self.adopt_change(core, file, &local);
         }
@@ -142,9 +143,11 @@ impl Volume {
         if kind.is_file() && local.overlay != overlay {
             change.local_mut(file)?.overlay = overlay;
         }
+        let is_other = local.filling.as_ref() != object.head().map(|h| &h.version);
+        // Somebody emptied it past the mount: what was filled in is not there any more.
+        let is_emptied = local.print.is_some_and(|then| !print_of(&before).has_bytes_of(&then));
         if standing == Standing::Stub
-            && local.filling.as_ref() != object.head().map(|h| &h.version)
-            && !is_empty_stub(&before, object, &local)
+            && (is_other && !is_empty_stub(&before, object, &local) || is_emptied)
             && change.core.nodes.of(file).is_none_or(|n| n.opens == 0)
         {
             // Of an older version nothing is kept; the size is the newest one's.

@@ -8,7 +8,7 @@ use nearbrick_core::FileId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::Core;
 use super::listing::Listing;
 use super::stub::Stub;
@@ -282,16 +282,20 @@ impl Volume {
         }
     }
 
-    /// Keeps which ranges of a stub are here.
-    fn keep_ranges(&self, core: &mut Core, file: FileId, stub: &Stub) -> FsResult<()> {
+    /// Keeps which ranges of a stub are here, and how it looks since. Should somebody still be filling it, how it looks says nothing.
+    fn keep_ranges(&self, core: &mut Core, file: FileId, stub: &Arc<Stub>) -> FsResult<()> {
         let mut change = Change::new(self, core);
         let Some(local) = change.local(file)? else { return Ok(()) };
         if local.dirty || local.have.is_some() || stub.is_whole() {
             return Ok(());
         }
+        // Of those who share it one is the caller, and one the handle that it gives up.
+        let rests = Arc::strong_count(stub) <= 2;
+        let print = print_of(&stub.file().stat()?);
         let local = change.local_mut(file)?;
         local.filling = Some(stub.version().clone());
         local.filled = stub.ranges();
+        local.print = Some(print).filter(|_| rests);
         change.commit().map(drop)
     }
 }

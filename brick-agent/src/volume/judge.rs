@@ -18,7 +18,7 @@ use crate::brick::mark::Mark;
 use crate::index::{Local, Print};
 
 /// Whether the disk has no bytes of a file.
-fn is_hollow(at: &At) -> FsResult<bool> {
+pub(super) fn is_hollow(at: &At) -> FsResult<bool> {
     let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
     match open.seek_data(0) {
         Ok(_) => Ok(false),
@@ -164,6 +164,8 @@ impl Volume {
             now = print_of(&access::stat(&at.dir, &at.name)?);
         }
         match verdict {
+            // What somebody wrote into a stub is found by how that looked before.
+            Verdict::Hash | Verdict::Keep if local.is_stub() && end != End::PowerLost => Ok(()),
             Verdict::Hash | Verdict::Keep => self.is_as_known(core, file, &local, &now),
             Verdict::RefreshPrint => {
                 let have = local.have.clone().unwrap_or_default();
@@ -369,7 +371,7 @@ impl Volume {
     }
 
     /// Keeps what is damaged in `versions/`. Gives the name that it has there.
-    fn keep_damaged(&self, at: &At, file: FileId) -> FsResult<String> {
+    pub(super) fn keep_damaged(&self, at: &At, file: FileId) -> FsResult<String> {
         let (versions, mut when) = (&self.brick.versions, self.clock.now_ms());
         loop {
             let name = format!("damaged-{file}-{when}");

@@ -380,10 +380,7 @@ impl Volume {
         let done = match done {
             Ok(done) => done,
             Err(error) => {
-                let undone = access::unlink(&to.dir, given);
-                if undone.is_err() {
-                    self.names_not_said(core, [parent]);
-                }
+                self.unmake(core, &place, file, &to);
                 self.not_said(core, file, &from, Ok(()));
                 return Err(error);
             }

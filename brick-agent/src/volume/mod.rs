@@ -63,6 +63,8 @@ mod place;
 mod rebuild;
 mod recover;
 mod refused;
+mod rejoin;
+mod remains;
 mod replace;
 mod resolve;
 mod restore;

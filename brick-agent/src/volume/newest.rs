@@ -138,10 +138,9 @@ impl Volume {
 /// Whether a dirty file is the version that it was based on, or that it was at its last snapshot. A file that was of no version
 /// when a program here opened it, since nothing of what is written elsewhere had come, may still be of none.
 pub(super) fn is_as_known(local: &Local, now: Print) -> bool {
-    // Names and attributes move the inode's own time: it says nothing of the bytes. A program that sets theirs has the
-    // print given up before.
-    let same_bytes = |then: Print| Print { ctime: now.ctime, ..then } == now;
-    let unchanged = local.print.is_some_and(same_bytes) || local.quiet && local.snapshot == Some(now);
+    // A program that sets its times has the print given up before.
+    let unchanged =
+        local.print.is_some_and(|then| now.has_bytes_of(&then)) || local.quiet && local.snapshot == Some(now);
     match &local.have {
         Some(have) => unchanged && *have == local.base,
         None => unchanged && local.base.is_empty() && now.size == 0,

@@ -341,27 +341,26 @@ impl Volume {
                 None => rw.truncate(0),
             };
             if let Err(error) = emptied {
-                if local.is_stub() {
-                    self.is_stub_still(core, file, local)?;
-                } else {
-                    self.settler.soon(file);
-                }
+                self.is_as_before(core, file, local)?;
                 return Err(error);
             }
         }
         Ok(self.opened_local(core, node, data, rw))
     }
 
-    /// A stub that a program was to empty could not be emptied: it is as before. Its holes would pass for what the program
-    /// wrote otherwise.
-    fn is_stub_still(&self, core: &mut Core, file: FileId, before: &Local) -> FsResult<()> {
+    /// A file that a program was to empty could not be emptied: it is as before. Its bytes, or the holes of a stub, would pass for what
+    /// the program wrote otherwise, based on the newest version known, and replace that everywhere.
+    fn is_as_before(&self, core: &mut Core, file: FileId, before: &Local) -> FsResult<()> {
         let mut change = Change::new(self, core);
-        change.emit(file, Op::Clean { brick: self.me })?;
-        let now = change.local_mut(file)?;
-        (now.dirty, now.dirty_since) = (false, before.dirty_since);
-        (now.base, now.overlay) = (before.base.clone(), before.overlay);
-        (now.filling, now.filled) = (before.filling.clone(), before.filled.clone());
-        change.commit().map(drop)
+        if !before.dirty {
+            change.emit(file, Op::Clean { brick: self.me })?;
+        }
+        *change.local_mut(file)? = before.clone();
+        change.commit()?;
+        if before.dirty {
+            self.settler.soon(file);
+        }
+        Ok(())
     }
 
     /// Says in the journal that a program here begins to change the file.
@@ -397,7 +396,10 @@ impl Volume {
         let now = change.local_mut(file)?;
         if !now.dirty {
             now.base = now.have.clone().unwrap_or_default();
-            now.print = untouched.or(now.print);
+            // How a stub looks says nothing of what becomes of it.
+            if now.have.is_none() {
+                now.print = untouched;
+            }
         }
         if truncates {
             // Of the bytes nothing stays: what comes is based on the newest version known.

@@ -11,19 +11,21 @@ mod directories;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use nearbrick_core::recover::End;
 use nearbrick_core::tree::Verdict;
-use nearbrick_core::{FileId, Kind, LinkId, Object, Place, name};
-use rustix::fs::RenameFlags;
+use nearbrick_core::{FileId, Kind, LinkId, Object, Place, VersionVector, name};
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::{At, Core};
+use super::judge::is_hollow;
 use super::making::d_type;
 use super::types::FsResult;
 use super::versions::{Label, Why};
 use crate::brick::access;
-use crate::index::{Local, Shown};
+use crate::index::{Local, Print, Shown};
 
 /// How often one object may come up in one go, before it is left for the next.
 const MAX_VISITS: u32 = 16;
@@ -150,13 +152,22 @@ impl Volume {
     fn sibling_place(&self, core: &Core, parent: FileId, first: Vec<u8>, link: LinkId) -> FsResult<Place> {
         let mut place = Place { parent, name: first.clone() };
         for n in 1..100 {
-            let taken = self.shown(&place)?.is_some_and(|s| s.link != link);
+            let taken = match self.shown(&place)? {
+                Some(shown) if shown.link != link => !self.is_own_old_name(shown, link)?,
+                _ => false,
+            };
             if !taken && self.claims(core, &place)?.is_empty() {
                 break;
             }
             place.name = name::conflict_name(&first, "again", n);
         }
         Ok(place)
+    }
+
+    /// Whether what is shown is the object of this link, under a name that it does not want any more.
+    fn is_own_old_name(&self, shown: Shown, link: LinkId) -> FsResult<bool> {
+        let object = self.object_of(shown.file)?;
+        Ok(object.links.contains_key(&link) && !object.live_links().any(|(live, _)| live == shown.link))
     }
 
     /// Others that want these places too, whose verdict may have changed.
@@ -442,18 +453,46 @@ impl Volume {
         }
     }
 
-    /// Whether someone changed the complete file here past the mount.
+    /// Whether someone changed the file here past the mount: a complete one, or a stub, in which bytes are then that nobody brought. How a
+    /// stub looks is known only while nobody has it open.
     pub(super) fn changed_behind(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
-        if local.dirty || local.have.is_none() {
+        let Some(then) = local.print.filter(|_| !local.dirty) else { return Ok(false) };
+        if local.have.is_none() {
+            return self.is_stub_written(core, file, local, &then);
+        }
+        let at = self.at(core, file, local)?;
+        let print = print_of(&access::stat(&at.dir, &at.name)?);
+        Ok(then != print && !core.amiss.is_only_touched(file, &print))
+    }
+
+    /// Whether there are bytes in a stub that the agent did not put there. One that is marked as a version is a whole copy of which the end
+    /// came before it was said; and what is nothing but a hole is no one's work.
+    fn is_stub_written(&self, core: &mut Core, file: FileId, local: &Local, then: &Print) -> FsResult<bool> {
+        if !local.is_stub() {
             return Ok(false);
         }
         let at = self.at(core, file, local)?;
-        let print = super::change::print_of(&access::stat(&at.dir, &at.name)?);
-        Ok(local.print.is_some_and(|p| p != print) && !core.amiss.is_only_touched(file, &print))
+        let raw = match access::stat(&at.dir, &at.name) {
+            // What became of the name a look through the brick finds.
+            Err(Errno::NOENT) => return Ok(false),
+            raw => raw?,
+        };
+        if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile
+            || print_of(&raw).has_bytes_of(then)
+            || is_hollow(&at)?
+        {
+            return Ok(false);
+        }
+        let mark = access::get_mark(&at.dir, &at.name)?;
+        Ok(mark.and_then(|mark| mark.version).is_none_or(|version| version.is_empty()))
     }
 
     /// A file that was changed past the mount is a program's edit like any other.
     pub(super) fn adopt_change(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<()> {
+        if local.have.is_none() {
+            // Of which version what was there before is nobody can say.
+            return self.is_edit(core, file, VersionVector::new(), End::Running);
+        }
         tracing::warn!(%file, "was changed in the brick, past the mount: taken as an edit");
         let object = self.object_of(file)?;
         self.mark_dirty(core, file, &object, local, false)?;

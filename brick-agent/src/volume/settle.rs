@@ -21,7 +21,7 @@ use super::types::FsResult;
 use super::{Volume, WallClock};
 use crate::brick::access;
 use crate::brick::disk::Lease;
-use crate::brick::mark::Mark;
+use crate::brick::mark::{Mark, Origin};
 use crate::index::{Local, Unseen};
 
 /// After the last release: a program that opens it again at once costs no version.
@@ -38,6 +38,8 @@ const COPIED: Duration = Duration::from_secs(2);
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Files that are settled before others may have the lock.
 const AT_ONCE: usize = 16;
+/// What a power cut left of a copy waits so long for word of the version that it is a copy of.
+const REMAINS: Duration = Duration::from_secs(60);
 
 /// Files that are to be looked at, and the thread that does it.
 pub struct Settler {
@@ -121,6 +123,11 @@ impl Settler {
     /// The file is to be looked at again later.
     pub fn later(&self, file: FileId, wait: Duration) {
         self.within(Due::File(file), wait);
+    }
+
+    /// The file is what a power cut left of a copy: others are to be heard first.
+    pub fn remains(&self, file: FileId) {
+        self.within(Due::File(file), REMAINS);
     }
 
     /// Something was settled: it is made durable before long.
@@ -235,14 +242,18 @@ impl Volume {
             let core = &mut *self.lock();
             for file in files {
                 match self.settle(core, file) {
-                    Ok(Settled::Done) if core.tally.in_conflict.contains(&file) => in_conflict.push(file),
-                    Ok(Settled::Done) if core.tally.fallen.contains(&file) => {
-                        if let Err(error) = self.see_to_fallen(core, file) {
+                    Ok(Settled::Done) => {
+                        // Also in a conflict: when that ends nothing else tells that what is here is of no version that counts.
+                        if core.tally.fallen.contains(&file)
+                            && let Err(error) = self.see_to_fallen(core, file)
+                        {
                             tracing::warn!(%file, %error, "an older version cannot be said again yet");
                             again.push((file, SNAPSHOT));
                         }
+                        if core.tally.in_conflict.contains(&file) {
+                            in_conflict.push(file);
+                        }
                     }
-                    Ok(Settled::Done) => {}
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
                     Err(error) => {
@@ -320,6 +331,12 @@ impl Volume {
             Lease::Unsupported => None,
         };
         let mut print = print_of(&open.stat()?);
+        let remains = self.remains_of(&at, file, &local, &print)?;
+        if let Some(of) = &remains
+            && self.gives_way(file, of)?
+        {
+            return self.give_way(core, file).map(|()| Settled::Done);
+        }
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);
         if same && (local.print == Some(print) || local.have.is_none()) {
@@ -334,7 +351,16 @@ impl Volume {
                 None => self.next_version(change.core, &self.object_of(file)?, &local.base),
             };
             let before = print.ctime;
-            access::set_file_mark(&*open, &Mark::new(file, Some(version.clone())))?;
+            let origin = match remains {
+                Some(of) => Origin::Remains(of),
+                // A version that was made of it while it was written has no mark yet.
+                None if same => access::get_mark(&at.dir, &at.name)?
+                    .filter(|mark| mark.file == file && mark.version.as_ref() == Some(&version))
+                    .map_or(Origin::Here, |mark| mark.origin),
+                None => Origin::Here,
+            };
+            let mark = Mark { origin, ..Mark::new(file, Some(version.clone())) };
+            access::set_file_mark(&*open, &mark)?;
             print = print_of(&open.stat()?);
             // To programs nothing has happened: archivers and git would take the file for changed.
             let shown = local.unseen.filter(|u| u.ctime == before).map_or(before, |u| u.shown);

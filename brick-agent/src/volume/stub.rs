@@ -159,17 +159,32 @@ impl Volume {
             self.renew_stub(core, file, object, local)?;
             return Err(Errno::STALE);
         }
+        if self.changed_behind(core, file, local)? {
+            self.adopt_change(core, file, local)?;
+            return Err(Errno::STALE);
+        }
         let at = self.at(core, file, local)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDWR, 0)?;
         let mut filled = local.filled.clone();
-        if local.filling.as_ref() != Some(&head.version) {
-            open.truncate(0)?;
-            filled.clear();
+        // Of another version, or emptied past the mount.
+        let is_other = local.filling.as_ref() != Some(&head.version)
+            || local
+                .print
+                .is_some_and(|then| !open.stat().is_ok_and(|raw| print_of(&raw).has_bytes_of(&then)));
+        if is_other || local.print.is_some() {
             let mut change = Change::new(self, core);
             let local = change.local_mut(file)?;
-            local.filling = Some(head.version.clone());
-            local.filled.clear();
+            // From now on it changes, and nobody else is blamed for that.
+            local.print = None;
+            if is_other {
+                local.filling = Some(head.version.clone());
+                local.filled.clear();
+                filled.clear();
+            }
             change.commit()?;
+        }
+        if is_other {
+            open.truncate(0)?;
         }
         open.truncate(head.size)?;
         Ok(Arc::new(Stub {
@@ -322,7 +337,7 @@ impl Volume {
             let time = SetTime::At(access::time(mtime.value.0, mtime.value.1));
             access::utimens(&at.dir, &at.name, None, Some(time))?;
         }
-        access::set_mark(&at.dir, &at.name, &Mark::new(file, Some(stub.version.clone())))?;
+        access::set_mark(&at.dir, &at.name, &Mark::copied(file, stub.version.clone()))?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
         let newest = object.head().is_some_and(|h| h.version == stub.version);
         let mut change = Change::new(self, core);

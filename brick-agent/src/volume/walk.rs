@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::change::Change;
+use super::change::{Change, print_of};
 use super::core::{At, Core, Rebuild};
 use super::judge::Unnoted;
 use super::making::d_type;
@@ -12,7 +12,8 @@ use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, index_failed};
 use crate::brick::access;
-use crate::brick::mark::Mark;
+use crate::brick::disk::Dir;
+use crate::brick::mark::{Mark, Origin};
 use crate::index::Shown;
 use nearbrick_core::recover::End;
 use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector};
@@ -49,6 +50,15 @@ impl Volume {
             let place = Place { parent: dir, name };
             let mark = access::get_mark(&fd, &place.name)?;
             match (shown.remove(&place.name), mark) {
+                (Some(there), None)
+                    if there.kind == libc::DT_LNK
+                        && kind == FileType::Symlink
+                        && self.leads_elsewhere(&fd, &place.name, there.file)? =>
+                {
+                    found.retargeted.push(there);
+                    found.gone.push((place.clone(), there));
+                    found.new.push((place, None));
+                }
                 (Some(there), mark) if mark.as_ref().is_none_or(|m| m.file == there.file) => {
                     if there.kind == libc::DT_DIR && kind == FileType::Directory {
                         ahead.push(there.file);
@@ -69,6 +79,14 @@ impl Volume {
         }
         found.gone.extend(shown.into_iter().map(|(name, s)| (Place { parent: dir, name }, s)));
         Ok(())
+    }
+
+    /// Whether a symbolic link without a mark is not the one that the index has under its name, but another that was put there past the
+    /// mount.
+    fn leads_elsewhere(&self, dir: &Dir, name: &[u8], file: FileId) -> FsResult<bool> {
+        let kind = self.object_of(file)?.kind;
+        let Some(Kind::Symlink(target)) = kind else { return Ok(false) };
+        Ok(access::readlink(dir, name)? != target)
     }
 
     pub(super) fn take_over(&self, core: &mut Core, found: Found, end: End) -> FsResult<()> {
@@ -118,7 +136,8 @@ impl Volume {
         }
         let walked = Walked { end, parked: &found.parked };
         let mut new = found.new;
-        let mut replaced = Vec::new();
+        // As if a program had removed the one and made the other. After a power cut nothing says who did what: then both are kept.
+        let mut replaced = if end == End::PowerLost { Vec::new() } else { found.retargeted };
         while let Some((place, mark)) = new.pop() {
             let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
             // Whatever ended: the holes of a stub are nobody's bytes.
@@ -173,6 +192,8 @@ impl Volume {
         // Once their names are known.
         for file in found.same.union(&moved) {
             let mut unnoted = Unnoted { moved: moved.contains(file), ..Unnoted::default() };
+            // Names come and go by that.
+            unnoted.moved |= end != End::Running && self.rejoin(core, *file)?;
             if adjusted.contains(file) {
                 unnoted.adjusted = self.object_of(*file)?.mtime.map(|reg| reg.value);
             }
@@ -311,12 +332,18 @@ impl Volume {
         // New: made just before the end, or put there past the mount.
         let judging = core.rebuild == Rebuild::Judging;
         let marked = mark.as_ref().and_then(|m| m.version.clone()).filter(|v| !v.is_empty());
-        let fresh = match mark {
+        let fresh = match &mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,
             _ => self.new_id(),
         };
         let none = kind.is_file().then(VersionVector::new);
-        access::set_mark(&at.dir, &at.name, &Mark::new(fresh, none))?;
+        // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
+        let copied = mark.filter(|mark| walked.end == End::PowerLost && kind.is_file() && mark.file == fresh);
+        let copied = copied.and_then(|mark| mark.copy_of().cloned()).filter(|version| !version.is_empty());
+        let origin = copied.map_or(Origin::Here, Origin::Remains);
+        let remains = origin != Origin::Here;
+        access::set_mark(&at.dir, &at.name, &Mark { origin, ..Mark::new(fresh, none) })?;
+        let print = if remains { Some(print_of(&access::stat(&at.dir, &at.name)?)) } else { None };
         let attr = Attr {
             mode: raw.st_mode & 0o7777,
             uid: raw.st_uid,
@@ -340,7 +367,9 @@ impl Volume {
                 // Peers may have heard of that version: what comes is newer.
                 local.base = marked.unwrap_or_default();
             }
-            self.settler.soon(fresh);
+            // By how it looks now it will be seen whether somebody writes to it.
+            local.print = print;
+            if remains { self.settler.remains(fresh) } else { self.settler.soon(fresh) }
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))
@@ -488,6 +517,8 @@ pub(super) struct Found {
     pub(super) gone: Vec<(Place, Shown)>,
     pub(super) new: Vec<(Place, Option<Mark>)>,
     pub(super) parked: BTreeSet<FileId>,
+    /// Symbolic links in whose place there are now others; they are in `gone` and `new` too.
+    pub(super) retargeted: Vec<Shown>,
 }
 
 impl Found {

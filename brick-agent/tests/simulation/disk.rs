@@ -2,7 +2,7 @@
 //!
 //! Names, sizes and attributes come to the disk in the order in which they were changed (as by the journals of ext4
 //! and XFS): after a power cut a prefix of them is there. Bytes that were written come on their own, sector by sector,
-//! earlier or later than those. `fsync` makes one file's bytes durable, and all names and attributes so far.
+//! earlier or later than those. A new size comes with the time of that, as both are of one inode. `fsync` makes one file's bytes durable, and all names and attributes so far.
 
 mod handles;
 
@@ -404,8 +404,16 @@ impl SimDisk {
 
     /// A call that changes something.
     fn change(&self, life: u64) -> Result<MutexGuard<'_, Inner>> {
+        self.change_that(life, false)
+    }
+
+    /// The same; one that frees space does not lack any.
+    fn change_that(&self, life: u64, frees: bool) -> Result<MutexGuard<'_, Inner>> {
         if !self.0.life.lasts(life) || !self.0.life.spend() {
             return Err(Errno::IO);
+        }
+        if let Some(errno) = self.0.life.refuses(frees) {
+            return Err(errno);
         }
         let mut inner = self.inner();
         let trouble = inner.trouble;
@@ -448,6 +456,13 @@ impl SimDisk {
             1 => ordered,
             _ => chance.between(0, ordered),
         };
+        let ordered_at = |n: usize| log.iter().filter(|op| op.written().is_none()).nth(n);
+        let sized = keep.checked_sub(1).and_then(ordered_at);
+        let splits = match (sized, ordered_at(keep)) {
+            (Some(Op::Resize { ino, .. }), Some(Op::Times { ino: of, .. })) => ino == of,
+            _ => false,
+        };
+        let keep = keep + usize::from(splits);
         // How much of each file's bytes came to the disk.
         let mut fates: BTreeMap<u64, usize> = BTreeMap::new();
         let mut nowhere: BTreeSet<u64> = BTreeSet::new();
@@ -527,6 +542,14 @@ impl SimDisk {
         all.sort_by_key(|f| f.ino);
         all.dedup_by_key(|f| f.ino);
         all
+    }
+
+    /// The names in a folder of the brick.
+    pub fn names_in(&self, path: &[&[u8]]) -> Vec<Vec<u8>> {
+        let inner = self.inner();
+        let dir = path.iter().try_fold(ROOT, |dir, name| inner.now.find(dir, name));
+        let entries = dir.and_then(|dir| inner.now.get(dir)).and_then(Inode::entries);
+        entries.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// A file of `data/` by its path.

@@ -3,6 +3,8 @@
 
 use std::sync::Mutex;
 
+use rustix::io::Errno;
+
 /// The present life of the agent of one machine.
 #[derive(Debug)]
 pub struct Life {
@@ -19,6 +21,21 @@ struct State {
     left: Option<u64>,
     /// Looks at the index since it was last asked whether the agent gets on.
     looks: u64,
+    /// Changes that were asked for.
+    spent: u64,
+    /// Which changes fail.
+    fails: Option<Fails>,
+}
+
+/// From one change on the disk refuses.
+#[derive(Clone, Copy, Debug)]
+struct Fails {
+    /// Changes before that.
+    left: u64,
+    errno: Errno,
+    /// All that follow too.
+    lasts: bool,
+    came: bool,
 }
 
 /// Looks at the index that no step of a run takes.
@@ -39,7 +56,7 @@ impl Life {
     /// A new agent is there: what the one before had open is of no use any more.
     pub fn begin(&self) {
         let mut state = self.state.lock().unwrap();
-        *state = State { number: state.number + 1, dead: false, left: None, looks: 0 };
+        *state = State { number: state.number + 1, ..State::default() };
     }
 
     /// The agent dies now.
@@ -81,9 +98,40 @@ impl Life {
         self.state.lock().unwrap().looks = 0;
     }
 
+    /// Changes that were asked for in this life.
+    pub fn spent(&self) -> u64 {
+        self.state.lock().unwrap().spent
+    }
+
+    /// After so many more changes one fails, or all that follow.
+    pub fn fail_after(&self, changes: u64, errno: Errno, lasts: bool) {
+        self.state.lock().unwrap().fails = Some(Fails { left: changes, errno, lasts, came: false });
+    }
+
+    /// Nothing fails any more. Says whether anything has.
+    pub fn mend(&self) -> bool {
+        self.state.lock().unwrap().fails.take().is_some_and(|fails| fails.came)
+    }
+
+    /// What the next change fails with, if it does. Who `frees` space does not lack any.
+    pub fn refuses(&self, frees: bool) -> Option<Errno> {
+        let mut state = self.state.lock().unwrap();
+        let fails = state.fails.as_mut()?;
+        if fails.left > 0 {
+            fails.left -= 1;
+            return None;
+        }
+        if fails.came && !fails.lasts || frees && fails.errno == Errno::NOSPC {
+            return None;
+        }
+        fails.came = true;
+        Some(fails.errno)
+    }
+
     /// Counts a change; false if it is not carried out any more.
     pub fn spend(&self) -> bool {
         let mut state = self.state.lock().unwrap();
+        state.spent += 1;
         if state.left == Some(0) {
             state.dead = true;
         }

@@ -6,6 +6,7 @@
 //! * [`steps`]: what happens; [`program`]: what programs do; [`oracle`]: what they were told.
 //! * [`run`]: a run and its checks; [`shrink`]: a failing one with fewer steps.
 //! * [`cases`]: the tests; [`regressions`]: what they found once.
+//! * [`heal_steps`], [`call_steps`]: one heal, and calls that make something, that end or fail at each of their steps.
 //!
 //! `NEARBRICK_CASES=20000` runs so many seeds; `NEARBRICK_SEED=7` runs one and prints what happens;
 //! `NEARBRICK_KEEP=0-5,9` leaves out all other steps.
@@ -14,11 +15,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod call_steps;
 mod cases;
 mod chance;
 mod clock;
 mod disk;
 mod files;
+mod heal_steps;
 mod life;
 mod machine;
 mod oracle;

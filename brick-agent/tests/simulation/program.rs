@@ -1,7 +1,6 @@
 //! What programs do at one workstation, and what the oracle learns from it.
 
 use nearbrick_agent::peer::Served;
-use nearbrick_agent::peer::compare::{CompareReply, CompareRequest};
 use nearbrick_agent::volume::Volume;
 use nearbrick_agent::volume::types::SetAttr;
 use nearbrick_core::FileId;
@@ -73,14 +72,10 @@ impl Program<'_> {
         Fs::new(self.volume)
     }
 
+    /// Of the index, and not of the agent: that may have died in the call that is looked at.
     fn known(&self, file: FileId) -> Known {
-        let mut known = Known { heads: self.volume.heads(), ..Known::default() };
-        if let Ok(CompareReply::Objects { objects, .. }) =
-            self.volume.compared(&CompareRequest::Objects(vec![file]))
-        {
-            objects.iter().flat_map(|(_, o)| &o.contents).for_each(|c| known.versions.merge(&c.version));
-        }
-        known
+        let object = self.machine.index().object(file).ok().flatten().unwrap_or_default();
+        Known { heads: self.volume.heads(), versions: object.seen() }
     }
 
     /// What is at this path is about to be emptied or removed; which file that is.
@@ -97,7 +92,8 @@ impl Program<'_> {
         Ok(file)
     }
 
-    /// It is emptied or removed. The newest version was perhaps asked for first, and heard of only by that.
+    /// It is emptied or removed. The newest version was perhaps asked for first, and heard of only by that. So it is also where the call
+    /// fails, as an agent that dies in it may have carried it out.
     fn gave_up(&mut self, file: FileId) {
         let known = self.known(file);
         self.oracle.release_known(file, &known);
@@ -136,17 +132,24 @@ impl Program<'_> {
             How::Create => libc::O_RDWR | libc::O_CREAT,
             How::Exclusive => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
+        let mut was = None;
         if how == How::Truncate {
-            self.gives_up(at)?;
+            was = self.gives_up(at)?;
             if let Some(found) = self.machine.disk.file_at(at) {
                 self.oracle.writes(self.member, found.ino);
             }
         }
-        let (node, handle) = {
+        let opened = {
             let fs = self.fs();
-            let (stat, opened) = fs.open(at, flags, 0o644)?;
-            (stat.node, opened.handle)
+            fs.open(at, flags, 0o644).map(|(stat, opened)| (stat.node, opened.handle))
         };
+        if how == How::Truncate
+            && opened.is_err()
+            && let Some(file) = was
+        {
+            self.gave_up(file);
+        }
+        let (node, handle) = opened?;
         let file = self.volume.object_behind(node).unwrap_or(FileId::ROOT);
         if how == How::Truncate {
             self.gave_up(file);
@@ -267,9 +270,9 @@ impl Program<'_> {
 
     fn unlink(&mut self, at: &[Name]) -> Done {
         let file = self.gives_up(at)?;
-        self.fs().unlink(at)?;
+        let done = self.fs().unlink(at);
         file.into_iter().for_each(|file| self.gave_up(file));
-        Ok(String::new())
+        done.map(|()| String::new())
     }
 
     fn rename(&mut self, from: &[Name], to: &[Name]) -> Done {
@@ -284,9 +287,9 @@ impl Program<'_> {
             return Ok("the same".to_owned());
         }
         let file = self.gives_up(to)?;
-        self.fs().rename(from, to)?;
+        let done = self.fs().rename(from, to);
         file.into_iter().for_each(|file| self.gave_up(file));
-        Ok(String::new())
+        done.map(|()| String::new())
     }
 
     fn exchange(&mut self, a: &[Name], b: &[Name]) -> Done {

@@ -294,10 +294,41 @@ fn rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
                     s.last_error.as_ref().map(|e| &e.1),
                 );
             }
-            return Err(why);
+            return Err(why + &what_stands(world));
         }
     }
     Ok(())
+}
+
+/// For people who look for the cause: what members know of files of which not all have the newest version.
+fn what_stands(world: &World) -> String {
+    let mut said = String::new();
+    for n in 0..world.count() {
+        let index = world.machines[n].index();
+        for (file, object) in index.objects().filter_map(Result::ok) {
+            let local = index.local(file).ok().flatten().unwrap_or_default();
+            let newest = object.head().map(|head| &head.version);
+            let lacks = object.replica_set().contains(&World::brick(n)) && local.have.as_ref() != newest;
+            if object.exists(file) && (lacks || local.dirty || object.in_conflict()) {
+                let versions: Vec<_> = object.contents.iter().map(|c| (&c.version, c.size)).collect();
+                let holders: Vec<_> = object.holders.iter().map(|(who, reg)| (who, &reg.value)).collect();
+                said += &format!(
+                    "\n  {} of {file}: has {:?} (dirty {}, base {:?}); versions {versions:?}, losers {:?}, holders {holders:?}",
+                    World::name(n),
+                    local.have,
+                    local.dirty,
+                    local.base,
+                    object.losers,
+                );
+            }
+        }
+    }
+    said
+}
+
+/// Everything is mended, and all that must be true then is.
+pub fn comes_to_rest(world: &mut World, chance: &mut Chance) -> Result<(), String> {
+    rest(world, chance).and_then(|()| check(world))
 }
 
 /// What must be true now.

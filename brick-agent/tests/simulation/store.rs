@@ -201,6 +201,9 @@ impl Store for SimStore {
         if !self.stores.life.lasts(self.life) || !self.stores.life.spend() {
             return Err(failed(Errno::IO));
         }
+        if let Some(errno) = self.stores.life.refuses(false) {
+            return Err(failed(errno));
+        }
         let mut inner = self.stores.inner();
         if inner.full && !inner.chance.one_in(4) {
             return Err(failed(Errno::NOSPC));
@@ -218,6 +221,9 @@ impl Store for SimStore {
     fn persist(&self) -> Result<()> {
         if !self.stores.life.lasts(self.life) || !self.stores.life.spend() {
             return Err(failed(Errno::IO));
+        }
+        if let Some(errno) = self.stores.life.refuses(false) {
+            return Err(failed(errno));
         }
         let mut inner = self.stores.inner();
         inner.stores.get_mut(&self.path).ok_or_else(|| failed(Errno::IO))?.make_durable();

@@ -420,7 +420,8 @@ impl World {
                 && machine.disk.is_durable(found.ino)
                 && elsewhere.iter().any(|disk| {
                     disk.marked(mark.file).is_some_and(|f| {
-                        f.bytes == found.bytes && f.mark == found.mark && disk.is_durable(f.ino)
+                        let version = f.mark.and_then(|mark| mark.version);
+                        f.bytes == found.bytes && version == mark.version && disk.is_durable(f.ino)
                     })
                 })
                 && (!self.oracle.cuts || self.is_safe(n, mark.file, &version))
@@ -485,6 +486,15 @@ impl World {
             let done = volume.compact(if alone { Duration::ZERO } else { Duration::MAX });
             self.say(format!("  {} gives up {done:?}", node(n)));
         }
+    }
+
+    /// All files are to be on all bricks.
+    pub fn hold_all_everywhere(&mut self) {
+        let bricks: Vec<_> = (0..self.count()).map(brick).collect();
+        for (n, rule) in self.rules.iter_mut().enumerate() {
+            *rule = PlacementRule { creator: node(n), bricks: bricks.clone(), ..PlacementRule::default() };
+        }
+        (0..self.count()).for_each(|n| self.learn(n));
     }
 
     /// Other rules, of which no member has heard yet.

@@ -172,8 +172,8 @@ impl Volume {
         Ok(Ok(Box::new(Seen { object, local, print, then, data, unsaid: None })))
     }
 
-    /// A stub has its mark from before it had its name: one without was put in its place past the mount. One that is marked as a
-    /// version came whole just before an end without notice.
+    /// A stub has its mark from before it had its name: one without was put in its place past the mount. One in which there are bytes that
+    /// nobody brought was written to in place. One that is marked as a version came whole just before an end without notice.
     fn see_stub(
         &self,
         core: &mut Core,
@@ -195,8 +195,16 @@ impl Volume {
             self.is_edit(core, file, VersionVector::new(), End::Running)?;
             return Ok(Err(Looked::Edited));
         };
+        if self.changed_behind(core, file, &local)? {
+            self.adopt_change(core, file, &local)?;
+            return Ok(Err(Looked::Edited));
+        }
         let unsaid = mark.version.filter(|version| hash_of(&object, version).is_some());
         if unsaid.is_none() {
+            if local.print.is_some_and(|then| then != print_of(&raw)) {
+                // Only its owner, mode or attributes are others; or it was emptied, and is a stub as before.
+                self.bring_about(core, vec![file]);
+            }
             return Ok(Err(Looked::Nothing));
         }
         let print = print_of(&raw);
@@ -337,12 +345,12 @@ impl Volume {
 
     /// The mark of a file whose bytes are right says so too.
     fn renew_mark(&self, core: &mut Core, file: FileId, now: &Seen) -> FsResult<()> {
-        let mark = Mark::new(file, now.local.have.clone());
         let at = self.at(core, file, &now.local)?;
-        if access::get_mark(&at.dir, &at.name)?.as_ref() == Some(&mark) {
+        let is_right = |mark: Mark| mark.file == file && mark.version == now.local.have;
+        if access::get_mark(&at.dir, &at.name)?.is_some_and(is_right) {
             return Ok(());
         }
-        access::set_mark(&at.dir, &at.name, &mark)?;
+        access::set_mark(&at.dir, &at.name, &Mark::new(file, now.local.have.clone()))?;
         let mut change = Change::new(self, core);
         change.refresh_print(file)?;
         change.commit().map(drop)

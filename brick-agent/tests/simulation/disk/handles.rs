@@ -147,7 +147,7 @@ impl DirAccess for SimDir {
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {
-        let mut inner = self.change()?;
+        let mut inner = self.disk.change_that(self.life, true)?;
         let ino = inner.find(self.ino, name)?;
         if !inner.entries(ino)?.is_empty() {
             return Err(Errno::NOTEMPTY);
@@ -157,7 +157,7 @@ impl DirAccess for SimDir {
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
-        let mut inner = self.change()?;
+        let mut inner = self.disk.change_that(self.life, true)?;
         let ino = inner.find(self.ino, name)?;
         if inner.get(ino)?.entries().is_some() {
             return Err(Errno::ISDIR);

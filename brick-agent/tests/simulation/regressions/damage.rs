@@ -1,10 +1,13 @@
 //! Bits that disks turn.
 
 use super::super::cases::{NONE, quiet};
+use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::Plan;
 use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Step, Transfer, What};
+use super::super::support::fs::{Fs, path};
+use super::super::world::World;
 use super::{does, pull, step};
 
 /// A damaged copy was opened for writing, and nothing was written to it. What that made a version of was the damage.
@@ -308,4 +311,40 @@ fn t25_a_copy_that_a_start_finds_is_said() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
     let keep = shrink::read("6,12-13,48,57,67-72,75-76,78,98,112,115,132,136,149,169");
     assert_eq!(Plan::new(762_302, faults).keeping(&keep).run(false).failure, None);
+}
+
+/// The copy of the brick that was asked first was damaged, and nobody had seen that yet. What came from it had not the hash that all know, and
+/// the whole copy of another was not asked for.
+#[test]
+fn p02_what_is_damaged_at_one_holder_comes_from_another() {
+    // Whole, and by chunks, as an older version is here.
+    for (older, size) in [(0, 700), (1 << 20, (1 << 20) + 5000)] {
+        let mut world = World::new(3, &mut Chance::new(1), false, false).unwrap();
+        world.hold_all_everywhere();
+        let write = |world: &World, len: usize| {
+            let bytes: Vec<u8> = (0..len).map(|n| (n * 7 % 251) as u8).collect();
+            Fs::new(&world.volume(0).unwrap()).write_file(&path("f"), &bytes).unwrap();
+            bytes
+        };
+        let exchange = |world: &mut World, healed: &[usize]| {
+            world.time.pass(std::time::Duration::from_secs(1));
+            world.work(0);
+            for n in healed {
+                world.pull(*n, 0).unwrap();
+                world.heal(*n, Transfer::Good);
+                (0..3).filter(|m| m != n).for_each(|m| assert!(world.pull(m, *n).is_ok()));
+            }
+        };
+        if older > 0 {
+            write(&world, older);
+            exchange(&mut world, &[1, 2]);
+        }
+        let bytes = write(&world, size);
+        exchange(&mut world, &[1]);
+        world.machines[0].disk.damage(&[b"f".to_vec()]);
+        let healed = world.heal(2, Transfer::Good).unwrap();
+        assert_eq!((healed.files_done, healed.files_total), (1, 1), "{size}: {:?}", healed.failures);
+        let there = world.machines[2].disk.file_at(&[b"f".to_vec()]).unwrap().bytes;
+        assert!(there == bytes, "{size}");
+    }
 }

@@ -1,5 +1,7 @@
 //! What members hear late, from few, or of none.
 
+use nearbrick_agent::brick::mark::Origin;
+
 use super::super::cases::{NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, after};
@@ -152,4 +154,53 @@ fn a_version_of_a_file_that_is_being_written_is_read_as_it_is_now() {
         ]);
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
+}
+
+/// A program emptied a file and its agent was killed in that, after it had asked the file's writer for the newest version: that was replaced,
+/// as is said, and the check did not expect it since the call had failed.
+#[test]
+fn t28_what_an_agent_heard_in_the_call_in_which_it_was_killed_is_replaced() {
+    for (seed, changes) in (0..8).flat_map(|seed| (0..10).map(move |changes| (seed, changes))) {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 2, len: 1460, sync: true }),
+            pull(0, 1),
+            does(0, Action::Open { path: 2, slot: 1, how: How::Write }),
+            pull(2, 0),
+            step(What::End { member: 2, how: End::Kill, after: Some(changes) }),
+            does(0, Action::Put { path: 2, len: 1096, sync: true }),
+            does(2, Action::Put { path: 2, len: 417, sync: true }),
+        ]);
+        let plan = Plan { seed, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {seed}, after {changes}");
+    }
+}
+
+/// A mark says of a copy that it is one, also when it was only open; and not of what a program wrote over it, when its last version was
+/// made while it was still open.
+#[test]
+fn a_mark_says_of_a_copy_alone_that_it_is_one() {
+    let origin = |steps: Vec<What>| {
+        let mut all = vec![
+            does(0, Action::Put { path: 1, len: 300, sync: true }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(1, Action::Open { path: 1, slot: 0, how: How::Write }),
+        ];
+        all.extend(steps.into_iter().map(step));
+        all.extend([
+            does(1, Action::Chmod { path: 1, mode: 0o600 }),
+            does(1, Action::Close { slot: 0 }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 1 }),
+        ]);
+        let world = after(&quiet(all)).unwrap();
+        let found = world.machines[1].disk.file_at(&[b"b".to_vec()]).unwrap();
+        found.mark.unwrap().origin
+    };
+    assert_eq!(origin(vec![]), Origin::Copied);
+    let write = What::Program { member: 1, action: Action::Write { slot: 0, at: 0, len: 20 } };
+    let snapshot = vec![write.clone(), What::Pass { ms: 40_000 }, What::Work { member: 1 }];
+    assert_eq!(origin(snapshot), Origin::Here);
+    assert_eq!(origin(vec![write]), Origin::Here);
 }

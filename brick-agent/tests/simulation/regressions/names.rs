@@ -184,3 +184,21 @@ fn t09_what_gets_a_name_while_its_writer_is_asked_is_not_removed() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A file that stood beside another of its name was made anew from the disk when the index was lost, as a file of the name that it had there.
+/// When its first name was heard of it wanted that same name for another reason, and took it for another's: only there it had one more.
+#[test]
+fn t03_a_file_beside_another_has_one_name_everywhere_after_a_lost_index() {
+    for seed in (0..40).chain([1_009_688]) {
+        let plan = quiet(vec![
+            does(2, Action::Save { path: 2, len: 5620, sync: true }),
+            does(1, Action::Put { path: 0, len: 290, sync: true }),
+            does(0, Action::Open { path: 2, slot: 2, how: How::Exclusive }),
+            pull(0, 2),
+            pull(2, 0),
+            step(What::Close { member: 0 }),
+            step(What::LoseIndex { member: 0 }),
+        ]);
+        assert_eq!(Plan { seed, ..plan }.run(false).failure, None, "seed {seed}");
+    }
+}

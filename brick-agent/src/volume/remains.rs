@@ -1,0 +1,80 @@
+//! What a power cut left of a copy of which the index did not know any more.
+//!
+//! The index forgot that it ever heard of the file, and the disk what the copy was made of. By its mark it is a copy, so no program here
+//! wrote it; nothing proves that it is whole. Others are asked first. If another brick is known to hold the version, the remains
+//! give way to a whole copy, and are kept in `versions/`; until then, and if none is, they are a file like any other, and nothing of it is ever
+//! given up for less. A program that writes to it makes it its own.
+
+use nearbrick_core::recover::remains_give_way;
+use nearbrick_core::{FileId, VersionVector};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::core::{At, Core};
+use super::types::FsResult;
+use crate::brick::access;
+use crate::brick::mark::{Mark, Origin};
+use crate::index::{Local, Print};
+
+fn remains(mark: Option<Mark>, file: FileId) -> Option<(Option<VersionVector>, VersionVector)> {
+    match mark {
+        Some(Mark { file: of_file, version, origin: Origin::Remains(of) }) if of_file == file => {
+            Some((version, of))
+        }
+        _ => None,
+    }
+}
+
+impl Volume {
+    /// The version of which a dirty file is what is left of a copy, if nobody has written to it since it was found.
+    pub(super) fn remains_of(
+        &self,
+        at: &At,
+        file: FileId,
+        local: &Local,
+        now: &Print,
+    ) -> FsResult<Option<VersionVector>> {
+        let is_untouched = local.have.is_none()
+            && local.base.is_empty()
+            && local.print.is_some_and(|then| now.has_bytes_of(&then));
+        if !is_untouched {
+            return Ok(None);
+        }
+        Ok(remains(access::get_mark(&at.dir, &at.name)?, file).map(|(_, of)| of))
+    }
+
+    /// Whether another brick is known to hold that version, or what came in its place.
+    pub(super) fn gives_way(&self, file: FileId, of: &VersionVector) -> FsResult<bool> {
+        Ok(remains_give_way(&self.object_of(file)?, self.me, of))
+    }
+
+    /// What is here is kept in `versions/`, and a whole copy comes with the next heal.
+    pub(super) fn give_way(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+        let (object, local) = (self.object_of(file)?, self.local_of(file)?);
+        self.keep_open(core, file);
+        let why = "is what a power cut left of a copy";
+        self.give_up_bytes(core, file, &local, &object, Some(why))?;
+        self.bring_about(core, vec![file]);
+        Ok(())
+    }
+
+    /// The same for remains that became a version before others were heard: they are no side of a conflict. Says whether it was
+    /// that.
+    pub(super) fn remains_gave_way(&self, core: &mut Core, file: FileId) -> FsResult<bool> {
+        let local = self.local_or_none(file)?;
+        let is_open = core.nodes.of(file).is_some_and(|n| n.writers > 0);
+        if local.dirty || local.have.is_none() || local.placed.is_empty() || is_open {
+            return Ok(false);
+        }
+        let at = self.at(core, file, &local)?;
+        let mark = match access::get_mark(&at.dir, &at.name) {
+            Err(Errno::NOENT) => return Ok(false),
+            mark => mark?,
+        };
+        let Some((version, of)) = remains(mark, file) else { return Ok(false) };
+        if version != local.have || !self.gives_way(file, &of)? || self.changed_behind(core, file, &local)? {
+            return Ok(false);
+        }
+        self.give_way(core, file).map(|()| true)
+    }
+}
