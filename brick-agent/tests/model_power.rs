@@ -533,3 +533,30 @@ fn t01_who_deleted_a_file_that_lives_on_elsewhere_is_no_holder() {
     lab.one_tree();
     assert_eq!(read(&lab, 0, "f"), TWO);
 }
+
+/// Its index never heard of the file, and what is there of the copy may be torn: nobody reads that before others were heard.
+#[test]
+fn t01_what_a_power_cut_left_of_a_copy_is_not_read_before_others_are_heard() {
+    needs!(Root);
+    let mut lab = Lab::new(2, 2);
+    lab.keep_index(1);
+    write(&lab, 0, "f", TWO);
+    lab.exchange();
+    assert_eq!(lab.heal(1).files_done, 1);
+    lab.cut_power(1);
+    std::fs::write(lab.data(1).join("f"), vec![0; TWO.len()]).unwrap();
+    lab.open(1);
+    let read = Fs::new(lab.volume(1)).read_file(&path("f"));
+    assert_eq!(read.unwrap_err(), rustix::io::Errno::IO);
+    // As soon as they were, who opens it gets what they have.
+    lab.exchange();
+    let looked_up_again = Fs::new(lab.volume(1)).read_file(&path("f"));
+    assert_eq!(looked_up_again.unwrap_err(), rustix::io::Errno::STALE);
+    assert_eq!(Fs::new(lab.volume(1)).read_file(&path("f")).unwrap(), TWO);
+    lab.converge();
+    lab.one_tree();
+    for n in 0..2 {
+        assert_eq!(files(&lab, n), [("f".to_owned(), TWO.to_vec())], "member {n}");
+        assert_eq!(lab.volume(n).status().conflicts, 0);
+    }
+}

@@ -206,7 +206,17 @@ impl Volume {
         }
         match standing(&object, &local) {
             _ if truncates => {}
-            Standing::Whole => {}
+            // It may be torn, and others are to be heard first: no reader sees half a file.
+            Standing::Whole => {
+                if let Some(of) = self.waiting_remains(core, file, &local)? {
+                    if self.gives_way(file, &of)? {
+                        self.give_way(core, file)?;
+                        return Err(Errno::STALE);
+                    }
+                    tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and no other brick was heard");
+                    return Err(Errno::IO);
+                }
+            }
             Standing::Stale if tried.older => self.show_older(core, file)?,
             Standing::Stale => return Ok(Step::Bring),
             Standing::Stub => {

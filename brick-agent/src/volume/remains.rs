@@ -2,7 +2,8 @@
 //!
 //! The index forgot that it ever heard of the file, and the disk what the copy was made of. By its mark it is a copy, so no program here
 //! wrote it; nothing proves that it is whole. Others are asked first. If another brick is known to hold the version, the remains
-//! give way to a whole copy, and are kept in `versions/`; until then, and if none is, they are a file like any other, and nothing of it is ever
+//! give way to a whole copy, and are kept in `versions/`. Nobody can open them before others were heard or a minute has passed, but to empty them:
+//! no reader sees half a file. If no other is known to hold that version then, they are a file like any other, and nothing of it is ever
 //! given up for less. A program that writes to it makes it its own.
 
 use nearbrick_core::recover::remains_give_way;
@@ -10,6 +11,7 @@ use nearbrick_core::{FileId, VersionVector};
 use rustix::io::Errno;
 
 use super::Volume;
+use super::change::print_of;
 use super::core::{At, Core};
 use super::types::FsResult;
 use crate::brick::access;
@@ -41,6 +43,22 @@ impl Volume {
             return Ok(None);
         }
         Ok(remains(access::get_mark(&at.dir, &at.name)?, file).map(|(_, of)| of))
+    }
+
+    /// The version of which a file is what is left of a copy, if others are still waited for.
+    pub(super) fn waiting_remains(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        local: &Local,
+    ) -> FsResult<Option<VersionVector>> {
+        // What programs make and write has no print yet.
+        if !local.dirty || local.print.is_none() || local.have.is_some() || !local.base.is_empty() {
+            return Ok(None);
+        }
+        let at = self.at(core, file, local)?;
+        let now = print_of(&access::stat(&at.dir, &at.name)?);
+        self.remains_of(&at, file, local, &now)
     }
 
     /// Whether another brick is known to hold that version, or what came in its place.

@@ -81,7 +81,7 @@ pub async fn a_volume_with_policy_delete_takes_its_files_with_it(lab: Lab) -> Re
         fail!("ws-c has {}", left_at(&scene, &scene.c)?);
     }
     let beside = scene.c.sh(&format!("cat {}/../beside", scene.volume.brick_dir()))?;
-    if beside != "mine\n" || written.len() == 0 {
+    if beside != "mine\n" || written.is_empty() {
         fail!("what was beside the brick is {beside}");
     }
     Ok(())
