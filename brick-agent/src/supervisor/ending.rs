@@ -45,6 +45,16 @@ impl VolumeTask {
         agreed
     }
 
+    /// The mount is gone, so that no program can begin anything more: what one did until then may be missed after all. Then the volume is
+    /// mounted anew.
+    pub(super) fn look_once_more(&self, volume: &Volume) {
+        let lives = self.end.borrow().as_ref().is_some_and(|end| end.volume_lives);
+        if lives && self.agreed.load(Ordering::Acquire) && !nothing_held(volume) {
+            tracing::info!(volume = %self.shared.key, "something was written here at the last moment: its files stay until others have it");
+            self.agreed.store(false, Ordering::Release);
+        }
+    }
+
     /// Deletes the files, and waits until the object is gone.
     pub(super) async fn empty(&self, end: Arc<End>) {
         let (stop, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

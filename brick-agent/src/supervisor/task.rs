@@ -355,6 +355,7 @@ impl VolumeTask {
         let all_ended = ended.await.unwrap_or(true);
         self.inner.registry.remove(config.volume_uuid);
         exchange.stop();
+        self.look_once_more(&volume);
         if all_ended {
             let closing = volume.clone();
             let _ = tokio::task::spawn_blocking(move || closing.close()).await;

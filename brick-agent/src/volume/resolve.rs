@@ -8,26 +8,26 @@
 //! version, the names that go and the decision become true together, so a word is carried out as a whole or not at all, and
 //! once. Nothing is touched that programs here are writing.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod chosen;
+mod sides;
+
+use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nearbrick_core::conflict::Policy;
 use nearbrick_core::resolution::{Choice, Decision, MAX_SIDES, Order, Side, choose, turn};
 use nearbrick_core::scrub::hash_of;
-use nearbrick_core::{BrickId, FileId, LinkId, Object, Op, Place, VersionVector};
-use rustix::fs::OFlags;
+use nearbrick_core::{BrickId, FileId, Object, Op, VersionVector};
 use rustix::io::Errno;
 
+use self::sides::Staged;
 use super::Volume;
-use super::change::{Change, errno, print_of};
-use super::conflict::{Beside, copy};
-use super::core::{At, Core, Rebuild};
+use super::change::Change;
+use super::conflict::Beside;
+use super::core::{Core, Rebuild};
 use super::types::FsResult;
-use super::versions::{Label, Linked, Why, name_of};
-use crate::brick::access;
-use crate::brick::disk::{self, Dir, File, Reader};
-use crate::index::{Local, Shown};
+use crate::index::Local;
 
 /// After news of the file.
 const SOON: Duration = Duration::from_millis(20);
@@ -35,9 +35,6 @@ const SOON: Duration = Duration::from_millis(20);
 const TURN: Duration = Duration::from_secs(5);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Bytes that are asked for at a time.
-const BLOCK: u64 = 4 << 20;
-
 /// Why a person's word on a conflict is not carried out yet: one clear line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Hindrance {
@@ -110,28 +107,6 @@ struct Plan {
     /// The last word that was carried out, if it is between its sides.
     last: Option<Decision>,
 }
-
-/// The bytes of a side, on their way.
-struct Staged {
-    name: String,
-    data: File,
-}
-
-/// A file beside that is to go.
-struct Going {
-    file: FileId,
-    /// Its names that were given to it because of the conflict.
-    links: Vec<LinkId>,
-    /// Those of them that are in `data/`.
-    shown: Vec<(Place, Shown, At)>,
-    /// Its bytes, if they are here and under no other name.
-    keep: Option<VersionVector>,
-    object: Object,
-    local: Local,
-}
-
-/// What was put into `versions/` by this, and where its bytes were.
-type Kept = Vec<(FileId, VersionVector, Dir, Vec<u8>)>;
 
 /// The bricks that say that they hold exactly this version.
 pub(super) fn exact_holders(object: &Object, version: &VersionVector) -> Vec<BrickId> {
@@ -462,373 +437,5 @@ impl Volume {
                 Err(error.into())
             }
         }
-    }
-
-    // --- one is chosen ---
-
-    fn take_chosen(&self, order: &Order, plan: &Plan, chosen: usize) -> Result<Step, Hindrance> {
-        {
-            let core = &mut *self.lock();
-            for of in [Some(order.file), plan.sides[chosen].beside].into_iter().flatten() {
-                let local = self.local_or_none(of)?;
-                if self.is_changed(core, of, &local)? {
-                    return Ok(Step::Later(AGAIN));
-                }
-            }
-        }
-        let head = plan.object.head().map(|head| &head.version);
-        // By an earlier word the file has these bytes already.
-        let is_there = plan
-            .last
-            .as_ref()
-            .is_some_and(|last| Some(&last.outcome) == head && usize::try_from(last.holds) == Ok(chosen));
-        let staged = match is_there {
-            true => None,
-            false => Some(self.staged_side(order.file, &plan.sides[chosen], plan)?),
-        };
-        let done = self.put_chosen(order, plan, chosen, staged.as_ref());
-        if let Some(staged) = staged.filter(|_| !matches!(done, Ok(Step::Done))) {
-            self.unstage(&staged.name);
-        }
-        done
-    }
-
-    /// The bytes of a side, durably, in `staging/`.
-    fn staged_side(&self, file: FileId, side: &Side, plan: &Plan) -> Result<Staged, Hindrance> {
-        let name =
-            format!("resolve-{file}-{}", self.staged.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let data = self.stage(&name)?;
-        match self.fill_side(file, side, plan, &data) {
-            Ok(()) => Ok(Staged { name, data }),
-            Err(hindrance) => {
-                self.unstage(&name);
-                Err(hindrance)
-            }
-        }
-    }
-
-    fn fill_side(&self, file: FileId, side: &Side, plan: &Plan, data: &File) -> Result<(), Hindrance> {
-        let (of, size) = (side.file(file), side.content.size);
-        if size > 0 {
-            match self.side_here(of, &side.content.version)? {
-                Some(from) => copy(&*from, &**data, size)?,
-                None => self.read_side(file, side, plan, data)?,
-            }
-        }
-        if u64::try_from(data.stat()?.st_size) != Ok(size) {
-            return Err(Hindrance::Damaged);
-        }
-        if let Some(known) = side.hash {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(Reader::new(&**data, 0)).map_err(|error| errno(&error))?;
-            if *hasher.finalize().as_bytes() != known {
-                return Err(Hindrance::Damaged);
-            }
-        }
-        data.sync()?;
-        Ok(())
-    }
-
-    /// The bytes of a version, if they are on this brick: in the tree or in `versions/`.
-    fn side_here(&self, of: FileId, version: &VersionVector) -> FsResult<Option<File>> {
-        {
-            let core = &mut *self.lock();
-            let local = self.local_or_none(of)?;
-            let is_it = local.have.as_ref() == Some(version) && !local.dirty && local.on_disk();
-            if is_it && !self.changed_behind(core, of, &local)? {
-                let at = self.at(core, of, &local)?;
-                return access::open(&at.dir, &at.name, OFlags::RDONLY, 0).map(Some);
-            }
-        }
-        match self.open_kept(of, version) {
-            Ok((kept, _)) => Ok(Some(kept)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Asks those who hold a side, and then all others, who may keep it, for its bytes.
-    fn read_side(&self, file: FileId, side: &Side, plan: &Plan, data: &File) -> Result<(), Hindrance> {
-        let config = self.config();
-        let holders = self.holders_of_side(file, &plan.object, side)?;
-        let others = config.members.iter().map(|member| member.brick);
-        let mut from: Vec<BrickId> = Vec::new();
-        for brick in holders.iter().copied().chain(others).filter(|brick| *brick != self.me) {
-            if !from.contains(&brick) {
-                from.push(brick);
-            }
-        }
-        let Some(remote) = self.remote() else { return Err(self.not_to_be_had(&from, &holders, plan)) };
-        let size = side.content.size;
-        data.truncate(size)?;
-        let mut at = 0;
-        while at < size {
-            let len = BLOCK.min(size - at);
-            let want = usize::try_from(len).unwrap_or(0);
-            let bytes = remote
-                .read(side.file(file), &side.content.version, at, want, &from)
-                .map_err(|_| self.not_to_be_had(&from, &holders, plan))?;
-            if bytes.len() != want {
-                return Err(Hindrance::Damaged);
-            }
-            // Holes stay holes.
-            if bytes.iter().any(|byte| *byte != 0) {
-                disk::write_all_at(&**data, &bytes, at)?;
-            }
-            at += len;
-        }
-        Ok(())
-    }
-
-    /// Why the bytes of a side cannot be had.
-    fn not_to_be_had(&self, asked: &[BrickId], holders: &[BrickId], plan: &Plan) -> Hindrance {
-        let remote = self.remote();
-        let is_away = |brick: &&BrickId| remote.as_ref().is_none_or(|remote| !remote.is_reached(**brick));
-        let names = |list: BTreeSet<BrickId>| {
-            let names: Vec<_> = list.into_iter().map(|brick| self.node_of(brick)).collect();
-            names.join(", ")
-        };
-        let away: BTreeSet<_> = asked.iter().filter(is_away).copied().collect();
-        if away.is_empty() && plan.last.is_some() {
-            return Hindrance::Gone;
-        }
-        let held: BTreeSet<_> = holders.iter().copied().filter(|brick| *brick != self.me).collect();
-        Hindrance::OutOfReach(names(if held.is_empty() { away } else { held }))
-    }
-
-    fn put_chosen(
-        &self,
-        order: &Order,
-        plan: &Plan,
-        chosen: usize,
-        staged: Option<&Staged>,
-    ) -> Result<Step, Hindrance> {
-        let file = order.file;
-        let core = &mut *self.lock();
-        if self.plan(core, order)?.as_ref() != Some(plan) {
-            return Ok(Step::Later(SOON));
-        }
-        if plan.local.placed.is_empty() {
-            return Err(Hindrance::NotPlaced);
-        }
-        let mut changed = self.is_changed(core, file, &plan.local)?;
-        let mut going = Vec::new();
-        for (n, side) in plan.sides.iter().enumerate() {
-            if let Some(gone) = self.going(core, side, n == chosen)? {
-                changed |= self.is_changed(core, gone.file, &gone.local)?;
-                going.push(gone);
-            }
-        }
-        if changed {
-            return Ok(Step::Later(AGAIN));
-        }
-        let mut kept = Kept::new();
-        let done =
-            self.keep_what_gives_way(core, file, plan, chosen, staged.is_some(), &going, &mut kept).and_then(
-                |()| self.say_chosen(core, order, plan, chosen, staged, &going).map_err(Hindrance::from),
-            );
-        if let Err(hindrance) = done {
-            self.take_back(core, kept, going.iter().map(|gone| gone.file).chain([file]));
-            return Err(hindrance);
-        }
-        tracing::info!(%file, "a conflict is resolved: one version is chosen, the others are kept in versions/");
-        Ok(Step::Done)
-    }
-
-    /// Whether what is here was changed past the mount: then that is a version first. An error if programs here are writing it.
-    fn is_changed(&self, core: &mut Core, file: FileId, local: &Local) -> Result<bool, Hindrance> {
-        if local.dirty || core.nodes.of(file).is_some_and(|node| node.writers > 0) {
-            let path = self.path_to_keep(&self.object_of(file)?, local);
-            return Err(Hindrance::Writing(String::from_utf8_lossy(&path).into_owned()));
-        }
-        if local.on_disk() && self.changed_behind(core, file, local)? {
-            self.adopt_change(core, file, local)?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// The file beside that is this side, if it is to go: nobody has gone on with it, or given it another name.
-    fn going(&self, core: &mut Core, side: &Side, is_chosen: bool) -> FsResult<Option<Going>> {
-        let Some(file) = side.beside else { return Ok(None) };
-        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
-        let version = &side.content.version;
-        let is_as_it_was = object.current().all(|c| c.version == *version);
-        let Some(name) = object.kept.as_ref().map(|kept| kept.value.1.clone()).filter(|_| is_as_it_was)
-        else {
-            return Ok(None);
-        };
-        let named = object.live_links().filter(|(_, place)| place.value.name == name);
-        let links: Vec<LinkId> = named.map(|(link, _)| link).collect();
-        if links.is_empty() {
-            return Ok(None);
-        }
-        let mut shown = Vec::new();
-        for (link, place) in local.placed.iter().filter(|(link, _)| links.contains(link)) {
-            if let Some(there) = self.shown(place)?.filter(|there| there.file == file && there.link == *link)
-            {
-                let at = self.at_place(core, place)?;
-                shown.push((place.clone(), there, at));
-            }
-        }
-        let is_last = local.placed.len() == shown.len();
-        let keep = local.have.clone().filter(|have| is_last && !is_chosen && have == version);
-        Ok(Some(Going { file, links, shown, keep, object, local }))
-    }
-
-    /// All that gives way here goes to `versions/` too, durably.
-    #[allow(clippy::too_many_arguments)]
-    fn keep_what_gives_way(
-        &self,
-        core: &mut Core,
-        file: FileId,
-        plan: &Plan,
-        chosen: usize,
-        is_replaced: bool,
-        going: &[Going],
-        kept: &mut Kept,
-    ) -> Result<(), Hindrance> {
-        let mut keep =
-            |of: FileId, version: &VersionVector, at: &At, label: &Label| -> Result<(), Hindrance> {
-                match self.link_to_versions(at, of, version, label)? {
-                    Linked::Now => kept.push((of, version.clone(), at.dir.clone(), at.name.clone())),
-                    Linked::Before => {}
-                    Linked::NoRoom => return Err(Hindrance::NoRoom),
-                }
-                Ok(())
-            };
-        if let Some(have) = plan.local.have.as_ref().filter(|_| is_replaced) {
-            let of_last = plan.last.as_ref().filter(|last| last.outcome == *have).and_then(Decision::held);
-            // So that a later word finds what an earlier one had chosen.
-            let (of, version) = of_last.map_or((file, have), |side| (side.file(file), &side.content.version));
-            let side = &plan.sides[chosen];
-            if (of, version) != (side.file(file), &side.content.version) {
-                let path = self.path_to_keep(&plan.object, &plan.local);
-                let label = self.label(&plan.object, version, path, Why::Lost);
-                let at = self.at(core, file, &plan.local)?;
-                keep(of, version, &at, &label)?;
-            }
-        }
-        for gone in going {
-            if let (Some(version), Some((_, _, at))) = (&gone.keep, gone.shown.first()) {
-                let path = self.path_to_keep(&gone.object, &gone.local);
-                let label = self.label(&gone.object, version, path, Why::Lost);
-                keep(gone.file, version, at, &label)?;
-            }
-        }
-        if !kept.is_empty() {
-            self.brick.versions.sync()?;
-        }
-        Ok(())
-    }
-
-    /// It was not carried out: what was put into `versions/` for it goes again, but for what is nowhere else by now.
-    fn take_back(&self, core: &mut Core, kept: Kept, files: impl Iterator<Item = FileId>) {
-        if kept.is_empty() {
-            return;
-        }
-        for (of, version, dir, name) in &kept {
-            let versions = &self.brick.versions;
-            let there = access::stat(versions, name_of(*of, version).as_bytes()).map(|raw| raw.st_ino);
-            if there.is_ok() && access::stat(dir, name).map(|raw| raw.st_ino) == there {
-                self.unlink_from_versions(*of, version);
-            }
-        }
-        let mut change = Change::new(self, core);
-        let mut files = files;
-        let righted = files.try_for_each(|of| change.refresh_print(of));
-        if let Err(error) = righted.and_then(|()| change.commit().map(drop)) {
-            tracing::debug!(%error, "what a file looks like is not noted");
-        }
-    }
-
-    /// The chosen bytes take their place, the files beside go, and all of it is said.
-    fn say_chosen(
-        &self,
-        core: &mut Core,
-        order: &Order,
-        plan: &Plan,
-        chosen: usize,
-        staged: Option<&Staged>,
-        going: &[Going],
-    ) -> FsResult<()> {
-        let (file, side) = (order.file, &plan.sides[chosen]);
-        let holds = u32::try_from(chosen).unwrap_or(0);
-        for gone in going {
-            self.keep_open(core, gone.file);
-            if let Some((_, _, at)) = gone.shown.first() {
-                self.hold(core, gone.file, at);
-            }
-        }
-        let outcome = match (staged, &plan.last) {
-            (None, Some(last)) => last.outcome.clone(),
-            _ => {
-                // Of the file's own line: versions of the files beside count other edits.
-                let mut base = plan.object.seen();
-                plan.object.losers.iter().for_each(|loser| base.merge(loser));
-                self.next_version(core, &plan.object, &base)
-            }
-        };
-        if let Some(Staged { name, data }) = staged {
-            let at = self.dress_kept(file, &outcome, side.content.mtime, &plan.object, name, data)?;
-            self.keep_open(core, file);
-            self.rename_over(core, &at, &plan.local)?;
-        }
-        let mut change = Change::new(self, core);
-        if let Some(Staged { data, .. }) = staged {
-            let print = print_of(&data.stat()?);
-            let said = Op::Content {
-                brick: self.me,
-                version: outcome.clone(),
-                size: print.size,
-                mtime_sec: print.mtime.0,
-                mtime_nsec: print.mtime.1,
-                still_dirty: false,
-            };
-            let entry = change.emit(file, said)?;
-            let local = change.local_mut(file)?;
-            local.have = Some(outcome.clone());
-            // Until it is synced again the older file may come back.
-            local.synced = local.synced.take().filter(|synced| outcome.includes(synced));
-            local.print = Some(print);
-            local.unseen = None;
-            local.overlay = None;
-            local.filling = None;
-            local.filled.clear();
-            local.snapshot = None;
-            local.mtime_at = entry.time;
-        }
-        for gone in going {
-            for (place, shown, _) in &gone.shown {
-                self.forget_name(&mut change, place, *shown)?;
-            }
-            let is_shown = |link: &&LinkId| gone.shown.iter().any(|(_, shown, _)| shown.link == **link);
-            for link in gone.links.iter().filter(|link| !is_shown(link)) {
-                change.emit(gone.file, Op::Unlink { link: *link, seen: gone.object.seen() })?;
-            }
-        }
-        let sides = plan.sides.clone();
-        let decision =
-            Decision { word: order.word, choice: order.choice, sides, outcome: outcome.clone(), holds };
-        change.emit(file, Op::Decide { brick: self.me, decision })?;
-        let done = change.commit()?;
-        for (place, _, at) in going.iter().flat_map(|gone| &gone.shown) {
-            // Said first, so that after a crash in between it is not taken for a new file.
-            match access::unlink(&at.dir, &at.name) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a file that lost a conflict cannot be removed; it comes back as a new one");
-                    self.names_not_said(core, [place.parent]);
-                }
-            }
-            self.invalidate_entry(core, place);
-        }
-        if let Some(Staged { data, .. }) = staged {
-            self.is_unsynced(core, file);
-            self.show_replaced(core, file, &plan.local, &outcome, data.clone());
-        }
-        self.follow(core, done)?;
-        self.bring_about(core, going.iter().map(|gone| gone.file).chain([file]).collect());
-        Ok(())
     }
 }
