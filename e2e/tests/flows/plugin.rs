@@ -48,6 +48,8 @@ pub async fn may_leave_is_answered_and_made_so(lab: Lab) -> Result<()> {
     if nobody.status.success() || !text(&nobody).contains("there is no workstation ws-z") {
         fail!("an unknown workstation: {}", text(&nobody));
     }
+    // Mounted again, and abreast.
+    scene.wait_same_listing(&scene.a, &scene.b, LIMIT).await?;
     scene.sh(&scene.b, "echo more > more")?;
     scene.wait_settled().await?;
     let flushed = plugin(&scene, &["flush", "--wait", "--timeout", "2m"])?;

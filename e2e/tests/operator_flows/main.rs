@@ -15,7 +15,7 @@ mod removal;
 mod silence;
 mod volumes;
 
-use nearbrick_crds::{Condition, WorkstationVolume};
+use nearbrick_crds::{Condition, PlacementRule, WorkstationVolume};
 use support::Namespace;
 use support::agent::Nodes;
 
@@ -25,6 +25,15 @@ async fn world(name: &str, letters: &[&str]) -> (Namespace, Nodes) {
     support::operator::shared().await;
     let nodes = Nodes::new(&ns, letters).await;
     (ns, nodes)
+}
+
+/// The rules in force of the volume `home`, once `check` holds.
+async fn rules(ns: &Namespace, what: &str, check: impl Fn(&[PlacementRule]) -> bool) -> Vec<PlacementRule> {
+    ns.until(what, "home", |v: &WorkstationVolume| {
+        let rules = v.status.as_ref()?.placement.clone();
+        (!rules.is_empty() && check(&rules)).then_some(rules)
+    })
+    .await
 }
 
 /// The condition of this type.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Nodes};
 use crate::support::{Namespace, eventually};
-use crate::{event, world};
+use crate::{event, rules, world};
 
 /// A volume on three nodes whose agents report.
 async fn lab(name: &str, migration: Value) -> (Namespace, Nodes, Vec<Agent>) {
@@ -21,15 +21,6 @@ async fn lab(name: &str, migration: Value) -> (Namespace, Nodes, Vec<Agent>) {
         agents.push(Agent::start(&ns, "home", node).await);
     }
     (ns, nodes, agents)
-}
-
-/// The rules, once `check` holds.
-async fn rules(ns: &Namespace, what: &str, check: impl Fn(&[PlacementRule]) -> bool) -> Vec<PlacementRule> {
-    ns.until(what, "home", |v: &WorkstationVolume| {
-        let rules = v.status.as_ref()?.placement.clone();
-        (!rules.is_empty() && check(&rules)).then_some(rules)
-    })
-    .await
 }
 
 /// The only move there is, once `check` holds.

@@ -2,21 +2,12 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use nearbrick_crds::condition::find;
-use nearbrick_crds::{PlacementRule, Workstation, WorkstationState, WorkstationVolume, placement_name};
+use nearbrick_crds::{Workstation, WorkstationState, WorkstationVolume, placement_name};
 use serde_json::json;
 
 use crate::support::agent::Agent;
-use crate::support::{Namespace, ago, eventually};
-use crate::{condition, says, world};
-
-/// The rules in force, once `check` holds.
-async fn rules(ns: &Namespace, what: &str, check: impl Fn(&[PlacementRule]) -> bool) -> Vec<PlacementRule> {
-    ns.until(what, "home", |v: &WorkstationVolume| {
-        let rules = v.status.as_ref()?.placement.clone();
-        (!rules.is_empty() && check(&rules)).then_some(rules)
-    })
-    .await
-}
+use crate::support::{ago, eventually};
+use crate::{condition, rules, says, world};
 
 #[tokio::test]
 async fn a_change_of_replicas_is_followed_until_all_files_are_placed() {

@@ -6,21 +6,12 @@ use nearbrick_crds::{Brick, PlacementRule, Workstation, WorkstationVolume, place
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
-use crate::support::{Namespace, eventually};
-use crate::world;
+use crate::support::eventually;
+use crate::{rules, world};
 
 fn condition(status: &str, type_: &str, reason: &str) -> Value {
     let now = nearbrick_crds::meta::now();
     json!({ "type": type_, "status": status, "reason": reason, "message": reason, "lastTransitionTime": now })
-}
-
-/// The rules in force, once `check` holds.
-async fn rules(ns: &Namespace, what: &str, check: impl Fn(&[PlacementRule]) -> bool) -> Vec<PlacementRule> {
-    ns.until(what, "home", |v: &WorkstationVolume| {
-        let rules = v.status.as_ref()?.placement.clone();
-        (!rules.is_empty() && check(&rules)).then_some(rules)
-    })
-    .await
 }
 
 #[tokio::test]
