@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
+use nearbrick_crds::Brick;
 
 use crate::error::{Context, Result};
 use crate::kube_api;
@@ -152,20 +153,25 @@ impl Scene {
     /// Not within a minute.
     pub async fn wait_settled(&self) -> Result<()> {
         for workstation in [&self.a, &self.b] {
-            if !workstation.is_on() {
-                continue;
+            if workstation.is_on() {
+                self.wait_settled_at(workstation).await?;
             }
-            let count = crate::trees::size(Place::At(workstation), &self.volume.mount())?.files;
-            let node = &workstation.seat.node;
-            let what = format!("{count} files, all settled");
-            self.volume
-                .wait_brick(node, &what, LIMIT, |b| {
-                    let status = b.status.clone().unwrap_or_default();
-                    status.files == Some(count) && status.dirty_files.unwrap_or(0) == 0
-                })
-                .await?;
         }
         Ok(())
+    }
+
+    /// Waits until the report of one workstation is of the files that are there now.
+    ///
+    /// # Errors
+    /// Not within a minute.
+    pub async fn wait_settled_at(&self, workstation: &Workstation) -> Result<()> {
+        let count = crate::trees::size(Place::At(workstation), &self.volume.mount())?.files;
+        let what = format!("{count} files, all settled");
+        let settled = |b: &Brick| {
+            let status = b.status.clone().unwrap_or_default();
+            status.files == Some(count) && status.dirty_files.unwrap_or(0) == 0
+        };
+        self.volume.wait_brick(&workstation.seat.node, &what, LIMIT, settled).await.map(drop)
     }
 
     /// Runs the agent once more on a workstation, in the way that `wrap` (a shell prefix) says; what it

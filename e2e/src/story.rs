@@ -92,7 +92,7 @@ pub async fn tell(scene: &Scene, say: impl Fn(&str)) -> Result<Told> {
     let begin = Instant::now();
     let before = read_first(scene, "src/one", &project)?;
     say(&format!("a person at ws-c reads half of {PROJECT}: {}", before.say()));
-    let watched = Observer::begin(scene, PROJECT, project.clone());
+    let watched = Observer::begin(scene, PROJECT, project.clone())?;
     // Works on it: the same files again, and some changes.
     for n in 0..3 {
         scene.sh(&scene.c, &format!("cd {PROJECT} && cat src/one/* > /dev/null && echo {n} >> notes"))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use nearbrick_crds::condition::find;
 use nearbrick_crds::meta::brick_name;
 use nearbrick_crds::{Brick, BrickState, HealJob, HealPolicy, JobPhase, Pending, WorkstationVolume};
 use serde_json::json;
@@ -126,6 +127,32 @@ impl Volume {
         wait_for(&self.volumes(), &self.name, what, limit, ready).await
     }
 
+    /// Waits until these conditions are True, of the spec as it is now.
+    ///
+    /// # Errors
+    /// Not within `limit`.
+    pub async fn wait_true(&self, types: &[&str], limit: Duration) -> Result<WorkstationVolume> {
+        self.wait(&format!("{} True", types.join(", ")), limit, |v| {
+            let conditions = v.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+            types.iter().all(|type_| {
+                find(conditions, type_)
+                    .is_some_and(|c| c.status == "True" && c.observed_generation == v.metadata.generation)
+            })
+        })
+        .await
+    }
+
+    /// Changes its spec.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn patch_spec(&self, spec: serde_json::Value) -> Result<()> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let done = self.volumes().patch(&self.name, &params, &patch).await;
+        done.map(|_| ()).context(format!("cannot change the volume {}", self.name))
+    }
+
     /// Waits until nothing is pending: not on the volume, and not on the bricks of these nodes.
     ///
     /// # Errors
@@ -150,10 +177,7 @@ impl Volume {
     /// # Errors
     /// The API server refuses it.
     pub async fn trigger(&self, value: &str) -> Result<()> {
-        let patch = json!({"spec": {"trigger": value}});
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-        let done = self.volumes().patch(&self.name, &params, &Patch::Merge(patch)).await;
-        done.map(|_| ()).context(format!("cannot trigger a heal of {}", self.name))
+        self.patch_spec(json!({ "trigger": value })).await
     }
 
     /// Changes the policy of a scene.

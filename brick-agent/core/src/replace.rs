@@ -121,11 +121,13 @@ pub fn lacking(object: &Object, bricks: &[BrickId]) -> Option<Obstacle> {
     })
 }
 
-/// How many bricks are to take the step before `me` does: those of the set that hold the newest data first, each of them by its id.
-/// None if it is not for `me`, which has nothing to do with the file.
+/// How many bricks are to take the step before `me` does: those of the set that hold the newest data first, and of these, as of the
+/// others, those that are to stay, because one that is to leave may be lost; then by their ids. None if it is not for `me`, which has
+/// nothing to do with the file.
 pub fn rank(object: &Object, wanted: &[BrickId], me: BrickId) -> Option<usize> {
     let set = object.replica_set();
-    let order = |brick: &BrickId| (!(set.contains(brick) && holds_newest(object, *brick)), *brick);
+    let holds = |brick: &BrickId| set.contains(brick) && holds_newest(object, *brick);
+    let order = |brick: &BrickId| (!holds(brick), !wanted.contains(brick), *brick);
     let all: BTreeSet<BrickId> = set.iter().chain(wanted).copied().collect();
     all.contains(&me).then(|| all.iter().filter(|brick| order(brick) < order(&me)).count())
 }
@@ -225,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn those_that_hold_it_and_are_in_the_set_go_first() {
+    fn those_that_hold_it_in_the_set_go_first_and_those_that_leave_after_those_that_stay() {
         let mut world = World::new(&[2, 1]);
         world.have(3, 1);
         let ranks = |world: &World| [1, 2, 3, 4].map(|n| rank(&world.object, &bricks(&[2, 3]), brick(n)));
         // Brick 3 holds it, and is not in the set yet; 4 has nothing to do with it.
-        assert_eq!(ranks(&world), [Some(1), Some(0), Some(2), None]);
+        assert_eq!(ranks(&world), [Some(2), Some(0), Some(1), None]);
         world.have(1, 1);
-        assert_eq!(ranks(&world), [Some(0), Some(1), Some(2), None]);
+        assert_eq!(ranks(&world), [Some(1), Some(0), Some(2), None]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod local;
 mod loss;
 mod migration;
 mod partition;
+mod placement;
 mod plugin;
 mod removal;
 mod space;
@@ -32,6 +33,11 @@ fn main() -> ExitCode {
             loss::a_return_catches_up,
             migration::a_project_follows_the_person_who_works_on_it,
             partition::work_while_cut_off_heals_after_the_join,
+            placement::a_workstation_that_joins_takes_its_share,
+            placement::a_workstation_that_is_evicted_is_emptied_first,
+            placement::a_lost_workstation_is_replaced_and_may_return,
+            placement::a_node_whose_disk_died_is_replaced_by_a_new_one,
+            placement::copies_follow_replicas_and_sets_up_and_down,
             plugin::may_leave_is_answered_and_made_so,
             plugin::conflicts_are_shown_and_resolved,
             removal::a_volume_with_policy_delete_takes_its_files_with_it,

@@ -97,7 +97,7 @@ pub async fn a_brick_that_is_deleted_stays_until_others_hold_its_files(lab: Lab)
     scene.write(&scene.b, "alone", 4)?;
     let written = scene.read(&scene.b)?;
     scene.wait_settled().await?;
-    let observer = Observer::begin(&scene, "work", work);
+    let observer = Observer::begin(&scene, "work", work)?;
     let api = bricks(&scene.client, &scene);
     let old = scene.volume.brick("ws-b").await?;
     api.delete("tree.ws-b", &DeleteParams::default()).await.context("cannot delete the brick")?;

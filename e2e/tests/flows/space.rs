@@ -25,7 +25,7 @@ pub async fn a_full_disk_has_another_take_what_is_new(lab: Lab) -> Result<()> {
     // All but 100 MiB of a disk of 6 GiB.
     let fill = format!("fallocate -l $(($(stat -f -c '%a*%S' {BRICKS}) - (100 << 20))) {filler}");
     scene.b.sh(&fill)?;
-    let observer = Observer::begin(&scene, "old", old);
+    let observer = Observer::begin(&scene, "old", old)?;
     let result = while_full(&scene).await;
     scene.b.sh(&format!("rm -f {filler}"))?;
     result?;

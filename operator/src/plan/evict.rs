@@ -59,7 +59,9 @@ pub fn evicted(views: &[View]) -> Finding {
         return finding(
             Status::Unknown,
             "BrickNotOpen",
-            format!("what {bricks} holds is not known: it is not open"),
+            format!(
+                "what {bricks} holds is not known: it is not open, and says why in its own status; if its files are gone for good, set lost of its Workstation"
+            ),
         );
     }
     let left = |v: &View| {
