@@ -1,6 +1,8 @@
 //! Heals: by schedule, by trigger, and none where there is nothing to do.
 
-use nearbrick_crds::{JobPhase, JobReason};
+use kube::ResourceExt;
+use nearbrick_crds::condition::{PLACED, PROTECTED};
+use nearbrick_crds::{JobPhase, JobReason, Transfer, TransferPhase};
 use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::volumes::has_ended;
 use nearbrick_e2e::{Lab, Result, fail};
@@ -87,4 +89,45 @@ pub async fn without_anything_pending_makes_no_job(lab: Lab) -> Result<()> {
         true => Ok(()),
         false => fail!("nothing was pending, and there are {} jobs", jobs.len()),
     }
+}
+
+pub async fn all_pairs_heal_side_by_side_and_kubectl_shows_how_far_they_are(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    // A third pair beside the two ways between ws-a and ws-b.
+    let all = serde_json::json!([{ "nodes": ["ws-a", "ws-b", "ws-c"] }]);
+    scene.volume.patch_spec(serde_json::json!({ "replicaSets": all, "replicas": 3 })).await?;
+    scene.volume.wait_true(&[PLACED, PROTECTED], LIMIT).await?;
+    scene.volume.patch_policy(serde_json::json!({ "bandwidth": "1Mi" })).await?;
+    for workstation in [&scene.a, &scene.b] {
+        let node = &workstation.seat.node;
+        scene.sh(workstation, &format!("head -c 100M /dev/urandom > of-{node}"))?;
+        scene.wait_settled_at(workstation).await?;
+    }
+    scene.volume.trigger("slow").await?;
+    let job = scene
+        .volume
+        .wait_job("transfers to all three, all on their way", LIMIT, |j| {
+            let transfers = j.status.as_ref().map(|s| s.transfers.as_slice()).unwrap_or_default();
+            let moving = |t: &&Transfer| {
+                let known = t.bytes_per_second.is_some() && t.eta_seconds.is_some();
+                t.phase == Some(TransferPhase::Running) && t.bytes_done > 0 && known
+            };
+            transfers.iter().filter(moving).count() == 3
+        })
+        .await?;
+    let shown = scene.lab.kubectl_output(&["get", "whj", "-n", &scene.volume.namespace])?;
+    let line = shown.lines().find(|line| line.starts_with(&job.name_any())).unwrap_or_default();
+    if !line.contains("Running") || !line.contains("iB/s") {
+        fail!("kubectl shows: {shown}");
+    }
+    println!("{line}");
+    scene.volume.delete_job(&job).await?;
+    scene.volume.patch_policy(serde_json::json!({ "bandwidth": null })).await?;
+    scene.volume.trigger("fast").await?;
+    scene.volume.wait_healed(&["ws-a", "ws-b", "ws-c"], LIMIT).await?;
+    let written = scene.read(&scene.a)?;
+    for workstation in [&scene.a, &scene.b, &scene.c] {
+        scene.on_brick(workstation)?.must_be(&written, &workstation.seat.node)?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use nearbrick_crds::condition::{EVICTED, PLACED, PROTECTED, SAFE_TO_LEAVE, find};
+use nearbrick_crds::condition::{EVICTED, PLACED, PROTECTED, READY, SAFE_TO_LEAVE, find};
 use nearbrick_crds::meta::brick_name;
 use nearbrick_crds::{Brick, PlacementRule, Workstation, WorkstationState, WorkstationStatus};
 use nearbrick_e2e::error::Context;
@@ -180,6 +180,13 @@ async fn lost_and_back(scene: &Scene, work: Tree, written: Tree) -> Result<Tree>
             "it says Protected, though what was written last is on the lost workstation alone: {lacking:?}"
         );
     }
+    scene
+        .volume
+        .wait_job("a heal that says why it failed", LIMIT, |j| {
+            let failures = j.status.as_ref().and_then(|s| s.failures.as_deref());
+            failures.is_some_and(|f| f.contains("Unreachable"))
+        })
+        .await?;
     scene.lab.start("ws-c")?;
     // It brings what it had, though nobody has taken the word back.
     eventually("what was written last is elsewhere", LIMIT * 2, || async {
@@ -190,6 +197,56 @@ async fn lost_and_back(scene: &Scene, work: Tree, written: Tree) -> Result<Tree>
     say(others.end_with(2).await?);
     scene.wait_same_listing(&scene.c, &scene.a, LIMIT).await?;
     Ok(written)
+}
+
+pub async fn one_that_is_away_is_replaced_after_the_grace_and_not_while_it_is_expected_to_be_off(
+    lab: Lab,
+) -> Result<()> {
+    let scene = automatic(&lab, &NODES).await?;
+    let work = scene.write(&scene.c, "work", 4)?;
+    scene.wait_settled_at(&scene.c).await?;
+    all_placed(&scene, &NODES).await?;
+    scene.volume.patch_spec(json!({ "replaceAfter": "1s" })).await?;
+    let always = json!([{ "start": { "schedule": "@hourly" }, "duration": "2h" }]);
+    patch_workstation(&scene.client, "ws-c", json!({ "expectedOffline": always })).await?;
+    let on_all = Observer::begin(&scene, "work", work.clone())?;
+    scene.c.power_off(false)?;
+    let done = away_and_back(&scene, &work).await;
+    patch_workstation(&scene.client, "ws-c", json!({ "expectedOffline": null })).await?;
+    done?;
+    all_placed(&scene, &NODES).await?;
+    say(on_all.end_with(2).await?);
+    Ok(())
+}
+
+async fn away_and_back(scene: &Scene, work: &Tree) -> Result<()> {
+    wait_workstation(&scene.client, "ws-c", "expected to be off", |s| {
+        s.state == Some(WorkstationState::Away)
+            && find(&s.conditions, READY).is_some_and(|c| c.reason == "ExpectedOffline")
+    })
+    .await?;
+    // The operator has decided on a volume since: it decides again whenever the spec changes.
+    scene.volume.patch_spec(json!({ "replaceAfter": "2s" })).await?;
+    let decided = scene
+        .volume
+        .wait("the spec is looked at", LIMIT, |v| {
+            v.status.as_ref().and_then(|s| s.observed_generation) == v.metadata.generation
+        })
+        .await?;
+    let rules = decided.status.unwrap_or_default().placement;
+    if set_of(&rules, "ws-c")?.first() != Some(&brick_name("tree", "ws-c")) {
+        fail!("it was replaced while it is expected to be off: {rules:?}");
+    }
+    patch_workstation(&scene.client, "ws-c", json!({ "expectedOffline": null })).await?;
+    without_c(scene, work).await?;
+    let others = Observer::begin_at(&[&scene.a, &scene.b], scene, "work", work.clone())?;
+    scene.write(&scene.a, "more", 1)?;
+    let written = scene.read(&scene.a)?;
+    scene.lab.start("ws-c")?;
+    scene.wait_same_listing(&scene.c, &scene.a, LIMIT).await?;
+    scene.read(&scene.c)?.must_be(&written, "read on ws-c")?;
+    say(others.end_with(2).await?);
+    Ok(())
 }
 
 /// Waits until the two others are to hold, and hold, what it held.
