@@ -197,6 +197,9 @@ pub struct BrickStatus {
     /// When the agent last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Time>,
+    /// The last `spec.trigger` of the volume that the agent had seen when it looked at the brick for this report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_trigger: Option<String>,
     /// The spec's generation to which this status refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

@@ -86,7 +86,7 @@ impl Unacted for HealJobSpec {
 
 impl Unacted for WorkstationSpec {
     fn unacted(&self) -> Vec<&'static str> {
-        let Self { lost: _, eviction_requested: _, expected_offline: _ } = self;
+        let Self { lost: _, eviction_requested: _, expected_offline: _, trigger: _ } = self;
         Vec::new()
     }
 }

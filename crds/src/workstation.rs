@@ -116,6 +116,10 @@ pub struct WorkstationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub expected_offline: Vec<TimeWindow>,
+    /// Set it to any new value to have its agent report at once; `status.lastTrigger` shows the last value after which it has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub trigger: Option<String>,
 }
 
 /// How much of the time a workstation is online.
@@ -145,6 +149,9 @@ pub struct WorkstationStatus {
     /// When its agent last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
+    /// The last `spec.trigger` that its agent had seen when it looked at its bricks for this report: what it says is so since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_trigger: Option<String>,
     /// `host:port` of its agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

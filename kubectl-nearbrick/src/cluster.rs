@@ -35,6 +35,11 @@ impl Scope {
     }
 }
 
+/// A trigger that nobody else gives.
+fn new_trigger() -> String {
+    format!("kubectl-{}-{}", jiff::Timestamp::now().as_microsecond(), std::process::id())
+}
+
 fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
     let what = what.into();
     move |error| {
@@ -157,12 +162,25 @@ impl Cluster {
         api.get_opt(name).await.map_err(failed(format!("read workstation {name}")))
     }
 
+    /// Asks for a report of a workstation's agent; gives the trigger.
+    ///
+    /// # Errors
+    /// The request.
+    pub async fn ask(&self, node: &str) -> Result<String, Error> {
+        let trigger = new_trigger();
+        let api: Api<Workstation> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({ "spec": { "trigger": trigger } }));
+        let done = api.patch(node, &PatchParams::default(), &patch).await;
+        done.map_err(failed(format!("ask workstation {node} what it holds now")))?;
+        Ok(trigger)
+    }
+
     /// Asks for a heal of a volume; gives the trigger.
     ///
     /// # Errors
     /// The request.
     pub async fn trigger(&self, namespace: &str, volume: &str) -> Result<String, Error> {
-        let trigger = format!("kubectl-{}", jiff::Timestamp::now().as_millisecond());
+        let trigger = new_trigger();
         let spec = json!({ "trigger": trigger });
         self.patch::<WorkstationVolume>(namespace, volume, &spec).await?;
         Ok(trigger)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt;
 use nearbrick_crds::condition::{self, find};
 use nearbrick_crds::pending::{human_bytes, human_files};
-use nearbrick_crds::{HealJob, JobPhase, WorkstationVolume};
+use nearbrick_crds::{HealJob, JobPhase, Workstation, WorkstationState, WorkstationVolume};
 
 use crate::Error;
 use crate::cluster::{Cluster, Scope};
@@ -17,6 +17,10 @@ use crate::table::{Paint, Tone};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks for an answer of an agent.
+const SOON: Duration = Duration::from_millis(200);
+/// An agent that has not answered after this time has not heard.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A heal that ended and left something is asked for again after this time.
 const AGAIN: Duration = Duration::from_secs(20);
 
@@ -156,7 +160,14 @@ pub async fn flush(
     }
 }
 
-/// Says whether a workstation may leave; with `wait` makes it so, as far as heals can.
+/// Whether the agent of a workstation has looked since it was asked, or is known not to answer.
+fn has_answered(workstation: &Workstation, trigger: &str) -> bool {
+    let Some(status) = &workstation.status else { return false };
+    let silent = status.state.is_some_and(|state| state != WorkstationState::Online);
+    silent || status.last_trigger.as_deref() == Some(trigger)
+}
+
+/// Says whether a workstation may leave, as its agent finds it after it was asked; with `wait` makes it so, as far as heals can.
 ///
 /// # Errors
 /// A request; there is no such workstation; not within the time.
@@ -167,12 +178,28 @@ pub async fn leave(
     paint: Paint,
 ) -> Result<ExitCode, Error> {
     let missing = || Error::Said(format!("there is no workstation {node}: see kubectl get wsn"));
+    if cluster.workstation(node).await?.is_none() {
+        return Err(missing());
+    }
     let begin = Instant::now();
+    let trigger = cluster.ask(node).await?;
+    let mut answered = false;
     let mut asked: Option<Instant> = None;
     let mut flushes: Vec<Flush> = Vec::new();
     let mut said = String::new();
     loop {
         let workstation = cluster.workstation(node).await?.ok_or_else(missing)?;
+        answered |= has_answered(&workstation, &trigger);
+        if !answered {
+            if begin.elapsed() >= ANSWER {
+                let limit = ANSWER.as_secs();
+                let why = format!("its agent does not answer within {limit} s: see kubectl get wsn {node}");
+                println!("{}: {why}", paint.paint("unknown", Tone::Bad));
+                return Ok(ExitCode::FAILURE);
+            }
+            tokio::time::sleep(SOON).await;
+            continue;
+        }
         let (safe, why) = may_leave(&workstation);
         if safe == Some(true) {
             println!("{}: {why}", paint.paint(&format!("yes, {node} may leave"), Tone::Good));
@@ -234,6 +261,21 @@ mod tests {
             },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_one_that_was_found_out_after_the_question() {
+        let workstation = |state: &str, last: Option<&str>| -> Workstation {
+            serde_json::from_value(json!({
+                "apiVersion": "nearbrick.io/v1alpha1", "kind": "Workstation", "metadata": { "name": "a" }, "spec": {},
+                "status": { "state": state, "lastTrigger": last },
+            }))
+            .unwrap()
+        };
+        assert!(!has_answered(&workstation("Online", None), "2"));
+        assert!(!has_answered(&workstation("Online", Some("1")), "2"));
+        assert!(has_answered(&workstation("Online", Some("2")), "2"));
+        assert!(has_answered(&workstation("Away", Some("1")), "2"), "nobody is there to answer");
     }
 
     fn job(phase: &str) -> HealJob {

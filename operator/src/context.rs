@@ -10,7 +10,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, lock};
+use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::plan::job::Limits;
 use crate::stores::Stores;
@@ -39,8 +39,6 @@ pub struct Context {
     pub backoff: Backoff,
     /// By workstation.
     pub heartbeats: Mutex<HashMap<String, Heartbeat>>,
-    /// By volume's UID: a trigger, and when it was first seen.
-    pub triggers: Mutex<HashMap<String, (String, Timestamp)>>,
     recorder: Recorder,
 }
 
@@ -63,25 +61,7 @@ impl Context {
             metrics,
             backoff: Backoff::default(),
             heartbeats: Mutex::default(),
-            triggers: Mutex::default(),
         }
-    }
-
-    /// When this trigger of this volume was seen first.
-    pub fn trigger_seen(&self, uid: &str, trigger: &str, now: Timestamp) -> Timestamp {
-        let mut triggers = lock(&self.triggers);
-        match triggers.get(uid) {
-            Some((known, at)) if known == trigger => *at,
-            _ => {
-                triggers.insert(uid.to_string(), (trigger.to_string(), now));
-                now
-            }
-        }
-    }
-
-    /// Forgets the trigger of this volume.
-    pub fn trigger_done(&self, uid: &str) {
-        lock(&self.triggers).remove(uid);
     }
 
     /// Tells a person. An Event that cannot be sent is logged and never stops the work.

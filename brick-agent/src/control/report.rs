@@ -22,7 +22,7 @@ use super::convert::VolumeKey;
 use super::events::Notices;
 use super::facts::{Facts, VolumeFacts};
 use super::status::{Reporting, brick_status, workstation_status};
-use super::watch::Seen;
+use super::watch::{Asked, Seen};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Of a brick of which nothing is new.
@@ -114,12 +114,14 @@ impl Reporter {
     /// Writes what changed; with `beating` also what alone is worth no write, and what is due by time.
     /// Says whether all of it arrived.
     async fn report(&mut self, beating: bool) -> bool {
+        // Before anything is looked at, so that what is found is so after it was asked.
+        let asked = self.seen.asked();
         let facts = self.facts.clone();
         let Ok(volumes) = tokio::task::spawn_blocking(move || facts.facts()).await else { return true };
         self.notices.publish(&volumes, &self.seen).await;
         self.bricks.retain(|key, _| volumes.iter().any(|f| f.key == *key));
         self.note_steady(&volumes, Instant::now());
-        let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, beating)).collect();
+        let due: Vec<_> = volumes.iter().filter_map(|facts| self.brick_due(facts, &asked, beating)).collect();
         let (api, node) = (&self.api, &self.node);
         let writes = due.into_iter().map(|(key, status)| async move {
             let name = brick_name(&key.volume, node);
@@ -137,7 +139,7 @@ impl Reporter {
             }
         }
         // Its beat says that what the bricks' statuses say is so.
-        all_written && self.report_workstation(&volumes, beating).await
+        all_written && self.report_workstation(&volumes, &asked, beating).await
     }
 
     /// Notes of each brick what it knows.
@@ -158,7 +160,12 @@ impl Reporter {
         self.steady.get(key).is_some_and(|known| known.since.elapsed() >= STEADY)
     }
 
-    fn brick_due(&self, facts: &VolumeFacts, beating: bool) -> Option<(VolumeKey, BrickStatus)> {
+    fn brick_due(
+        &self,
+        facts: &VolumeFacts,
+        asked: &Asked,
+        beating: bool,
+    ) -> Option<(VolumeKey, BrickStatus)> {
         let object = self.seen.brick(&facts.key)?;
         let known = object.status.as_ref();
         let sent = self.bricks.get(&facts.key);
@@ -168,6 +175,7 @@ impl Reporter {
         );
         let generation = object.metadata.generation;
         let mut new = brick_status(facts, &self.reporting, known, previous, generation, &now());
+        new.last_trigger = asked.volumes.get(&facts.key).cloned();
         if !self.is_steady(&facts.key) {
             new.tree_sum = None;
         }
@@ -177,13 +185,16 @@ impl Reporter {
         due.then(|| (facts.key.clone(), new))
     }
 
-    async fn report_workstation(&mut self, volumes: &[VolumeFacts], all: bool) -> bool {
+    async fn report_workstation(&mut self, volumes: &[VolumeFacts], asked: &Asked, all: bool) -> bool {
         let Some(object) = self.seen.workstation() else { return true };
         let known = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         let sent = self.workstation.as_ref();
         let previous = previous(known, sent.map(|s| s.conditions.as_slice()));
         let generation = object.metadata.generation;
-        let new = workstation_status(volumes, &self.reporting, previous, generation, &now());
+        let new = WorkstationStatus {
+            last_trigger: asked.workstation.clone(),
+            ..workstation_status(volumes, &self.reporting, previous, generation, &now())
+        };
         let same = sent.is_some_and(|sent| {
             let as_sent = WorkstationStatus { last_seen: sent.last_seen.clone(), ..new.clone() };
             as_sent == *sent

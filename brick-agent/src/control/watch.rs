@@ -51,7 +51,17 @@ pub struct Seen {
     /// None before a whole list was seen.
     bricks: RwLock<Option<BTreeMap<VolumeKey, Arc<Brick>>>>,
     workstation: RwLock<Option<Arc<Workstation>>>,
+    triggers: RwLock<BTreeMap<VolumeKey, String>>,
     ticks: watch::Sender<u64>,
+}
+
+/// What people ask to be looked at anew: words that are repeated with what was found out since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `spec.trigger` of the workstation.
+    pub workstation: Option<String>,
+    /// `spec.trigger` of the volumes.
+    pub volumes: BTreeMap<VolumeKey, String>,
 }
 
 impl Seen {
@@ -67,7 +77,28 @@ impl Seen {
         self.workstation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ticks when an object appears: it has no status yet.
+    /// What is asked at this moment.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            workstation: self.workstation().and_then(|w| w.spec.trigger.clone()),
+            volumes: self.triggers.read().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// `spec.trigger` of a volume.
+    pub fn set_trigger(&self, key: &VolumeKey, trigger: Option<&str>) {
+        let mut now = self.triggers.write().unwrap_or_else(PoisonError::into_inner);
+        let before = match trigger {
+            Some(trigger) => now.insert(key.clone(), trigger.to_owned()),
+            None => now.remove(key),
+        };
+        drop(now);
+        if trigger.is_some() && before.as_deref() != trigger {
+            self.ticks.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Ticks when an object appears, which has no status yet, and when somebody asks.
     pub fn appeared(&self) -> watch::Receiver<u64> {
         self.ticks.subscribe()
     }
@@ -89,7 +120,8 @@ impl Seen {
     /// This workstation's object, or that there is none.
     pub fn set_workstation(&self, workstation: Option<Arc<Workstation>>) {
         let mut now = self.workstation.write().unwrap_or_else(PoisonError::into_inner);
-        let new = workstation.is_some() && now.is_none();
+        let trigger = |w: &Option<Arc<Workstation>>| w.as_ref().and_then(|w| w.spec.trigger.clone());
+        let new = workstation.is_some() && (now.is_none() || trigger(&now) != trigger(&workstation));
         *now = workstation;
         drop(now);
         if new {
@@ -162,6 +194,7 @@ impl Follower {
                     let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
                     followed.remove(&key);
                     self.volumes.remove(&key);
+                    self.seen.set_trigger(&key, None);
                 }
             }
             followed.retain(|key, _| self.volumes.keys().contains(key) || bricks.contains_key(key));
@@ -287,10 +320,12 @@ impl Follower {
             };
             if look && volumes.is_synced() && bricks.is_synced() {
                 let own = own.borrow_and_update().clone();
+                let trigger = volumes.objects().next().and_then(|v| v.spec.trigger.as_deref());
                 let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
                 if stop.is_cancelled() {
                     return;
                 }
+                self.seen.set_trigger(key, trigger);
                 self.decide(key, &own, volumes.objects().next(), &bricks, &policies, &conflicts);
             }
         }

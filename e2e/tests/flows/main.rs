@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             placement::a_node_whose_disk_died_is_replaced_by_a_new_one,
             placement::copies_follow_replicas_and_sets_up_and_down,
             plugin::may_leave_is_answered_and_made_so,
+            plugin::an_answer_is_never_from_before_the_question,
             plugin::conflicts_are_shown_and_resolved,
             removal::a_volume_with_policy_delete_takes_its_files_with_it,
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,

@@ -59,6 +59,31 @@ pub async fn may_leave_is_answered_and_made_so(lab: Lab) -> Result<()> {
     scene.on_brick(&scene.a)?.must_be(&scene.read(&scene.b)?, "the brick of ws-a")
 }
 
+/// The question is asked in the moment after the last write, again and again: a report from before it would say yes.
+pub async fn an_answer_is_never_from_before_the_question(lab: Lab) -> Result<()> {
+    const TIMES: usize = 10;
+    let scene = Scene::new(&lab, "10m").await?;
+    for n in 0..TIMES {
+        scene.sh(&scene.a, &format!("head -c 100000 /dev/urandom > last-{n}"))?;
+        let said = plugin(&scene, &["leave", "ws-a"])?;
+        if said.status.success() || !text(&said).starts_with("not yet: ") {
+            fail!("time {n}: a file that was just written is only there, and the answer is: {}", text(&said));
+        }
+        // Copied as soon as it says so, and it says so as soon as it is.
+        let flushed = plugin(&scene, &["flush", "--wait", "--timeout", "1m"])?;
+        if !flushed.status.success() {
+            fail!("time {n}: {}", text(&flushed));
+        }
+        let written = scene.read(&scene.a)?;
+        scene.on_brick(&scene.b)?.must_be(&written, &format!("the brick of ws-b after flush {n}"))?;
+        let said = plugin(&scene, &["leave", "ws-a"])?;
+        if !said.status.success() {
+            fail!("time {n}: all is copied, and the answer is: {}", text(&said));
+        }
+    }
+    Ok(())
+}
+
 pub async fn conflicts_are_shown_and_resolved(lab: Lab) -> Result<()> {
     let scene = Scene::new(&lab, "5s").await?;
     scene.sh(&scene.a, "echo plan > plan.txt")?;

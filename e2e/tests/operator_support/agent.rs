@@ -7,8 +7,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, PostParams};
-use nearbrick_crds::Brick;
 use nearbrick_crds::meta::agent_manager;
+use nearbrick_crds::{Brick, WorkstationVolume};
 use nearbrick_e2e::fleet;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -70,6 +70,7 @@ impl Agent {
                     // Kept while it is written, so that no older report comes after a newer one.
                     let bricks = known.lock().await;
                     for (brick, status) in &*bricks {
+                        let status = &with_trigger(&client, &namespace, brick, status).await;
                         let _ = fleet::report_brick(&client, &namespace, &node, brick, status).await;
                     }
                     drop(bricks);
@@ -86,9 +87,10 @@ impl Agent {
     pub async fn report(&self, brick: &str, status: Value) {
         let all = fleet::brick(&status);
         let mut bricks = self.bricks.lock().await;
-        bricks.insert(brick.to_string(), all.clone());
+        let said = with_trigger(&self.client, &self.namespace, brick, &all).await;
+        bricks.insert(brick.to_string(), all);
         // The brick may be gone at the end of a test: here, and with each beat.
-        match fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &all).await {
+        match fleet::report_brick(&self.client, &self.namespace, &self.node, brick, &said).await {
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 404 => {
                 panic!("a report of {brick} is refused: {status:?}")
             }
@@ -107,6 +109,18 @@ impl Agent {
         let api = Api::<nearbrick_crds::HealJob>::namespaced(self.client.clone(), &self.namespace);
         write_status(&api, job, &agent_manager(&self.node), &json!({ "transfers": [transfer] })).await;
     }
+}
+
+/// The status with the volume's trigger, as an agent repeats it that has looked since.
+async fn with_trigger(client: &Client, namespace: &str, brick: &str, status: &Value) -> Value {
+    let api: Api<WorkstationVolume> = Api::namespaced(client.clone(), namespace);
+    let volume = brick.split('.').next().unwrap_or_default();
+    let trigger = api.get(volume).await.ok().and_then(|v| v.spec.trigger);
+    let mut status = status.clone();
+    if let Some(trigger) = trigger {
+        status["lastTrigger"] = json!(trigger);
+    }
+    status
 }
 
 impl Drop for Agent {

@@ -29,7 +29,7 @@ pub async fn reconcile(volume: Arc<WorkstationVolume>, context: Arc<Context>) ->
     }
     let now = Timestamp::now();
     let found = dereference::dereference(&context.stores, &volume);
-    let valid = validate::validate(&context, &volume, found, now)?;
+    let valid = validate::validate(&volume, found, now)?;
     let decision = due::decide(&valid.input(now));
     let applied = apply::apply(&context, &volume, &valid, &decision.action).await?;
     status::write(&context, &volume, &valid, &decision, applied).await?;

@@ -49,9 +49,6 @@ pub async fn write(
     let api: Api<WorkstationVolume> = Api::namespaced(context.client.clone(), &valid.namespace);
     if apply_status(&api, volume, &status, &OWNED).await? {
         context.metrics.wrote("heal");
-        if applied.trigger_done {
-            context.trigger_done(&valid.uid);
-        }
         for Finding { reason, message, .. } in findings.iter().filter(|f| is_news(before, f)) {
             let news =
                 News { warning: true, reason, action: "Schedule", note: message.clone(), related: None };

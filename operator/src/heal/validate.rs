@@ -7,11 +7,11 @@ use kube::ResourceExt;
 use nearbrick_crds::condition::{self, Finding, Status};
 use nearbrick_crds::timetable::{LastRun, Speed, Timetable, Waiting};
 use nearbrick_crds::{
-    BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, MigrationPhase, Retry, WorkstationVolume,
+    Brick, BrickState, HealOrder, HealPolicySpec, HistoryLimits, JobPhase, MigrationPhase, Retry,
+    WorkstationVolume,
 };
 
 use super::dereference::Found;
-use crate::context::Context;
 use crate::error::Error;
 use crate::plan::due::Input;
 use crate::plan::history::Ended;
@@ -28,8 +28,6 @@ pub struct Valid {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its UID.
-    pub uid: String,
     /// The generation of the spec that was read.
     pub generation: Option<i64>,
     /// The policy's times, if they can be followed.
@@ -119,12 +117,7 @@ impl Valid {
 }
 
 /// Checks.
-pub fn validate(
-    context: &Context,
-    volume: &WorkstationVolume,
-    found: Found,
-    now: Timestamp,
-) -> Result<Valid, Error> {
+pub fn validate(volume: &WorkstationVolume, found: Found, now: Timestamp) -> Result<Valid, Error> {
     let name = volume.name_any();
     let missing = |what| Error::Incomplete(format!("WorkstationVolume {name}"), what);
     let namespace = volume.namespace().ok_or_else(|| missing("namespace"))?;
@@ -137,13 +130,6 @@ pub fn validate(
     let paused = policy.is_some_and(|p| p.paused);
     let (timetable, scheduled) = timetable(volume, policy, anchor, &uid);
     let trigger = volume.spec.trigger.clone().filter(|t| Some(t) != status.last_trigger.as_ref());
-    let since = match &trigger {
-        Some(t) => Some(context.trigger_seen(&uid, t, now)),
-        None => {
-            context.trigger_done(&uid);
-            None
-        }
-    };
     let has_trigger = |j: &&std::sync::Arc<nearbrick_crds::HealJob>| {
         trigger.is_some() && j.annotations().get(TRIGGER) == trigger.as_ref()
     };
@@ -180,7 +166,7 @@ pub fn validate(
         paused,
         scheduled,
         trigger_has_job: world.jobs.iter().any(|j| has_trigger(&j)),
-        reported_since_trigger: since.is_none_or(|s| all_reported_since(&world, s)),
+        reported_since_trigger: trigger.as_ref().is_none_or(|t| all_have_looked_since(&world, t)),
         silent: world
             .bricks
             .values()
@@ -207,7 +193,6 @@ pub fn validate(
             .collect(),
         name,
         namespace,
-        uid,
     })
 }
 
@@ -253,15 +238,10 @@ fn ended(job: &nearbrick_crds::HealJob) -> Option<Ended> {
     Some(Ended { name: job.name_any(), phase, at })
 }
 
-/// Whether every agent that is not silent has reported after `since`. Each agent's own clock is not
-/// compared with ours for more than this: one that runs behind only makes the answer late, and the
-/// workstation's silence, which is by our clock, ends the wait.
-fn all_reported_since(world: &World, since: Timestamp) -> bool {
-    world.bricks.values().filter(|e| e.agent.online).all(|e| {
-        // A workstation's beat vouches for its bricks: it is written when nothing new of them is still to be.
-        let brick = e.brick.status.as_ref().and_then(|s| s.heartbeat.as_ref()).map(|t| t.0);
-        brick.max(e.agent.last_seen).is_some_and(|at| at > since)
-    })
+/// Whether every agent that is not silent has looked at its brick since it saw the trigger. No clock is asked: they may be apart.
+fn all_have_looked_since(world: &World, trigger: &str) -> bool {
+    let looked = |b: &Brick| b.status.as_ref().and_then(|s| s.last_trigger.as_deref()) == Some(trigger);
+    world.bricks.values().filter(|e| e.agent.online).all(|e| looked(&e.brick))
 }
 
 #[cfg(test)]
