@@ -15,6 +15,7 @@ use std::sync::mpsc::channel;
 
 use nearbrick_core::heal::Reason;
 
+use support::leave;
 use support::mapping::SharedMapping;
 use support::mounts::MountedLab;
 use support::{LIMIT, wait};
@@ -200,6 +201,8 @@ fn t12_a_mapping_that_outlives_its_descriptor_is_followed() {
         // A heal now may bring a snapshot, or wait: it must not end the matter.
         m.lab.exchange();
         m.lab.heal(B);
+        m.lab.exchange();
+        assert_ne!(leave::reason(&m.lab, A), "AllCopied", "a program can still change it unseen");
         mapping.write(5000, b"second");
         mapping.sync();
         assert_eq!(m.lab.volume(A).status().dirty_files, 1, "dirty while it is mapped");

@@ -6,43 +6,18 @@ mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nearbrick_agent::control::convert::VolumeKey;
-use nearbrick_agent::control::facts::{Phase, VolumeFacts};
-use nearbrick_agent::control::status::{Reporting, workstation_status};
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::wire::Heads;
 use nearbrick_core::op;
-use nearbrick_crds::Condition;
-use nearbrick_crds::condition::{SAFE_TO_LEAVE, find};
-use nearbrick_crds::meta::time_from_unix;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use support::drive::{self, Slots};
 use support::fs::{Fs, path};
+use support::leave::{reason, says};
 use support::members::Lab;
 use support::ops::{Op, member_op};
 use support::{tree, wait};
-
-/// What the agent of this member says.
-fn says(lab: &Lab, n: usize) -> Condition {
-    let config = lab.volume(n).config();
-    let facts = VolumeFacts {
-        key: VolumeKey::of(&config),
-        config: Some(config),
-        phase: Phase::Ready,
-        status: Some(lab.volume(n).status()),
-    };
-    let reporting = Reporting { address: "10.0.0.1:7443".to_owned(), mounts_dir: "/volumes".into() };
-    let status = workstation_status(&[facts], &reporting, &[], None, &time_from_unix(0));
-    find(&status.conditions, SAFE_TO_LEAVE).unwrap().clone()
-}
-
-fn reason(lab: &Lab, n: usize) -> String {
-    let said = says(lab, n);
-    assert_eq!(said.status == "True", said.reason == "AllCopied", "{said:?}");
-    said.reason
-}
 
 #[test]
 fn what_nobody_else_has_heard_of_holds_back_until_one_has() {

@@ -7,6 +7,7 @@
 //! * [`members`]: volumes in one process, joined by [`net`] without a network; [`mounts`]: mounted.
 //! * [`faulty`]: an index that cannot be written.
 //! * [`fs`]: paths and whole files over the calls of a volume.
+//! * [`leave`]: whether a member may leave.
 //! * [`ops`]: random operations; [`drive`] does them to a volume, [`reference`] to a plain model.
 //! * [`random`]: random cases with their seed, and bytes that are spoiled.
 //! * [`tree`]: whole trees, to be compared.
@@ -19,6 +20,7 @@ pub mod disk;
 pub mod drive;
 pub mod faulty;
 pub mod fs;
+pub mod leave;
 pub mod locks;
 pub mod mapping;
 pub mod members;
