@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use nearbrick_agent::commands::{self, Answer, Ask, client};
 use nearbrick_agent::control::api::ApiServer;
+use nearbrick_agent::control::certificate::Certificate;
 use nearbrick_agent::control::report::Reporter;
 use nearbrick_agent::control::status::Reporting;
 use nearbrick_agent::control::watch::{Follower, Seen};
@@ -141,6 +142,13 @@ struct Run {
     /// Folder with ca.crt, tls.crt and tls.key; the certificate's DNS name is the node's.
     #[arg(long, value_name = "DIR")]
     tls_dir: PathBuf,
+    /// Asks the operator for the certificate, by way of the API server, keeps it in --tls-dir, and renews it; otherwise somebody else has to
+    /// do that.
+    #[arg(long)]
+    tls_from_cluster: bool,
+    /// Namespace in which the operator says whose certificates are to be trusted.
+    #[arg(long, value_name = "NAMESPACE", default_value = "nearbrick-system", env = "NEARBRICK_NAMESPACE")]
+    system_namespace: String,
     /// Where /metrics and /healthz are served.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7444")]
     metrics: SocketAddr,
@@ -305,14 +313,24 @@ fn failed(line: &str) -> ExitCode {
 async fn run(args: Run) -> Result<Ended, String> {
     fuse::available().map_err(|e| e.to_string())?;
     raise_descriptors();
+    let api = ApiServer::connect(args.kubeconfig.as_deref(), &args.node).await.map_err(|e| e.to_string())?;
+    let mut ends = Ends::new().map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let no_work = CancellationToken::new();
+    let certificate = args
+        .tls_from_cluster
+        .then(|| Certificate::new(api.client.clone(), &args.node, &args.system_namespace, &args.tls_dir));
+    if let Some(certificate) = &certificate {
+        tokio::select! {
+            () = certificate.wait(&no_work) => {}
+            () = ends.wait() => return Ok(Ended::ForGood),
+        }
+    }
     let tls = Tls::load(&args.tls_dir, &args.node).map_err(|e| e.to_string())?;
     let peers = listener("--listen", args.listen).await?;
     let scrapes = listener("--metrics", args.metrics).await?;
     let asked = commands::server::listen(&args.run_dir).map_err(|e| {
         format!("--run-dir {}: {e}: give a folder in which this agent may listen", args.run_dir.display())
     })?;
-    let api = ApiServer::connect(args.kubeconfig.as_deref(), &args.node).await.map_err(|e| e.to_string())?;
-    let ends = Ends::new().map_err(|e| format!("cannot wait for signals: {e}"))?;
     tracing::info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "the brick agent starts");
 
     let registry = Arc::new(Registry::default());
@@ -343,8 +361,10 @@ async fn run(args: Run) -> Result<Ended, String> {
     let reporter = Reporter::new(api, &args.node, reporting, facts.clone(), seen);
 
     // In this order at the end: no new work, volumes closed, the last report, then what serves.
-    let (no_work, no_reports, no_service) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (no_reports, no_service) = (CancellationToken::new(), CancellationToken::new());
+    if let Some(certificate) = certificate {
+        tokio::spawn(certificate.keep(no_work.clone()));
+    }
     let serving = [
         tokio::spawn(server::serve(peers, tls, registry, stats, Limits::default(), no_service.clone())),
         tokio::spawn(metrics::serve(scrapes, metrics::routes(sources), no_service.clone())),
@@ -438,7 +458,7 @@ impl Ends {
         Ok(Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn wait(mut self) {
+    async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

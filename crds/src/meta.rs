@@ -5,6 +5,13 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Who signs the certificates of agents: what they put into their requests.
+pub const SIGNER: &str = "nearbrick.io/agent";
+/// The ConfigMap with the certificates that agents trust, and the Secret with the key of the first of them.
+pub const AGENT_CA: &str = "nearbrick-agent-ca";
+/// Where in both of these certificates are.
+pub const AGENT_CA_CERTIFICATE: &str = "ca.crt";
+
 /// The API group.
 pub const GROUP: &str = "nearbrick.io";
 /// Its only version so far.

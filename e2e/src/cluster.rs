@@ -12,13 +12,16 @@ use crate::control_plane::{Binaries, flags};
 use crate::error::{Context, Result};
 use crate::kube_api::{self, eventually};
 use crate::lab::PATIENCE;
+use crate::pki::write_file;
 use crate::process::{Daemon, GRACE};
 use crate::record::{Identity, Record};
 use crate::workstation::Workstation;
-use crate::{kubeconfig, netns, paths};
+use crate::{kubeconfig, netns, paths, tokens};
 
 /// The namespace of Nearbrick's own objects.
 pub const SYSTEM_NAMESPACE: &str = "nearbrick-system";
+/// The service account of all agents.
+pub const AGENT: &str = "nearbrick-agent";
 /// The port of the API server.
 pub const API_PORT: u16 = 6443;
 /// The port of the operator's metrics and health.
@@ -95,8 +98,15 @@ impl Cluster {
         let operator = account("nearbrick-operator");
         keys.kubeconfig(&self.file("operator.kubeconfig"), &local, &operator, None)?;
         for seat in &record.seats {
-            let file = Workstation::new(&self.identity, seat).kubeconfig();
-            keys.kubeconfig(&file, &inside, &account("nearbrick-agent"), None)?;
+            let workstation = Workstation::new(&self.identity, seat);
+            let token = workstation.token();
+            kubeconfig::write_with_token(
+                &workstation.kubeconfig(),
+                &inside,
+                keys.authority.cert(),
+                AGENT,
+                &token,
+            )?;
         }
         Ok(())
     }
@@ -177,7 +187,10 @@ impl Cluster {
         }))
         .context("odd namespace")?;
         kube_api::apply_typed(client, &namespace).await?;
-        kube_api::apply_file(client, &paths::workspace().join("charts/nearbrick/files/rbac.yaml")).await?;
+        for file in ["rbac.yaml", "admission.yaml"] {
+            kube_api::apply_file(client, &paths::workspace().join("charts/nearbrick/files").join(file))
+                .await?;
+        }
         for seat in &record.seats {
             let node: Node = serde_json::from_value(json!({
                 "apiVersion": "v1", "kind": "Node",
@@ -189,6 +202,8 @@ impl Cluster {
             }))
             .context("odd node")?;
             kube_api::apply_typed(client, &node).await?;
+            let workstation = Workstation::new(&self.identity, seat);
+            write_file(&workstation.token(), &tokens::for_node(client, &seat.node).await?, 0o600)?;
         }
         Ok(())
     }

@@ -73,7 +73,6 @@ impl Lab {
         progress::step("Network and control plane");
         let record = netns::make(identity, &programs)?;
         let mut lab = Self { identity: identity.clone(), record };
-        lab.make_workstation_keys()?;
         let cluster = lab.cluster();
         cluster.make_keys(&lab.record)?;
         cluster.start(&binaries, &lab.record)?;
@@ -97,24 +96,6 @@ impl Lab {
         lab.record.phase = Phase::Up;
         lab.record.write(identity)?;
         Ok(lab)
-    }
-
-    /// One certificate for each workstation, by a CA that is for agents only.
-    fn make_workstation_keys(&self) -> Result<()> {
-        use crate::pki::{Authority, Subject, write_file};
-        let authority = Authority::new("nearbrick-lab-agents")?;
-        for workstation in self.workstations() {
-            let (dir, seat) = (workstation.tls_dir(), &workstation.seat);
-            let pair = authority.sign(&Subject {
-                name: &seat.node,
-                dns: &[&seat.node],
-                addresses: &[seat.address.into()],
-                ..Default::default()
-            })?;
-            pair.write(&dir, "tls")?;
-            write_file(&dir.join("ca.crt"), authority.cert(), 0o644)?;
-        }
-        Ok(())
     }
 
     /// A lab that is up.
@@ -192,6 +173,15 @@ impl Lab {
     /// The kubeconfig cannot be used.
     pub async fn client(&self) -> Result<Client> {
         kubeconfig::client(&self.kubeconfig()).await
+    }
+
+    /// A client with the rights of the agent of a node, and no others.
+    ///
+    /// # Errors
+    /// There is no such workstation, or its kubeconfig cannot be used.
+    pub async fn agent_client(&self, node: &str) -> Result<Client> {
+        let server = format!("https://{}:{}", self.record.uplink_address(), crate::cluster::API_PORT);
+        kubeconfig::client_at(&self.workstation(node)?.kubeconfig(), Some(&server)).await
     }
 
     /// kubectl with the lab's kubeconfig.

@@ -29,6 +29,7 @@ pub mod scene;
 pub mod soak;
 pub mod story;
 pub mod testing;
+pub mod tokens;
 pub mod trees;
 pub mod volumes;
 pub mod workstation;

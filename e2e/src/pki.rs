@@ -26,19 +26,21 @@ impl Pair {
     /// # Errors
     /// The files cannot be written.
     pub fn write(&self, dir: &Path, name: &str) -> Result<()> {
-        std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
         write_file(&dir.join(format!("{name}.crt")), &self.cert, 0o644)?;
         write_file(&dir.join(format!("{name}.key")), &self.key, 0o600)
     }
 }
 
-/// Writes a file with this mode.
+/// Writes a file with this mode, and makes the folder that it is in.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write_file(path: &Path, content: &str, mode: u32) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
+    }
     let mut options = std::fs::File::options();
     let file = options.create(true).write(true).truncate(true).mode(mode).open(path);
     file.and_then(|mut f| f.write_all(content.as_bytes())).context(format!("cannot write {}", path.display()))
@@ -124,4 +126,16 @@ fn params(name: &str) -> Result<CertificateParams> {
     params.not_before = date_time_ymd(year - 1, 1, 1);
     params.not_after = date_time_ymd(year + 10, 1, 1);
     Ok(params)
+}
+
+/// A request for a certificate with these DNS names, and the key for it; both PEM.
+///
+/// # Errors
+/// A name cannot stand in a certificate.
+pub fn signing_request(names: &[&str]) -> Result<(String, String)> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let params = CertificateParams::new(names).context("odd names for a certificate")?;
+    let key = KeyPair::generate().context("cannot make a key")?;
+    let request = params.serialize_request(&key).and_then(|r| r.pem()).context("cannot make a request")?;
+    Ok((request, key.serialize_pem()))
 }

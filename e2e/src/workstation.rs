@@ -62,6 +62,11 @@ impl Workstation {
         self.dir().join("kubeconfig")
     }
 
+    /// Where its agent's token for the API server is.
+    pub fn token(&self) -> PathBuf {
+        self.dir().join("token")
+    }
+
     fn holder(&self) -> Daemon {
         Daemon::new(&self.identity.dir, &format!("{}-namespaces", self.seat.node))
     }
@@ -166,6 +171,7 @@ impl Workstation {
             .arg(self.dir().join("run"))
             .arg("--tls-dir")
             .arg(self.tls_dir())
+            .arg("--tls-from-cluster")
             .arg("--metrics")
             .arg(self.metrics().to_string())
             .args(extra);

@@ -14,6 +14,9 @@ pub enum Error {
     /// An object lacks something that the API server always gives.
     #[error("{0} has no {1}: it did not come from an API server")]
     Incomplete(String, &'static str),
+    /// An authority cannot be read, or cannot sign.
+    #[error("{0}")]
+    Certificate(String),
     /// A value could not be turned into JSON; only a mistake in a type can cause it.
     #[error("cannot serialise a status: {0}")]
     Json(#[from] serde_json::Error),
@@ -31,6 +34,7 @@ impl Error {
         match self {
             Self::Incomplete(..) => "incomplete",
             Self::Json(_) => "json",
+            Self::Certificate(_) => "certificate",
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => match status.code {
                     401 | 403 => "forbidden",

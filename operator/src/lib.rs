@@ -26,6 +26,7 @@ pub mod plan;
 mod policy;
 pub mod shutdown;
 pub mod stores;
+pub mod trust;
 mod volume;
 mod workstation;
 mod world;
@@ -51,6 +52,8 @@ pub struct Options {
     pub lease: lease::Config,
     /// Times.
     pub settings: Settings,
+    /// Whether agents get their certificates from here.
+    pub certificates: bool,
 }
 
 /// Runs until the shutdown. An error is one line for a person.
@@ -65,6 +68,7 @@ pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Resul
     let server = tokio::spawn(http::serve(listener, metrics.clone(), published.clone(), shutdown.clone()));
     let contact = metrics.clone();
     let identity = options.lease.identity.clone();
+    let signs_in = options.certificates.then(|| options.lease.namespace.clone());
     let mut elector = Elector::new(client.clone(), options.lease, move || contact.contact());
 
     loop {
@@ -77,7 +81,16 @@ pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Resul
         }
         tracing::info!("leads as {identity}");
         metrics.lead(true);
-        let work = act(&client, options.settings, &published, metrics.clone(), &identity, shutdown.clone());
+        let signs_in = signs_in.clone();
+        let work = act(
+            &client,
+            options.settings,
+            signs_in,
+            &published,
+            metrics.clone(),
+            &identity,
+            shutdown.clone(),
+        );
         let lost = tokio::select! {
             () = work => None,
             lost = elector.hold() => Some(lost),
@@ -102,6 +115,7 @@ pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Resul
 async fn act(
     client: &Client,
     settings: Settings,
+    signs_in: Option<String>,
     published: &http::Published,
     metrics: Arc<Metrics>,
     identity: &str,
@@ -118,7 +132,12 @@ async fn act(
         };
         if ready {
             tracing::info!("all objects are read; the controllers start");
-            controllers(context, queues, shutdown.clone()).await;
+            let signing = async {
+                if let Some(namespace) = signs_in {
+                    trust::run(context.clone(), namespace, shutdown.clone()).await;
+                }
+            };
+            tokio::join!(controllers(context.clone(), queues, shutdown.clone()), signing);
         }
     };
     tokio::select! {

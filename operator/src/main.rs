@@ -49,6 +49,9 @@ struct Run {
     /// How long a heal job waits for a workstation that is away.
     #[arg(long, default_value = "60s", value_parser = duration)]
     unreachable_after: Duration,
+    /// Agents get their certificates elsewhere, from cert-manager for example.
+    #[arg(long)]
+    no_certificates: bool,
     /// How long a heal job waits for an agent that reports to start its part.
     #[arg(long, default_value = "5m", value_parser = duration)]
     start_within: Duration,
@@ -90,6 +93,7 @@ async fn run(args: Run) -> Result<(), String> {
         format!("{}-{}", host.trim(), std::process::id())
     });
     let options = Options {
+        certificates: !args.no_certificates,
         listen: args.listen,
         lease: lease::Config::new(args.lease_namespace, args.lease_name, identity),
         settings: Settings {

@@ -13,6 +13,7 @@
 pub mod alone;
 pub mod api;
 pub mod cache;
+pub mod certificate;
 pub mod convert;
 pub mod events;
 pub mod facts;

@@ -106,6 +106,12 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<(String, i64), BadPee
     }
 }
 
+/// From when to when a certificate is good, in seconds since 1970; none if it cannot be read.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
+}
+
 /// One reading of the folder, ready for use.
 #[derive(Debug)]
 pub struct Material {
@@ -196,7 +202,11 @@ fn warn_if_over(dir: &Path, material: &Material) {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a PEM file; at least one.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = std::fs::read(path).map_err(|e| TlsError::Read(path.to_owned(), e.to_string()))?;
     let bad = |why: String| TlsError::Pem(path.to_owned(), "certificate", why);
     let found: Vec<_> = CertificateDer::pem_slice_iter(&bytes)

@@ -12,6 +12,7 @@ mod placement;
 mod plugin;
 mod removal;
 mod space;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             removal::a_volume_with_policy_delete_takes_its_files_with_it,
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,
             space::a_full_disk_has_another_take_what_is_new,
+            trust::s07_a_token_of_one_node_says_nothing_of_another,
             api_away::local_work_goes_on_and_reports_resume,
             api_away::agents_heal_by_the_last_policy,
             api_away::agents_heal_without_the_operator,

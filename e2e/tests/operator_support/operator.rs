@@ -42,6 +42,7 @@ impl Operator {
         lease.retry = Duration::from_millis(300);
         patience(&mut lease);
         let options = Options {
+            certificates: false,
             listen: address,
             lease,
             settings: Settings {

@@ -4,6 +4,7 @@
 //! that matter (who holds what, when a heal is due, what a status says) are tested here.
 
 pub mod away;
+pub mod certificate;
 pub mod conflict;
 pub mod due;
 pub mod evict;
