@@ -213,8 +213,10 @@ impl Volume {
                         self.give_way(core, file)?;
                         return Err(Errno::STALE);
                     }
-                    tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and no other brick was heard");
-                    return Err(Errno::IO);
+                    if self.others_may_tell(core, file, &of)? {
+                        tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and not all other bricks were heard");
+                        return Err(Errno::IO);
+                    }
                 }
             }
             Standing::Stale if tried.older => self.show_older(core, file)?,

@@ -71,8 +71,12 @@ pub struct Oracle {
     flipped: BTreeMap<(usize, Content), Content>,
     /// Whose lives those are.
     lives: BTreeMap<Incarnation, usize>,
-    /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
-    written: BTreeSet<(usize, u64)>,
+    /// Inodes that programs wrote since they were last made durable, and how they left them: after a crash they may have any bytes.
+    written: BTreeMap<(usize, u64), BTreeSet<Content>>,
+    /// What was lost where it was written, as nobody had made it durable: whatever is left of a copy of it may be all that there is.
+    lost_by_writers: BTreeSet<Content>,
+    /// What a power cut made of copies, and what they were.
+    torn_copies: BTreeMap<Content, BTreeSet<Content>>,
     /// The power fails: what a program removed is gone from the disk, and may be there again by the index.
     pub cuts: bool,
     tokens: u64,
@@ -148,20 +152,38 @@ impl Oracle {
         self.flipped.keys().any(|(_, now)| *now == content)
     }
 
-    /// A program begins to write the inode.
-    pub fn writes(&mut self, member: usize, ino: u64) {
-        self.written.insert((member, ino));
+    /// A program begins to write an inode, by which of all it is.
+    pub fn writes(&mut self, member: usize, made: u64) {
+        self.written.entry((member, made)).or_default();
+    }
+
+    /// It left it like this.
+    pub fn left(&mut self, member: usize, made: u64, bytes: &[u8]) {
+        self.written.entry((member, made)).or_default().insert(content_of(bytes));
+    }
+
+    /// All that programs wrote at a member was made durable.
+    pub fn is_all_synced(&mut self, member: usize) {
+        self.written.retain(|(m, _), _| *m != member);
     }
 
     /// The inode's bytes were made durable.
-    pub fn is_synced(&mut self, member: usize, ino: u64) {
-        self.written.remove(&(member, ino));
+    pub fn is_synced(&mut self, member: usize, made: u64) {
+        self.written.remove(&(member, made));
     }
 
     /// The agent ended without notice: what programs were writing may be there in part. What is not durable
     /// after a kill may still be lost to a power cut that comes later. `open`: what they had open for writing, and so, for all that the
     /// brick can tell after a power cut, may have written, unless its disk did that.
-    pub fn crashed(&mut self, member: usize, how: End, machine: &Machine, open: &BTreeSet<FileId>) {
+    /// `before`: what each inode had until then.
+    pub fn crashed(
+        &mut self,
+        member: usize,
+        how: End,
+        machine: &Machine,
+        open: &BTreeSet<FileId>,
+        before: &BTreeMap<u64, Content>,
+    ) {
         let in_data = machine.disk.files_below(&[b"data"]).into_iter().map(|found| (found, true));
         // Also what was just being moved out of another's way.
         let in_staging =
@@ -170,13 +192,50 @@ impl Oracle {
             let was_open = how == End::PowerCut
                 && found.mark.as_ref().is_some_and(|mark| open.contains(&mark.file))
                 && !self.is_flipped(member, &found.bytes);
-            if new && found.mark.is_none() || was_open || self.written.contains(&(member, found.ino)) {
+            if new && found.mark.is_none() || was_open || self.written.contains_key(&(member, found.made)) {
                 self.saw(&found.bytes);
+            }
+            let (now, was) = (content_of(&found.bytes), before.get(&found.made));
+            if let Some(was) = was.filter(|was| **was != now && how == End::PowerCut)
+                && found.mark.as_ref().is_some_and(|mark| mark.copy_of().is_some())
+            {
+                let were = self.torn_copies.get(was).cloned().unwrap_or_else(|| BTreeSet::from([*was]));
+                self.torn_copies.entry(now).or_default().extend(were);
             }
         }
         if how == End::PowerCut {
-            self.written.retain(|(m, _)| *m != member);
+            self.note_lost(member, machine);
+            self.is_all_synced(member);
         }
+    }
+
+    /// What programs wrote at a member whose power failed, and of which it is not sure any more that it is the version that others heard of.
+    fn note_lost(&mut self, member: usize, machine: &Machine) {
+        let index = machine.index();
+        let written: BTreeSet<Content> = self
+            .written
+            .iter()
+            .filter(|((m, _), _)| *m == member)
+            .flat_map(|(_, all)| all)
+            .copied()
+            .collect();
+        for (file, content) in self.writers.iter().filter(|(_, by)| by.member == member).map(|(of, _)| of) {
+            let is_known = || {
+                let local = index.local(*file).ok().flatten().unwrap_or_default();
+                let there = machine.disk.marked(*file).map(|found| content_of(&found.bytes));
+                local.have.is_some() && local.synced == local.have && there == Some(*content)
+            };
+            if written.contains(content) && !is_known() {
+                self.lost_by_writers.insert(*content);
+            }
+        }
+    }
+
+    /// Whether it is what a power cut left of a copy of something that its writer lost: nobody had made it durable, and there may be
+    /// nothing else of it.
+    pub fn is_last_of_lost(&self, bytes: &[u8]) -> bool {
+        let were = self.torn_copies.get(&content_of(bytes));
+        were.is_some_and(|were| were.iter().any(|was| self.lost_by_writers.contains(was)))
     }
 
     /// A program was told that these bytes are durable. If another had replaced them by then, knowing them, and nobody

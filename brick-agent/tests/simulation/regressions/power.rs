@@ -397,3 +397,48 @@ fn t01_what_is_left_of_the_last_copy_stays() {
     }
     assert!(left > 3, "{left}");
 }
+
+/// The index of a brick lost that it had heard of a version, and knew the file still: the stub had the size of that version, and its holes
+/// passed for the bytes of a file of which there was none yet.
+#[test]
+fn t01_a_stub_of_a_version_that_the_index_forgot_is_empty() {
+    for salt in 0..60 {
+        let plan = quiet(vec![
+            does(1, Action::Put { path: 1, len: 6333, sync: false }),
+            pull(2, 1),
+            step(What::WriteBack { member: 2 }),
+            step(What::Close { member: 1 }),
+            step(What::Start { member: 1 }),
+            pull(2, 1),
+            Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } },
+            step(What::Start { member: 2 }),
+            does(2, Action::ReadAll),
+        ]);
+        let plan = Plan { seed: salt % 8, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", plan.seed);
+    }
+}
+
+/// What a power cut left of a copy was found, and before anybody was heard the power failed again: that took what was found from the mark,
+/// and left it in the index, or the other way round.
+#[test]
+fn t01_what_is_left_of_a_copy_is_not_read_after_a_second_cut() {
+    for salt in 0..1000 {
+        let cut = |salt| Step { salt, what: What::End { member: 1, how: End::PowerCut, after: None } };
+        let plan = quiet(vec![
+            step(What::WriteBack { member: 1 }),
+            does(0, Action::Put { path: 0, len: 1297, sync: false }),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(1, 0),
+            does(1, Action::ReadAll),
+            cut(salt),
+            step(What::Start { member: 1 }),
+            cut(salt + 1),
+            step(What::Start { member: 1 }),
+            does(1, Action::ReadAll),
+        ]);
+        let plan = Plan { seed: salt % 8, faults: NONE, ..plan };
+        assert_eq!(plan.run(false).failure, None, "seed {}, salt {salt}", plan.seed);
+    }
+}
