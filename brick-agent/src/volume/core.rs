@@ -109,6 +109,8 @@ pub struct Core {
     pub moments: BTreeMap<FileId, Moment>,
     /// What is to be done about replica sets.
     pub replacing: Replacing,
+    /// Holders that gave bytes of a file's version which had not its hash: others are asked first.
+    pub doubted: BTreeMap<FileId, (VersionVector, BTreeSet<BrickId>)>,
     /// How programs go through directories of which the files are elsewhere.
     pub walks: Walks,
     dirs: HashMap<FileId, Dir>,

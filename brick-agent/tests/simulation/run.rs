@@ -332,9 +332,29 @@ pub fn comes_to_rest(world: &mut World, chance: &mut Chance) -> Result<(), Strin
     rest(world, chance).and_then(|()| check(world))
 }
 
+/// What members know that a brick holds is what it holds.
+fn says_what_it_holds(world: &World, n: usize) -> Result<(), String> {
+    let index = world.machines[n].index();
+    for (file, object) in index.objects().filter_map(Result::ok).filter(|(file, object)| object.exists(*file))
+    {
+        let local = index.local(file).map_err(|e| e.to_string())?.unwrap_or_default();
+        let said = object.holders.get(&World::brick(n)).and_then(|reg| reg.value.as_ref());
+        if !local.placed.is_empty() && local.have.as_ref() != said {
+            let (name, have) = (World::name(n), &local.have);
+            return Err(format!(
+                "others believe that {name} has another version of {file}: {said:?}, not {have:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What must be true now.
 fn check(world: &mut World) -> Result<(), String> {
     world.say("check".to_owned());
+    for n in 0..world.count() {
+        says_what_it_holds(world, n)?;
+    }
     let mut trees: Vec<Tree> = Vec::new();
     for n in 0..world.count() {
         let Some(volume) = world.volume(n) else { return Err(format!("{} is down", World::name(n))) };
