@@ -79,8 +79,8 @@ impl Volume {
     ) -> FsResult<bool> {
         let config = self.config();
         let Core { told, heads, .. } = core;
-        let all = config.members.iter().filter(|m| m.brick != self.me);
-        let all_heard = all.map(|m| told.is_heard(m.brick, heads)).fold(true, |all, heard| all && heard);
+        let mut others = config.members.iter().filter(|m| m.brick != self.me);
+        let all_heard = others.all(|m| told.is_heard(m.brick, heads));
         Ok(remains_wait(&self.object_of(file)?, of, all_heard))
     }
 

@@ -71,12 +71,12 @@ pub struct Oracle {
     flipped: BTreeMap<(usize, Content), Content>,
     /// Whose lives those are.
     lives: BTreeMap<Incarnation, usize>,
-    /// Inodes that programs wrote since they were last made durable, and how they left them: after a crash they may have any bytes.
-    written: BTreeMap<(usize, u64), BTreeSet<Content>>,
-    /// What was lost where it was written, as nobody had made it durable: whatever is left of a copy of it may be all that there is.
-    lost_by_writers: BTreeSet<Content>,
-    /// What a power cut made of copies, and what they were.
-    torn_copies: BTreeMap<Content, BTreeSet<Content>>,
+    /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
+    written: BTreeSet<(usize, u64)>,
+    /// What a power cut made of copies, and of which versions of which files they were.
+    torn_copies: BTreeMap<Content, Vec<(FileId, VersionVector)>>,
+    /// Readers were shown that.
+    shown_torn: Vec<(Content, String)>,
     /// The power fails: what a program removed is gone from the disk, and may be there again by the index.
     pub cuts: bool,
     tokens: u64,
@@ -154,17 +154,12 @@ impl Oracle {
 
     /// A program begins to write an inode, by which of all it is.
     pub fn writes(&mut self, member: usize, made: u64) {
-        self.written.entry((member, made)).or_default();
-    }
-
-    /// It left it like this.
-    pub fn left(&mut self, member: usize, made: u64, bytes: &[u8]) {
-        self.written.entry((member, made)).or_default().insert(content_of(bytes));
+        self.written.insert((member, made));
     }
 
     /// All that programs wrote at a member was made durable.
     pub fn is_all_synced(&mut self, member: usize) {
-        self.written.retain(|(m, _), _| *m != member);
+        self.written.retain(|(m, _)| *m != member);
     }
 
     /// The inode's bytes were made durable.
@@ -192,50 +187,45 @@ impl Oracle {
             let was_open = how == End::PowerCut
                 && found.mark.as_ref().is_some_and(|mark| open.contains(&mark.file))
                 && !self.is_flipped(member, &found.bytes);
-            if new && found.mark.is_none() || was_open || self.written.contains_key(&(member, found.made)) {
+            if new && found.mark.is_none() || was_open || self.written.contains(&(member, found.made)) {
                 self.saw(&found.bytes);
             }
-            let (now, was) = (content_of(&found.bytes), before.get(&found.made));
-            if let Some(was) = was.filter(|was| **was != now && how == End::PowerCut)
-                && found.mark.as_ref().is_some_and(|mark| mark.copy_of().is_some())
+            let now = content_of(&found.bytes);
+            if how == End::PowerCut
+                && before.get(&found.made).is_some_and(|was| *was != now)
+                && let Some(mark) = &found.mark
+                && let Some(of) = mark.copy_of()
             {
-                let were = self.torn_copies.get(was).cloned().unwrap_or_else(|| BTreeSet::from([*was]));
-                self.torn_copies.entry(now).or_default().extend(were);
+                self.torn_copies.entry(now).or_default().push((mark.file, of.clone()));
             }
         }
         if how == End::PowerCut {
-            self.note_lost(member, machine);
             self.is_all_synced(member);
         }
     }
 
-    /// What programs wrote at a member whose power failed, and of which it is not sure any more that it is the version that others heard of.
-    fn note_lost(&mut self, member: usize, machine: &Machine) {
-        let index = machine.index();
-        let written: BTreeSet<Content> = self
-            .written
-            .iter()
-            .filter(|((m, _), _)| *m == member)
-            .flat_map(|(_, all)| all)
-            .copied()
-            .collect();
-        for (file, content) in self.writers.iter().filter(|(_, by)| by.member == member).map(|(of, _)| of) {
-            let is_known = || {
-                let local = index.local(*file).ok().flatten().unwrap_or_default();
-                let there = machine.disk.marked(*file).map(|found| content_of(&found.bytes));
-                local.have.is_some() && local.synced == local.have && there == Some(*content)
-            };
-            if written.contains(content) && !is_known() {
-                self.lost_by_writers.insert(*content);
-            }
+    /// A reader was shown what a power cut may have left of a copy. Says whether that is what it is; [`Oracle::is_there_whole`] whether it may
+    /// have been.
+    pub fn shows_torn(&mut self, bytes: &[u8], what: &str) -> bool {
+        let content = content_of(bytes);
+        let is_torn = self.torn_copies.contains_key(&content);
+        if is_torn {
+            self.shown_torn.push((content, what.to_owned()));
         }
+        is_torn
     }
 
-    /// Whether it is what a power cut left of a copy of something that its writer lost: nobody had made it durable, and there may be
-    /// nothing else of it.
-    pub fn is_last_of_lost(&self, bytes: &[u8]) -> bool {
-        let were = self.torn_copies.get(&content_of(bytes));
-        were.is_some_and(|were| were.iter().any(|was| self.lost_by_writers.contains(was)))
+    /// What readers were shown of torn copies though a member has the version whole, or what came in its place. Of what nobody has any more
+    /// what is left is all that there is.
+    pub fn is_there_whole(&mut self, machines: &[Machine]) -> Option<String> {
+        let shown = std::mem::take(&mut self.shown_torn);
+        let has = |machine: &Machine, (file, of): &(FileId, VersionVector)| {
+            let local = machine.index().local(*file).ok().flatten().unwrap_or_default();
+            !local.dirty && local.have.is_some_and(|have| have.includes(of))
+        };
+        let is_whole = |copy: &(FileId, VersionVector)| machines.iter().any(|machine| has(machine, copy));
+        let torn = shown.into_iter().find(|(content, _)| self.torn_copies[content].iter().all(is_whole))?;
+        Some(format!("a reader of {} got half a file, and a member has all of it", torn.1))
     }
 
     /// A program was told that these bytes are durable. If another had replaced them by then, knowing them, and nobody

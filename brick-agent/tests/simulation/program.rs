@@ -112,7 +112,6 @@ impl Program<'_> {
     fn ends(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
             self.oracle.writes(self.member, found.made);
-            self.oracle.left(self.member, found.made, &found.bytes);
             // Who dies of it knows nothing any more.
             let known = (!self.machine.life.is_over()).then(|| self.known(file));
             self.oracle.wrote(self.member, file, &found.bytes, known);
@@ -259,11 +258,13 @@ impl Program<'_> {
             Ok(bytes)
                 if !self.oracle.is_whole(&bytes)
                     && !self.oracle.is_of_several_moments(&bytes)
-                    && !self.oracle.is_last_of_lost(&bytes)
                     && !self.oracle.is_flipped(self.member, &bytes)
                     && (!self.oracle.is_flipped_anywhere(&bytes) || self.knows_better(open.file, &bytes)) =>
             {
                 let name = super::support::tree::shown(at);
+                if self.oracle.shows_torn(&bytes, &name) {
+                    return Ok(Ok(shown(&bytes)));
+                }
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }
             Ok(bytes) => Ok(Ok(shown(&bytes))),

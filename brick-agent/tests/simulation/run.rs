@@ -136,6 +136,9 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
             };
             let done = program.act(&action)?;
             world.say(format!("  {}: {done:?}", World::name(member)));
+            if let Some(torn) = world.oracle.is_there_whole(&world.machines) {
+                return Err(torn);
+            }
         }
         What::Work { member } => {
             world.time.pass(Duration::from_millis(10));
@@ -368,8 +371,8 @@ fn check(world: &mut World) -> Result<(), String> {
     for (path, entry) in &trees[0].0 {
         if let tree::What::File(bytes) = &entry.what {
             contents.insert(content_of(bytes));
-            if !world.oracle.is_whole(bytes) && !world.oracle.is_last_of_lost(bytes) {
-                let path = tree::shown(path);
+            let path = tree::shown(path);
+            if !world.oracle.is_whole(bytes) && !world.oracle.shows_torn(bytes, &path) {
                 return Err(format!("in the end {path} has what no program left there: {}", shown(bytes)));
             }
         }
@@ -378,6 +381,9 @@ fn check(world: &mut World) -> Result<(), String> {
         contents.extend(
             machine.disk.files_below(&[b".nearbrick", b"versions"]).iter().map(|f| content_of(&f.bytes)),
         );
+    }
+    if let Some(torn) = world.oracle.is_there_whole(&world.machines) {
+        return Err(torn);
     }
     if let Some(lost) = world.oracle.not_shown(&contents) {
         return Err(lost);

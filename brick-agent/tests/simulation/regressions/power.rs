@@ -473,3 +473,24 @@ fn t01_a_newer_copy_that_was_not_said_is_said_after_the_cut() {
         assert_eq!(plan.run(false).failure, None, "salt {salt}");
     }
 }
+
+/// A copy had been read from the only brick that had the version, which lost it then; and it was not said yet when the index was lost. Others
+/// did not hear of it after that either, so that nobody kept that side of the conflict.
+#[test]
+fn t03_a_copy_that_was_not_said_is_said_after_a_lost_index() {
+    // Of that power cut the names are left, and the index, and not the bytes.
+    let cut = Step {
+        salt: 14_990_570_894_970_024_159,
+        what: What::End { member: 0, how: End::PowerCut, after: None },
+    };
+    let plan = quiet(vec![
+        does(0, Action::Save { path: 1, len: 1197, sync: false }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(2, Action::ReadAll),
+        cut,
+        step(What::Close { member: 2 }),
+        step(What::LoseIndex { member: 2 }),
+    ]);
+    assert_eq!(Plan { seed: 1_002_063, faults: NONE, ..plan }.run(false).failure, None);
+}
