@@ -488,5 +488,7 @@ pub fn verdict(plan: &Plan, spoil: impl Fn(&mut World)) -> Result<(), String> {
     let mut world = after(plan)?;
     rest(&mut world, &mut Chance::new(plan.seed))?;
     spoil(&mut world);
-    check(&mut world)
+    // Trees that differ are a panic.
+    let checked = catch_unwind(AssertUnwindSafe(|| check(&mut world)));
+    checked.unwrap_or_else(|why| Err(words(&*why)))
 }
