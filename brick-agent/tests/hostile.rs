@@ -544,7 +544,7 @@ async fn s01_any_answers_of_a_peer_are_taken_or_refused() {
             }
             client.alive(from);
             let read = client.read(file, &version, 0, 16, &[from]);
-            assert!(read.is_err() || read.unwrap().len() <= 16);
+            assert!(read.is_err() || read.unwrap().1.len() <= 16);
             client.alive(from);
             if let Ok(Some(list)) = client.chunks(from, file, &version) {
                 assert_eq!(list.pieces.iter().map(Piece::len).sum::<u64>(), list.size);

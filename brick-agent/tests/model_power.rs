@@ -8,11 +8,14 @@ mod support;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nearbrick_agent::brick::mark::{Mark, XATTR};
 use nearbrick_agent::index::{Local, Print};
-use nearbrick_agent::volume::VolumeOptions;
+use nearbrick_agent::volume::{Later, VolumeOptions};
 use nearbrick_core::FileId;
+use support::clock::AheadClock;
 use support::fs::{Fs, path, write_all};
 use support::members::Lab;
 use support::tree;
@@ -559,4 +562,86 @@ fn t01_what_a_power_cut_left_of_a_copy_is_not_read_before_others_are_heard() {
         assert_eq!(files(&lab, n), [("f".to_owned(), TWO.to_vec())], "member {n}");
         assert_eq!(lab.volume(n).status().conflicts, 0);
     }
+}
+
+/// A member with a file of its own, and with what a power cut left of a copy of `f`, of which only its maker and this one ever heard. The
+/// clock is the member's.
+fn with_remains() -> (Lab, Arc<AheadClock>) {
+    let mut lab = Lab::new(3, 2);
+    write(&lab, 1, "own", ONE);
+    write(&lab, 2, "other", ONE);
+    lab.exchange();
+    lab.keep_index(1);
+    write(&lab, 0, "f", TWO);
+    lab.pull(1, 0);
+    assert_eq!(lab.heal(1).files_done, 1);
+    lab.cut_power(1);
+    std::fs::write(lab.data(1).join("f"), vec![0; TWO.len()]).unwrap();
+    let clock = Arc::new(AheadClock::default());
+    lab.open_with(
+        1,
+        VolumeOptions { clock: clock.clone(), later: Later::Called, ..VolumeOptions::default() },
+    );
+    (lab, clock)
+}
+
+/// An hour goes by, and what is due in it is done.
+fn an_hour_passes(lab: &Lab, clock: &AheadClock) {
+    clock.pass(Duration::from_secs(3600));
+    while lab.volume(1).work() {}
+}
+
+/// Time says nothing of what is whole, nor does a member that never heard of it.
+#[test]
+fn t01_what_a_power_cut_left_of_a_copy_is_not_read_until_who_may_know_it_was_heard() {
+    needs!(Root);
+    let (lab, clock) = with_remains();
+    let is_refused = || {
+        let read = Fs::new(lab.volume(1)).read_file(&path("f"));
+        assert_eq!(read.unwrap_err(), rustix::io::Errno::IO);
+        assert_eq!(read_own(&lab), ONE, "what was made here is read all the time");
+    };
+    an_hour_passes(&lab, &clock);
+    is_refused();
+    lab.pull(1, 2);
+    an_hour_passes(&lab, &clock);
+    is_refused();
+    lab.pull(1, 0);
+    an_hour_passes(&lab, &clock);
+    assert_eq!(read(&lab, 1, "f"), TWO);
+    assert_eq!(read_own(&lab), ONE);
+}
+
+fn read_own(lab: &Lab) -> Vec<u8> {
+    read(lab, 1, "own")
+}
+
+/// Nobody else has it, and nobody else will: it is all that there is of it.
+#[test]
+fn t01_what_a_power_cut_left_of_a_copy_is_read_when_no_other_member_is_left() {
+    needs!(Root);
+    let (mut lab, clock) = with_remains();
+    let me = lab.brick(1);
+    lab.configure(|config| config.members.retain(|member| member.brick == me));
+    assert_eq!(read(&lab, 1, "f"), vec![0; TWO.len()]);
+    an_hour_passes(&lab, &clock);
+    assert_eq!(lab.volume(1).status().dirty_files, 0);
+}
+
+/// An agent that ends in order makes no version of it either, nor does one that begins anew; and no peer gets it.
+#[test]
+fn t01_what_a_power_cut_left_of_a_copy_stays_that_when_the_agent_ends() {
+    needs!(Root);
+    let (mut lab, clock) = with_remains();
+    lab.close(1);
+    lab.open_with(
+        1,
+        VolumeOptions { clock: clock.clone(), later: Later::Called, ..VolumeOptions::default() },
+    );
+    an_hour_passes(&lab, &clock);
+    let refused = Fs::new(lab.volume(1)).read_file(&path("f"));
+    assert_eq!(refused.unwrap_err(), rustix::io::Errno::IO);
+    // Who hears of its name from here gets nothing of it.
+    lab.pull(2, 1);
+    assert_eq!(read(&lab, 2, "f"), b"");
 }

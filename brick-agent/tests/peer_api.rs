@@ -58,9 +58,8 @@ async fn read(
     from: Vec<BrickId>,
 ) -> Result<Vec<u8>, Reason> {
     let client = client.clone();
-    tokio::task::spawn_blocking(move || client.read(file(n), &version(of), range.0, range.1, &from))
-        .await
-        .unwrap()
+    let read = move || client.read(file(n), &version(of), range.0, range.1, &from);
+    tokio::task::spawn_blocking(read).await.unwrap().map(|(_, bytes)| bytes)
 }
 
 fn item(n: u8, of: u64) -> FetchItem {

@@ -16,7 +16,7 @@ use nearbrick_agent::heal::limit::{Limiter, Throttle, Timer};
 use nearbrick_agent::index::Print;
 use nearbrick_core::FileId;
 use nearbrick_core::heal::Reason;
-use support::fs::{Fs, path};
+use support::fs::{Fs, path, read_all};
 use support::members::Lab;
 use support::tree;
 
@@ -330,6 +330,73 @@ fn t25_what_the_disk_damaged_is_no_edit_and_is_brought_again() {
     }
     assert_eq!((lab.unrepaired(0), lab.scrub(0).files), (0, 1));
     assert_eq!(lab.volume(0).tidy_versions().unwrap(), 1);
+}
+
+/// Two bricks hold `f`, of which one has a damaged copy; the third has a stub.
+fn with_damaged_copy(bad: usize, bytes: &[u8]) -> Lab {
+    let mut lab = Lab::new(3, 2);
+    write(&lab, 0, "f", bytes);
+    lab.converge();
+    rot(&mut lab, bad, "f", b"the wrong bytes");
+    lab
+}
+
+/// Whether somebody gave the member wrong bytes, and it saw that.
+fn saw_wrong_bytes(lab: &Lab, n: usize) -> bool {
+    matches!(lab.volume(n).status().last_error, Some((Reason::Corrupt, _, _)))
+}
+
+#[test]
+fn p02_a_reader_gets_what_is_damaged_at_one_holder_from_another() {
+    needs!(Root);
+    let mut came_wrong = 0;
+    for (bad, writes) in [(0, false), (1, false), (0, true), (1, true)] {
+        let lab = with_damaged_copy(bad, b"the right bytes, all of them");
+        if writes {
+            let fs = Fs::new(lab.volume(2));
+            let (_, opened) = fs.open(&path("f"), libc::O_RDWR, 0).unwrap();
+            lab.volume(2).release(opened.handle);
+        }
+        assert_eq!(read(&lab, 2, "f"), b"the right bytes, all of them", "member {bad} has a damaged copy");
+        came_wrong += usize::from(saw_wrong_bytes(&lab, 2));
+    }
+    assert_eq!(came_wrong, 2, "one of the two is asked first");
+}
+
+/// Who got wrong bytes before anybody could see that they are does not get right ones after them, and who opens the file next does.
+#[test]
+fn p02_who_reads_on_after_wrong_bytes_is_told_and_the_next_one_gets_the_right_ones() {
+    needs!(Root);
+    let bytes: Vec<u8> = (0..900_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut came_wrong = 0;
+    for bad in 0..2 {
+        let lab = with_damaged_copy(bad, &bytes);
+        let fs = Fs::new(lab.volume(2));
+        let (_, opened) = fs.open(&path("f"), libc::O_RDONLY, 0).unwrap();
+        let got = read_all(lab.volume(2), opened.handle);
+        if saw_wrong_bytes(&lab, 2) {
+            came_wrong += 1;
+            assert_eq!(got, Err(rustix::io::Errno::IO));
+            assert_eq!(read_all(lab.volume(2), opened.handle), Err(rustix::io::Errno::IO), "it stays so");
+        } else {
+            assert!(got.is_ok_and(|got| got == bytes));
+        }
+        assert!(read(&lab, 2, "f") == bytes, "member {bad} has a damaged copy");
+        lab.volume(2).release(opened.handle);
+        assert!(read(&lab, 2, "f") == bytes, "member {bad} has a damaged copy");
+    }
+    assert_eq!(came_wrong, 1, "one of the two is asked first");
+}
+
+#[test]
+fn p02_what_is_damaged_at_all_holders_is_not_read() {
+    needs!(Root);
+    let mut lab = with_damaged_copy(0, b"the right bytes, all of them");
+    rot(&mut lab, 1, "f", b"other wrong bytes");
+    for _ in 0..2 {
+        let got = Fs::new(lab.volume(2)).read_file(&path("f"));
+        assert_eq!(got, Err(rustix::io::Errno::IO));
+    }
 }
 
 #[test]

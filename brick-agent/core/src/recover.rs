@@ -110,6 +110,12 @@ pub fn remains_give_way(object: &Object, me: BrickId, copy_of: &VersionVector) -
     !copy_of.is_empty() && object.holders_of(copy_of).any(|brick| brick != me)
 }
 
+/// Whether such remains are still neither whole nor a version of their own: nobody who was heard knows the version, and not all others were
+/// heard, of whom one may hold it.
+pub fn remains_wait(object: &Object, copy_of: &VersionVector, all_heard: bool) -> bool {
+    !all_heard && !object.knows(copy_of)
+}
+
 /// Whether `me`, whose index is lost, judges what it has without having heard of another's. `others`: all other members; each with
 /// whether its directory was adopted, if it said lately that its index is being made anew too.
 ///
@@ -193,6 +199,11 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
             },
             // Which ranges of it reached the disk is not known.
             _ if found.filled || found.marked.is_some() => Verdict::Lacking,
+            // The index does not know any more that there was a version: what it got of that is not the empty file that it would pass for.
+            _ if found.stub && found.size > 0 && object.head().is_none() => match found.hollow {
+                true => Verdict::Lacking,
+                false => Verdict::SetAside,
+            },
             _ => Verdict::Keep,
         };
     };
@@ -359,6 +370,11 @@ mod tests {
         let came = Row { have: 0, synced: None, same: false, ..CLEAN };
         assert_eq!(cut(&shared, Row { fits: Some(true), ..came }), Holds(v(2)));
         assert_eq!(cut(&shared, Row { fits: Some(false), ..came }), SetAside);
+        // A stub of a version of which the index does not know any more, with some bytes of it, or none.
+        let unknown = Row { have: 0, synced: None, marked: 0, same: false, fits: None, ..CLEAN };
+        assert_eq!(cut_to_stub(&object(vec![]), Row { hollow: true, ..unknown }), Lacking);
+        assert_eq!(cut_to_stub(&object(vec![]), unknown), SetAside);
+        assert_eq!(cut_to_stub(&alone, unknown), Keep);
         // Being written: never set aside, and based on what was synced.
         let open = Row { dirty: Some(2), same: false, fits: Some(false), ..CLEAN };
         assert_eq!(cut(&shared, open), Edit(v(2)));
@@ -385,6 +401,16 @@ mod tests {
         // An older one is not worth it.
         assert!(!gives_way(vec![content(2), have(PEER, 1)], 2));
         assert!(!gives_way(vec![content(2), have(PEER, 2)], 0));
+    }
+
+    #[test]
+    fn t01_what_is_left_of_a_copy_waits_for_who_may_hold_it() {
+        assert!(remains_wait(&object(vec![]), &v(2), false));
+        assert!(!remains_wait(&object(vec![]), &v(2), true));
+        // An older version says nothing of this one; who knows it, or a newer one, has said who holds it.
+        assert!(remains_wait(&object(vec![content(1)]), &v(2), false));
+        assert!(!remains_wait(&object(vec![content(2)]), &v(2), false));
+        assert!(!remains_wait(&object(vec![content(3)]), &v(2), false));
     }
 
     #[test]

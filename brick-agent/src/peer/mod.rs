@@ -132,7 +132,7 @@ pub trait Served: Send + Sync + 'static {
 /// call them with a lock held.
 pub trait Remote: Send + Sync + 'static {
     /// Bytes `offset..offset+len` (less at the end of the file) of exactly this
-    /// version, from the first of `from` that can give them.
+    /// version, from the first of `from` that can give them, and which one that was.
     fn read(
         &self,
         file: FileId,
@@ -140,7 +140,7 @@ pub trait Remote: Send + Sync + 'static {
         offset: u64,
         len: usize,
         from: &[BrickId],
-    ) -> Result<Vec<u8>, Reason>;
+    ) -> Result<(BrickId, Vec<u8>), Reason>;
 
     /// Streams whole files from one brick into `sink`, in the order of `items`.
     /// An error is of the stream: a file that had begun was failed to the sink,

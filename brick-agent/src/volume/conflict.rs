@@ -254,7 +254,7 @@ impl Volume {
                 (Some(here), _) => super::files::read_at(&**here, at, len, &mut theirs)?,
                 (None, Some(remote)) => {
                     match remote.read(alike.of, &alike.version, at, len, &alike.holders) {
-                        Ok(bytes) => theirs = bytes,
+                        Ok((_, bytes)) => theirs = bytes,
                         Err(_) => return Ok(None),
                     }
                 }

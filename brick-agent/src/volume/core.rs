@@ -25,6 +25,7 @@ use super::resume::Held;
 use super::served::Moment;
 use super::sums::Sums;
 use super::tally::Tally;
+use super::told::Told;
 use super::types::{FsResult, NodeId, Stat};
 use super::unheard::Unheard;
 use super::{Volume, index_failed};
@@ -78,6 +79,8 @@ pub struct Core {
     pub acks: BTreeMap<BrickId, Known>,
     /// What was done here and no other member has heard of.
     pub unheard: Unheard,
+    /// Which members were heard since this agent began.
+    pub told: Told,
     /// What the kernel knows.
     pub nodes: Nodes,
     /// Pending and totals.
@@ -106,6 +109,8 @@ pub struct Core {
     pub moments: BTreeMap<FileId, Moment>,
     /// What is to be done about replica sets.
     pub replacing: Replacing,
+    /// Holders that gave bytes of a file's version which had not its hash: others are asked first.
+    pub doubted: BTreeMap<FileId, (VersionVector, BTreeSet<BrickId>)>,
     /// How programs go through directories of which the files are elsewhere.
     pub walks: Walks,
     dirs: HashMap<FileId, Dir>,

@@ -14,7 +14,7 @@ use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::{Reader, Stat as RawStat};
-use crate::brick::mark::Mark;
+use crate::brick::mark::{Mark, Origin};
 use crate::index::{Local, Print};
 
 /// Whether the disk has no bytes of a file.
@@ -126,6 +126,14 @@ impl Volume {
         }
         let mark = access::get_mark(&at.dir, &at.name)?;
         let is_stub = mark.as_ref().is_some_and(|mark| mark.version.is_none());
+        let copied =
+            mark.as_ref().and_then(Mark::copy_of).filter(|of| end == End::PowerLost && !of.is_empty());
+        let copied = copied.cloned();
+        // An earlier start found it, and another end took that from the index, or from the mark.
+        let is_marked_so = mark.as_ref().is_some_and(|mark| mark.origin != Origin::Copied);
+        let is_untouched = local.base.is_empty() && local.print.is_some_and(|then| now.has_bytes_of(&then));
+        let is_found_again =
+            copied.is_some() && local.have.is_none() && if local.dirty { is_untouched } else { is_marked_so };
         let mark = mark.and_then(|mark| mark.version);
         let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
@@ -143,6 +151,9 @@ impl Volume {
             stub: is_stub,
             bytes: Bytes::NotRead,
         };
+        if let Some(of) = copied.as_ref().filter(|_| is_found_again) {
+            return self.is_remains(core, file, &at, of.clone());
+        }
         let mut verdict = judge(&object, self.me, end, &found);
         if verdict == Verdict::Hash {
             found.bytes = match end {
@@ -175,7 +186,10 @@ impl Volume {
                 todo.push(file);
                 self.is_version(core, file, version, now, end)
             }
-            Verdict::Edit(base) => self.is_edit(core, file, base, end),
+            Verdict::Edit(base) => match copied.filter(|_| !local.dirty && base.is_empty()) {
+                Some(of) => self.is_remains(core, file, &at, of),
+                None => self.is_edit(core, file, base, end),
+            },
             Verdict::SetAside | Verdict::Lacking => {
                 todo.push(file);
                 let why =

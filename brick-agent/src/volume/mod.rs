@@ -81,6 +81,7 @@ mod sums;
 mod surroundings;
 pub mod sync_copies;
 mod tally;
+mod told;
 pub mod types;
 mod unheard;
 mod unmarked;

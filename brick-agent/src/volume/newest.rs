@@ -101,7 +101,7 @@ impl Volume {
                 return Ok(true);
             }
             let written = core.nodes.of(file).is_some_and(|n| n.writers > 0);
-            if !written && matches!(self.settle(core, file)?, Settled::Done) {
+            if !written && matches!(self.settle(core, file)?, Settled::Done | Settled::Waits) {
                 return Ok(true);
             }
             let at = self.at(core, file, &local)?;

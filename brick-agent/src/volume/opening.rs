@@ -13,6 +13,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::files::{Handle, OpenFile};
+use super::stub::Completed;
 use super::types::{FsResult, NodeId, Opened};
 use crate::brick::access;
 use crate::brick::disk::File;
@@ -110,8 +111,10 @@ impl Volume {
                 Step::Opened(opened) => return self.spare_atime(opened, flags),
                 Step::Fill(stub) => {
                     let file = self.file_of(&self.lock(), node)?;
-                    self.fill(file, &stub, 0, stub.size())?;
-                    self.complete_stub(file, &stub)?;
+                    // Whoever was reading it may have got wrong bytes: who opens it now has not.
+                    if self.fill_whole(file, &stub)? == Completed::Spoiled {
+                        continue;
+                    }
                 }
                 Step::Bring => {
                     let file = self.file_of(&self.lock(), node)?;
@@ -213,8 +216,10 @@ impl Volume {
                         self.give_way(core, file)?;
                         return Err(Errno::STALE);
                     }
-                    tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and no other brick was heard");
-                    return Err(Errno::IO);
+                    if self.others_may_tell(core, file, &of)? {
+                        tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and not all other bricks were heard");
+                        return Err(Errno::IO);
+                    }
                 }
             }
             Standing::Stale if tried.older => self.show_older(core, file)?,

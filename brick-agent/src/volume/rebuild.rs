@@ -35,6 +35,7 @@ use super::index_failed;
 use super::judge::Unnoted;
 use super::making::d_type;
 use super::recover::REBUILD;
+use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::disk::Stat as RawStat;
@@ -205,6 +206,13 @@ impl Volume {
             change.commit()?;
         }
         self.announce(core)?;
+        // What is here and nobody knows of, such as a copy that was not said yet.
+        for file in &all {
+            if is_unsaid(self.me, &self.object_of(*file)?, &self.local_or_none(*file)?) {
+                core.unsaid.insert(*file);
+                self.settler.soon(*file);
+            }
+        }
         self.look_at_removals(core, &all)?;
         self.bring_about(core, all);
         let mut change = Change::new(self, core);

@@ -268,7 +268,7 @@ impl Volume {
         for file in dirty {
             match self.settle(core, file) {
                 Ok(Settled::Done) => {}
-                Ok(Settled::Writable | Settled::Written) => all = false,
+                Ok(Settled::Writable | Settled::Written | Settled::Waits) => all = false,
                 Err(error) => {
                     tracing::warn!(%file, %error, "cannot be settled at the end; it stays dirty");
                     all = false;

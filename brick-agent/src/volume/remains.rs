@@ -2,16 +2,17 @@
 //!
 //! The index forgot that it ever heard of the file, and the disk what the copy was made of. By its mark it is a copy, so no program here
 //! wrote it; nothing proves that it is whole. Others are asked first. If another brick is known to hold the version, the remains
-//! give way to a whole copy, and are kept in `versions/`. Nobody can open them before others were heard or a minute has passed, but to empty them:
-//! no reader sees half a file. If no other is known to hold that version then, they are a file like any other, and nothing of it is ever
+//! give way to a whole copy, and are kept in `versions/`. Until somebody who knows the version was heard, or all other members were, nobody
+//! can open them, but to empty them, and no peer gets them: no reader sees half a file, and time alone makes nothing whole. If no other
+//! is known to hold that version then, they are a file like any other, and nothing of it is ever
 //! given up for less. A program that writes to it makes it its own.
 
-use nearbrick_core::recover::remains_give_way;
+use nearbrick_core::recover::{remains_give_way, remains_wait};
 use nearbrick_core::{FileId, VersionVector};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::print_of;
+use super::change::{Change, print_of};
 use super::core::{At, Core};
 use super::types::FsResult;
 use crate::brick::access;
@@ -45,7 +46,7 @@ impl Volume {
         Ok(remains(access::get_mark(&at.dir, &at.name)?, file).map(|(_, of)| of))
     }
 
-    /// The version of which a file is what is left of a copy, if others are still waited for.
+    /// The version of which a file is what is left of a copy, if it is of no version of its own yet.
     pub(super) fn waiting_remains(
         &self,
         core: &mut Core,
@@ -59,6 +60,55 @@ impl Volume {
         let at = self.at(core, file, local)?;
         let now = print_of(&access::stat(&at.dir, &at.name)?);
         self.remains_of(&at, file, local, &now)
+    }
+
+    /// Whether a file is what is left of a copy, and others are still waited for.
+    pub(super) fn waits_for_word(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
+        match self.waiting_remains(core, file, local)? {
+            Some(of) => Ok(self.gives_way(file, &of)? || self.others_may_tell(core, file, &of)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a member that was not heard yet may be the one that holds the version.
+    pub(super) fn others_may_tell(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        of: &VersionVector,
+    ) -> FsResult<bool> {
+        let config = self.config();
+        let Core { told, heads, .. } = core;
+        let mut others = config.members.iter().filter(|m| m.brick != self.me);
+        let all_heard = others.all(|m| told.is_heard(m.brick, heads));
+        Ok(remains_wait(&self.object_of(file)?, of, all_heard))
+    }
+
+    /// The bytes of a file are what is left of a copy of this version.
+    pub(super) fn is_remains(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        at: &At,
+        of: VersionVector,
+    ) -> FsResult<()> {
+        tracing::warn!(%file, "is what a power cut left of a copy: it is not read before others were heard");
+        let mark = Mark { origin: Origin::Remains(of), ..Mark::new(file, Some(VersionVector::new())) };
+        access::set_mark(&at.dir, &at.name, &mark)?;
+        let print = print_of(&access::stat(&at.dir, &at.name)?);
+        let since = self.clock.now_ms();
+        let mut change = Change::new(self, core);
+        let local = change.local_mut(file)?;
+        // Nobody is told that it is being written: no program has.
+        (local.dirty, local.dirty_since) = (true, since);
+        (local.have, local.base, local.synced) = (None, VersionVector::new(), Some(VersionVector::new()));
+        // By how it looks now it will be seen whether somebody writes to it.
+        local.print = Some(print);
+        (local.snapshot, local.overlay, local.filling) = (None, None, None);
+        local.filled.clear();
+        change.commit()?;
+        self.settler.remains(file);
+        Ok(())
     }
 
     /// Whether another brick is known to hold that version, or what came in its place.

@@ -77,6 +77,9 @@ impl Volume {
             return Err(Reason::Unreachable);
         }
         if local.dirty {
+            if self.waits_for_word(core, file, &local).map_err(reason_of)? {
+                return Err(Reason::Unreachable);
+            }
             return self.moment(core, file, &local, wanted, exactly);
         }
         let at = self.at(core, file, &local).map_err(reason_of)?;
@@ -236,7 +239,11 @@ impl Served for Volume {
     fn hinted(&self, from: BrickId, heads: &Heads) {
         let own = heads.get(&self.incarnation).copied().unwrap_or(0);
         self.asked(from, heads);
-        let outrun = self.lock().heads.get(&self.incarnation).copied().unwrap_or(0) < own;
+        let outrun = {
+            let core = &mut *self.lock();
+            core.told.says(from, heads);
+            core.heads.get(&self.incarnation).copied().unwrap_or(0) < own
+        };
         if outrun {
             self.is_outrun();
         }

@@ -38,7 +38,7 @@ const COPIED: Duration = Duration::from_secs(2);
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Files that are settled before others may have the lock.
 const AT_ONCE: usize = 16;
-/// What a power cut left of a copy waits so long for word of the version that it is a copy of.
+/// Between two looks at what a power cut left of a copy, and of which others may still tell.
 const REMAINS: Duration = Duration::from_secs(60);
 
 /// Files that are to be looked at, and the thread that does it.
@@ -238,17 +238,22 @@ impl Volume {
 
     fn look_at(&self, files: Vec<FileId>) {
         let (mut again, mut in_conflict, mut unsaid) = (Vec::new(), Vec::new(), Vec::new());
+        let mut fallen = Vec::new();
         {
             let core = &mut *self.lock();
             for file in files {
                 match self.settle(core, file) {
                     Ok(Settled::Done) => {
                         // Also in a conflict: when that ends nothing else tells that what is here is of no version that counts.
-                        if core.tally.fallen.contains(&file)
-                            && let Err(error) = self.see_to_fallen(core, file)
-                        {
-                            tracing::warn!(%file, %error, "an older version cannot be said again yet");
-                            again.push((file, SNAPSHOT));
+                        if core.tally.fallen.contains(&file) {
+                            match self.see_to_fallen(core, file) {
+                                Ok(true) => fallen.push(file),
+                                Ok(false) => {}
+                                Err(error) => {
+                                    tracing::warn!(%file, %error, "an older version cannot be said again yet");
+                                    again.push((file, SNAPSHOT));
+                                }
+                            }
                         }
                         if core.tally.in_conflict.contains(&file) {
                             in_conflict.push(file);
@@ -256,6 +261,7 @@ impl Volume {
                     }
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
+                    Ok(Settled::Waits) => again.push((file, REMAINS)),
                     Err(error) => {
                         tracing::warn!(%file, %error, "a written file cannot be settled yet; it stays dirty");
                         again.push((file, AGAIN));
@@ -264,6 +270,12 @@ impl Volume {
                 if core.unsaid.remove(&file) {
                     unsaid.push(file);
                 }
+            }
+        }
+        for file in fallen {
+            if let Err(error) = self.say_again(file) {
+                tracing::warn!(%file, %error, "an older version cannot be said again yet");
+                again.push((file, SNAPSHOT));
             }
         }
         for file in unsaid {
@@ -295,6 +307,8 @@ pub(super) enum Settled {
     Writable,
     /// A program has it open for writing.
     Written,
+    /// It is what a power cut left of a copy, and others are to be heard first.
+    Waits,
 }
 
 impl Volume {
@@ -332,10 +346,13 @@ impl Volume {
         };
         let mut print = print_of(&open.stat()?);
         let remains = self.remains_of(&at, file, &local, &print)?;
-        if let Some(of) = &remains
-            && self.gives_way(file, of)?
-        {
-            return self.give_way(core, file).map(|()| Settled::Done);
+        if let Some(of) = &remains {
+            if self.gives_way(file, of)? {
+                return self.give_way(core, file).map(|()| Settled::Done);
+            }
+            if self.others_may_tell(core, file, of)? {
+                return Ok(Settled::Waits);
+            }
         }
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);

@@ -1,6 +1,7 @@
 //! What this brick has said of itself, made true: which version it holds, and whether it is writing. A former life of the brick may have said
 //! what a power cut undid, and others may have heard of that when its own index did not keep it.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nearbrick_core::fallen::{Step, step};
@@ -10,6 +11,7 @@ use super::Volume;
 use super::change::Change;
 use super::core::Core;
 use super::types::FsResult;
+use crate::heal::limit::Throttle;
 use crate::index::Local;
 
 /// For each brick that is to say an older version again before this one does.
@@ -22,13 +24,15 @@ fn is_wrong(me: BrickId, object: &Object, local: &Local) -> bool {
     said.is_some_and(|said| !holds(local, said)) || writes && !local.dirty
 }
 
-/// Whether a version is here of which others do not know that it is: that was taken back while it was not sure.
+/// Whether a version is here of which others do not know that it is: that was taken back while it was not sure, or they know of an
+/// older one only, as the end came before this one was said.
 pub(super) fn is_unsaid(me: BrickId, object: &Object, local: &Local) -> bool {
     let said = object.holders.get(&me).and_then(|reg| reg.value.as_ref());
-    said.is_none()
-        && !local.dirty
-        && local.on_disk()
-        && local.have.as_ref().is_some_and(|have| !have.is_empty())
+    let is_more = |have: &VersionVector| match said {
+        Some(said) => have.relation(said) == Relation::After,
+        None => !have.is_empty(),
+    };
+    !local.dirty && local.on_disk() && local.have.as_ref().is_some_and(is_more)
 }
 
 fn holds(local: &Local, said: &VersionVector) -> bool {
@@ -109,15 +113,15 @@ impl Volume {
         Ok(())
     }
 
-    /// No brick holds a newer version any more: the one that is here becomes the newest again.
-    pub(super) fn see_to_fallen(&self, core: &mut Core, file: FileId) -> FsResult<()> {
+    /// No brick holds a newer version any more: the one that is here becomes the newest again. Says whether it is to be said now.
+    pub(super) fn see_to_fallen(&self, core: &mut Core, file: FileId) -> FsResult<bool> {
         let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
-        let Some(have) = local.have.as_ref().filter(|_| !local.dirty) else { return Ok(()) };
+        let Some(have) = local.have.as_ref().filter(|_| !local.dirty) else { return Ok(false) };
         let rank = match step(&object, self.me, have) {
-            None => return Ok(()),
+            None => return Ok(false),
             Some(Step::SayHave) => {
                 core.unsaid.insert(file);
-                return Ok(());
+                return Ok(false);
             }
             Some(Step::SayAgain { rank }) => rank,
         };
@@ -126,8 +130,20 @@ impl Volume {
         let due = core.fallen_since.entry(file).or_insert(now).saturating_add(wait);
         if now < due {
             self.settler.later(file, due - now);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Says an older version again, as a new one. So its bytes are looked at first: what the disk has damaged would be nobody's
+    /// damage any more.
+    pub(super) fn say_again(&self, file: FileId) -> FsResult<()> {
+        self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
+        let core = &mut *self.lock();
+        if !self.see_to_fallen(core, file)? {
             return Ok(());
         }
+        let (object, local) = (self.object_of(file)?, self.local_or_none(file)?);
         core.fallen_since.remove(&file);
         let message = format!(
             "the newest version of file {file} is lost, no brick holds it any more: the older one that is here is the newest again"

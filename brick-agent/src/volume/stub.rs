@@ -1,15 +1,15 @@
 //! Files whose bytes are elsewhere: they are read from a holder as programs ask
 //! for them, and kept here. A completely filled stub is a cached copy.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nearbrick_core::ahead::Window;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::pending::sources;
 use nearbrick_core::scrub::hash_of;
-use nearbrick_core::{FileId, Object, VersionVector};
+use nearbrick_core::{BrickId, FileId, Object, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -36,8 +36,27 @@ pub struct Stub {
     /// One asks at a time: who waits mostly finds then what it wanted. How programs read it.
     asking: Mutex<Window>,
     whole: AtomicBool,
+    /// Who gave what is here.
+    givers: Mutex<BTreeSet<BrickId>>,
+    /// Programs got some of it, of which nobody knows yet whether it is right.
+    given: AtomicBool,
+    /// They got wrong bytes: who has it open so gets no more of it.
+    spoiled: AtomicBool,
+    /// How often all that was here was given up.
+    given_up: AtomicU64,
     /// A heal has brought the same version: the bytes are there.
     healed: OnceLock<File>,
+}
+
+/// What came of looking at a stub of which all ranges are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Completed {
+    /// It is a copy, or something else has taken its place.
+    Done,
+    /// The bytes had not the hash of the version, and are given up. Nobody has got any of them: another holder may be asked.
+    Wrong,
+    /// The same, and programs have got some of them: for those that have it open it is over, and not for who opens it next.
+    Spoiled,
 }
 
 /// Adds a range to ranges that are apart from each other.
@@ -129,10 +148,45 @@ impl Stub {
         }
     }
 
+    fn givers(&self) -> MutexGuard<'_, BTreeSet<BrickId>> {
+        self.givers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_spoiled(&self) -> bool {
+        self.spoiled.load(Ordering::Acquire)
+    }
+
+    /// The bytes have not the hash of the version: none of them stays. Says whether programs had got some.
+    fn give_up(&self) -> bool {
+        let mut filled = self.filled();
+        filled.clear();
+        self.given_up.fetch_add(1, Ordering::AcqRel);
+        let given = self.given.load(Ordering::Acquire);
+        self.spoiled.store(given, Ordering::Release);
+        given
+    }
+
+    /// A program gets bytes that were read when everything had been given up so often, or not if that has happened once more since.
+    /// Says too whether all ranges are filled.
+    fn gives(&self, given_up: u64) -> Option<bool> {
+        let filled = self.filled();
+        if self.given_up.load(Ordering::Acquire) != given_up {
+            return None;
+        }
+        let is_full = gaps(&filled, 0, self.size).is_empty();
+        if !is_full {
+            self.given.store(true, Ordering::Release);
+        }
+        Some(is_full)
+    }
+
     fn put(&self, offset: u64, bytes: &[u8]) -> FsResult<()> {
         let mut filled = self.filled();
         if self.is_whole() {
             return Ok(());
+        }
+        if self.is_spoiled() {
+            return Err(Errno::IO);
         }
         disk::write_all_at(&*self.file, bytes, offset)?;
         add(&mut filled, offset, offset + bytes.len() as u64);
@@ -194,6 +248,10 @@ impl Volume {
             filled: Mutex::new(filled),
             asking: Mutex::default(),
             whole: AtomicBool::new(false),
+            givers: Mutex::default(),
+            given: AtomicBool::new(false),
+            spoiled: AtomicBool::new(false),
+            given_up: AtomicU64::new(0),
             healed: OnceLock::new(),
         }))
     }
@@ -207,6 +265,9 @@ impl Volume {
         len: usize,
         buf: &mut Vec<u8>,
     ) -> FsResult<()> {
+        if stub.is_spoiled() {
+            return Err(Errno::IO);
+        }
         if stub.is_whole() {
             return read_at(&*stub.file, offset, len, buf);
         }
@@ -218,16 +279,39 @@ impl Volume {
         if offset >= end {
             return Ok(());
         }
-        self.fill(file, stub, offset, end)?;
         let len = usize::try_from(end - offset).unwrap_or(len);
-        read_at(&*stub.file, offset, len, buf)?;
-        if gaps(&stub.filled(), 0, stub.size).is_empty()
-            && let Err(error) = self.complete_stub(file, stub)
-        {
-            tracing::warn!(%file, %error, "a file that was read from a peer is not kept as a copy");
-            return Err(error);
+        loop {
+            if stub.is_spoiled() {
+                return Err(Errno::IO);
+            }
+            let given_up = stub.given_up.load(Ordering::Acquire);
+            self.fill(file, stub, offset, end)?;
+            read_at(&*stub.file, offset, len, buf)?;
+            match stub.gives(given_up) {
+                None => continue,
+                Some(false) => return Ok(()),
+                Some(true) => {}
+            }
+            match self.complete_stub(file, stub) {
+                Ok(Completed::Done) => return Ok(()),
+                Ok(Completed::Wrong | Completed::Spoiled) => {}
+                Err(error) => {
+                    tracing::warn!(%file, %error, "a file that was read from a peer is not kept as a copy");
+                    return Err(error);
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// Has all of it filled in, from another holder if what came is wrong. Waits for holders.
+    pub(super) fn fill_whole(&self, file: FileId, stub: &Arc<Stub>) -> FsResult<Completed> {
+        loop {
+            self.fill(file, stub, 0, stub.size())?;
+            match self.complete_stub(file, stub)? {
+                Completed::Wrong => {}
+                completed => return Ok(completed),
+            }
+        }
     }
 
     /// Has the bytes between `start` and `end` filled in. Waits for a holder.
@@ -249,7 +333,7 @@ impl Volume {
             while at < end {
                 let until = end.min(at + window.most());
                 let asked = self.clock.now_ms();
-                let bytes = self.ask(file, &stub.version, at, until)?;
+                let bytes = self.ask(file, stub, at, until)?;
                 window.took(until - at, self.clock.now_ms().saturating_sub(asked));
                 stub.put(at, &bytes)?;
                 at = until;
@@ -258,7 +342,9 @@ impl Volume {
         Ok(())
     }
 
-    fn ask(&self, file: FileId, version: &VersionVector, from: u64, to: u64) -> FsResult<Vec<u8>> {
+    /// Asks holders for a range: first who gave the rest, so that wrong bytes have one giver; and not those who gave wrong ones before.
+    fn ask(&self, file: FileId, stub: &Stub, from: u64, to: u64) -> FsResult<Vec<u8>> {
+        let version = &stub.version;
         let object = self.object_of(file)?;
         let holders: Vec<_> = if object.head().is_some_and(|h| h.version == *version) {
             sources(&object).into_iter().filter(|b| *b != self.me).collect()
@@ -282,23 +368,87 @@ impl Volume {
             self.note_error(reason, message);
             Errno::IO
         };
-        if holders.is_empty() {
-            return Err(failed(Reason::Unreachable));
+        let doubted = self.doubted(file, version);
+        let mut left: Vec<_> = holders.iter().copied().filter(|b| !doubted.contains(b)).collect();
+        if left.is_empty() {
+            // The next one asks all of them again.
+            self.lock().doubted.remove(&file);
+            return Err(failed(if doubted.is_empty() { Reason::Unreachable } else { Reason::Corrupt }));
         }
-        match remote.read(file, version, from, len, &holders) {
-            Ok(bytes) if bytes.len() == len => Ok(bytes),
-            Ok(_) => Err(failed(Reason::Corrupt)),
-            Err(reason) => Err(failed(reason)),
+        let mut why = Reason::Unreachable;
+        while !left.is_empty() {
+            let before: Vec<_> = left.iter().copied().filter(|b| stub.givers().contains(b)).collect();
+            let asked = if before.is_empty() { &left } else { &before };
+            match remote.read(file, version, from, len, asked) {
+                Ok((giver, bytes)) if bytes.len() == len => {
+                    stub.givers().insert(giver);
+                    return Ok(bytes);
+                }
+                Ok((giver, _)) => {
+                    why = Reason::Corrupt;
+                    left.retain(|b| *b != giver);
+                }
+                Err(reason) => {
+                    if reason != Reason::Unreachable || why == Reason::Unreachable {
+                        why = reason;
+                    }
+                    if before.is_empty() {
+                        break;
+                    }
+                    left.retain(|b| !before.contains(b));
+                }
+            }
         }
+        Err(failed(why))
     }
 
-    /// All ranges are filled: checks the hash of the whole, and keeps it as a copy.
+    /// Holders that gave wrong bytes of this version.
+    fn doubted(&self, file: FileId, version: &VersionVector) -> BTreeSet<BrickId> {
+        let core = &*self.lock();
+        core.doubted
+            .get(&file)
+            .filter(|(of, _)| of == version)
+            .map(|(_, who)| who.clone())
+            .unwrap_or_default()
+    }
+
+    /// What came of a version has not its hash. Whoever gave it is not asked again, as long as there are others.
+    fn came_wrong(&self, core: &mut Core, file: FileId, stub: &Arc<Stub>) -> FsResult<Completed> {
+        let spoiled = stub.give_up();
+        let givers = std::mem::take(&mut *stub.givers());
+        let doubted = core.doubted.entry(file).or_insert_with(|| (stub.version.clone(), BTreeSet::new()));
+        if doubted.0 != stub.version {
+            *doubted = (stub.version.clone(), BTreeSet::new());
+        }
+        doubted.1.extend(givers.iter().copied());
+        let names: Vec<_> = givers.iter().map(ToString::to_string).collect();
+        let message =
+            format!("file {file} came with wrong bytes from {}; they were given up", names.join(", "));
+        self.note_error(Reason::Corrupt, message);
+        let mut change = Change::new(self, core);
+        change.local_mut(file)?.filled.clear();
+        change.commit()?;
+        if !spoiled {
+            return Ok(Completed::Wrong);
+        }
+        // The next one who opens it begins anew.
+        if let Some(node) = core.nodes.id_of(file).and_then(|id| core.nodes.get_mut(id)) {
+            node.stub.take_if(|known| Arc::ptr_eq(known, stub));
+        }
+        Ok(Completed::Spoiled)
+    }
+
+    /// All ranges are filled: checks the hash of the whole, and keeps it as a copy. Bytes that are not what the version's hash says are
+    /// given up.
     ///
     /// # Errors
-    /// `IO` when the bytes are not what the version's hash says: they are given up.
-    pub(super) fn complete_stub(&self, file: FileId, stub: &Arc<Stub>) -> FsResult<()> {
+    /// What the disk says.
+    pub(super) fn complete_stub(&self, file: FileId, stub: &Arc<Stub>) -> FsResult<Completed> {
         if stub.is_whole() {
-            return Ok(());
+            return Ok(Completed::Done);
+        }
+        if stub.is_spoiled() {
+            return Ok(Completed::Spoiled);
         }
         let mut hasher = blake3::Hasher::new();
         let mut buf = Vec::new();
@@ -318,19 +468,15 @@ impl Volume {
         let known = core.nodes.of(file).and_then(|n| n.stub.as_ref());
         let ours = known.is_none_or(|known| Arc::ptr_eq(known, stub));
         if stub.is_whole() || !ours || local.dirty || local.have.is_some() || !local.on_disk() {
-            return Ok(());
+            return Ok(Completed::Done);
         }
         if local.filling.as_ref() != Some(&stub.version) {
-            return Ok(());
+            return Ok(Completed::Done);
         }
         if hash_of(&object, &stub.version).is_some_and(|expected| expected != hash) {
-            stub.filled().clear();
-            self.note_error(
-                Reason::Corrupt,
-                format!("file {file} came with wrong bytes; they were given up"),
-            );
-            return Err(Errno::IO);
+            return self.came_wrong(core, file, stub);
         }
+        core.doubted.remove(&file);
         stub.becomes_whole();
         let at = self.at(core, file, &local)?;
         if let Some(mtime) = &object.mtime {
@@ -356,7 +502,7 @@ impl Volume {
         core.copies.insert(file, (stub.version.clone(), hash));
         core.unsynced.insert(file);
         self.settler.copied();
-        Ok(())
+        Ok(Completed::Done)
     }
 }
 

@@ -23,6 +23,7 @@ use super::chance::Chance;
 use super::clock::MachineTime;
 use super::files::{Data, Inode, Op, ROOT, SECTOR, State, Time, What};
 use super::life::Life;
+use super::oracle::{Content, content_of};
 use super::store::SimStores;
 use handles::{SimDir, SimFile};
 
@@ -62,6 +63,8 @@ struct Inner {
     chance: Chance,
     /// So that no two changes have one time.
     ticks: u32,
+    /// Inodes that were made.
+    made: u64,
     /// Files can share their blocks.
     shares: bool,
     escaped: Option<String>,
@@ -76,6 +79,8 @@ struct Opens {
 /// A file that is in `data/`.
 pub struct Found {
     pub ino: u64,
+    /// Which of all inodes that the disk ever made.
+    pub made: u64,
     pub mark: Option<Mark>,
     pub bytes: Vec<u8>,
 }
@@ -167,7 +172,9 @@ impl Inner {
 
     fn inode(&mut self, clock: &MachineTime, mode: u32, what: What) -> Inode {
         let now = self.time(clock);
+        self.made += 1;
         Inode {
+            made: self.made,
             mode,
             uid: 0,
             gid: 0,
@@ -380,6 +387,7 @@ impl SimDisk {
             trouble: Trouble::None,
             chance,
             ticks: 0,
+            made: 0,
             shares,
             escaped: None,
         };
@@ -534,7 +542,7 @@ impl SimDisk {
                 Some((What::Dir(entries), _)) => ahead.extend(entries.values()),
                 Some((What::File(data), inode)) => {
                     let mark = inode.xattrs.get(XATTR.as_bytes()).and_then(|b| Mark::from_bytes(b));
-                    all.push(Found { ino: at, mark, bytes: data.bytes.clone() });
+                    all.push(Found { ino: at, made: inode.made, mark, bytes: data.bytes.clone() });
                 }
                 _ => {}
             }
@@ -542,6 +550,14 @@ impl SimDisk {
         all.sort_by_key(|f| f.ino);
         all.dedup_by_key(|f| f.ino);
         all
+    }
+
+    /// What each file has, by which of all inodes it is.
+    pub fn contents(&self) -> BTreeMap<u64, Content> {
+        let inner = self.inner();
+        let files =
+            inner.now.0.values().filter_map(|inode| Some((inode.made, content_of(&inode.data()?.bytes))));
+        files.collect()
     }
 
     /// The names in a folder of the brick.
@@ -560,7 +576,7 @@ impl SimDisk {
         let inode = inner.now.get(ino)?;
         let bytes = inode.data()?.bytes.clone();
         let mark = inode.xattrs.get(XATTR.as_bytes()).and_then(|b| Mark::from_bytes(b));
-        Some(Found { ino, mark, bytes })
+        Some(Found { ino, made: inode.made, mark, bytes })
     }
 
     /// A byte of a file rots.

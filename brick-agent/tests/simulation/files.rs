@@ -14,6 +14,8 @@ pub type Time = (i64, u32);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
+    /// Which of all that the disk ever made it is: numbers are given again.
+    pub made: u64,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,

@@ -73,6 +73,10 @@ pub struct Oracle {
     lives: BTreeMap<Incarnation, usize>,
     /// Inodes that programs wrote since they were last made durable: after a crash they may have any bytes.
     written: BTreeSet<(usize, u64)>,
+    /// What a power cut made of copies, and of which versions of which files they were.
+    torn_copies: BTreeMap<Content, Vec<(FileId, VersionVector)>>,
+    /// Readers were shown that.
+    shown_torn: Vec<(Content, String)>,
     /// The power fails: what a program removed is gone from the disk, and may be there again by the index.
     pub cuts: bool,
     tokens: u64,
@@ -148,20 +152,33 @@ impl Oracle {
         self.flipped.keys().any(|(_, now)| *now == content)
     }
 
-    /// A program begins to write the inode.
-    pub fn writes(&mut self, member: usize, ino: u64) {
-        self.written.insert((member, ino));
+    /// A program begins to write an inode, by which of all it is.
+    pub fn writes(&mut self, member: usize, made: u64) {
+        self.written.insert((member, made));
+    }
+
+    /// All that programs wrote at a member was made durable.
+    pub fn is_all_synced(&mut self, member: usize) {
+        self.written.retain(|(m, _)| *m != member);
     }
 
     /// The inode's bytes were made durable.
-    pub fn is_synced(&mut self, member: usize, ino: u64) {
-        self.written.remove(&(member, ino));
+    pub fn is_synced(&mut self, member: usize, made: u64) {
+        self.written.remove(&(member, made));
     }
 
     /// The agent ended without notice: what programs were writing may be there in part. What is not durable
     /// after a kill may still be lost to a power cut that comes later. `open`: what they had open for writing, and so, for all that the
     /// brick can tell after a power cut, may have written, unless its disk did that.
-    pub fn crashed(&mut self, member: usize, how: End, machine: &Machine, open: &BTreeSet<FileId>) {
+    /// `before`: what each inode had until then.
+    pub fn crashed(
+        &mut self,
+        member: usize,
+        how: End,
+        machine: &Machine,
+        open: &BTreeSet<FileId>,
+        before: &BTreeMap<u64, Content>,
+    ) {
         let in_data = machine.disk.files_below(&[b"data"]).into_iter().map(|found| (found, true));
         // Also what was just being moved out of another's way.
         let in_staging =
@@ -170,13 +187,45 @@ impl Oracle {
             let was_open = how == End::PowerCut
                 && found.mark.as_ref().is_some_and(|mark| open.contains(&mark.file))
                 && !self.is_flipped(member, &found.bytes);
-            if new && found.mark.is_none() || was_open || self.written.contains(&(member, found.ino)) {
+            if new && found.mark.is_none() || was_open || self.written.contains(&(member, found.made)) {
                 self.saw(&found.bytes);
+            }
+            let now = content_of(&found.bytes);
+            if how == End::PowerCut
+                && before.get(&found.made).is_some_and(|was| *was != now)
+                && let Some(mark) = &found.mark
+                && let Some(of) = mark.copy_of()
+            {
+                self.torn_copies.entry(now).or_default().push((mark.file, of.clone()));
             }
         }
         if how == End::PowerCut {
-            self.written.retain(|(m, _)| *m != member);
+            self.is_all_synced(member);
         }
+    }
+
+    /// A reader was shown what a power cut may have left of a copy. Says whether that is what it is; [`Oracle::is_there_whole`] whether it may
+    /// have been.
+    pub fn shows_torn(&mut self, bytes: &[u8], what: &str) -> bool {
+        let content = content_of(bytes);
+        let is_torn = self.torn_copies.contains_key(&content);
+        if is_torn {
+            self.shown_torn.push((content, what.to_owned()));
+        }
+        is_torn
+    }
+
+    /// What readers were shown of torn copies though a member has the version whole, or what came in its place. Of what nobody has any more
+    /// what is left is all that there is.
+    pub fn is_there_whole(&mut self, machines: &[Machine]) -> Option<String> {
+        let shown = std::mem::take(&mut self.shown_torn);
+        let has = |machine: &Machine, (file, of): &(FileId, VersionVector)| {
+            let local = machine.index().local(*file).ok().flatten().unwrap_or_default();
+            !local.dirty && local.have.is_some_and(|have| have.includes(of))
+        };
+        let is_whole = |copy: &(FileId, VersionVector)| machines.iter().any(|machine| has(machine, copy));
+        let torn = shown.into_iter().find(|(content, _)| self.torn_copies[content].iter().all(is_whole))?;
+        Some(format!("a reader of {} got half a file, and a member has all of it", torn.1))
     }
 
     /// A program was told that these bytes are durable. If another had replaced them by then, knowing them, and nobody

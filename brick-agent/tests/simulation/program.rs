@@ -54,6 +54,7 @@ impl Program<'_> {
             Action::Put { path, len, sync } => self.put(&path_of(*path), *len, *sync),
             Action::Save { path, len, sync } => self.save(&path_of(*path), *len, *sync),
             Action::Read { path } => return self.read(&path_of(*path)),
+            Action::ReadAll => return self.read_everything(),
             Action::Unlink { path } => self.unlink(&path_of(*path)),
             Action::Rename { from, to } => self.rename(&path_of(*from), &path_of(*to)),
             Action::Exchange { a, b } => self.exchange(&path_of(*a), &path_of(*b)),
@@ -103,14 +104,14 @@ impl Program<'_> {
     fn begins(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
             self.oracle.release(Some(file), &found.bytes);
-            self.oracle.writes(self.member, found.ino);
+            self.oracle.writes(self.member, found.made);
         }
     }
 
     /// They were, as far as it went.
     fn ends(&mut self, file: FileId) {
         if let Some(found) = self.machine.disk.marked(file) {
-            self.oracle.writes(self.member, found.ino);
+            self.oracle.writes(self.member, found.made);
             // Who dies of it knows nothing any more.
             let known = (!self.machine.life.is_over()).then(|| self.known(file));
             self.oracle.wrote(self.member, file, &found.bytes, known);
@@ -136,7 +137,7 @@ impl Program<'_> {
         if how == How::Truncate {
             was = self.gives_up(at)?;
             if let Some(found) = self.machine.disk.file_at(at) {
-                self.oracle.writes(self.member, found.ino);
+                self.oracle.writes(self.member, found.made);
             }
         }
         let opened = {
@@ -197,7 +198,7 @@ impl Program<'_> {
             let mut bytes = Vec::new();
             self.volume.read(slot.handle, 0, found.bytes.len() + 1, &mut bytes)?;
             if bytes == found.bytes && !self.oracle.is_flipped(self.member, &bytes) {
-                self.oracle.is_synced(self.member, found.ino);
+                self.oracle.is_synced(self.member, found.made);
                 let what = format!("{name}, file {}, {}", slot.file, shown(&bytes));
                 self.oracle.promise(self.member, slot.file, &bytes, before, what);
             }
@@ -261,11 +262,38 @@ impl Program<'_> {
                     && (!self.oracle.is_flipped_anywhere(&bytes) || self.knows_better(open.file, &bytes)) =>
             {
                 let name = super::support::tree::shown(at);
+                if self.oracle.shows_torn(&bytes, &name) {
+                    return Ok(Ok(shown(&bytes)));
+                }
                 Err(format!("a reader of {name} got what no program left there: {}", shown(&bytes)))
             }
             Ok(bytes) => Ok(Ok(shown(&bytes))),
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// What is in a directory, and whether that is one too.
+    fn listed(&self, dir: &[Name]) -> Vec<(Vec<Name>, bool)> {
+        let fs = self.fs();
+        let names = fs.stat(dir).and_then(|stat| fs.list(stat.node, 50)).unwrap_or_default();
+        let full = names.into_iter().map(|entry| [dir, &[entry.name]].concat());
+        let is_dir = |at: &Vec<Name>| fs.stat(at).is_ok_and(|stat| stat.kind.is_dir());
+        full.map(|at| (at.clone(), is_dir(&at))).collect()
+    }
+
+    /// Reads every file that is shown.
+    fn read_everything(&mut self) -> Result<Done, String> {
+        let (mut ahead, mut files) = (vec![Vec::new()], 0);
+        while let Some(dir) = ahead.pop() {
+            for (at, is_dir) in self.listed(&dir) {
+                if is_dir {
+                    ahead.push(at);
+                } else {
+                    files += usize::from(self.read(&at)?.is_ok());
+                }
+            }
+        }
+        Ok(Ok(format!("{files} files")))
     }
 
     fn unlink(&mut self, at: &[Name]) -> Done {

@@ -124,7 +124,7 @@ impl Plan {
 }
 
 fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<(), String> {
-    world.say(format!("{n}: {:?}", step.what));
+    world.say(format!("{n}, salt {}: {:?}", step.salt, step.what));
     match step.what.clone() {
         What::Program { member, action } => {
             let Some(volume) = world.volume(member) else { return Ok(()) };
@@ -136,6 +136,9 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
             };
             let done = program.act(&action)?;
             world.say(format!("  {}: {done:?}", World::name(member)));
+            if let Some(torn) = world.oracle.is_there_whole(&world.machines) {
+                return Err(torn);
+            }
         }
         What::Work { member } => {
             world.time.pass(Duration::from_millis(10));
@@ -144,6 +147,7 @@ fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<
         What::WriteBack { member } => {
             world.machines[member].disk.write_back();
             world.machines[member].stores.write_back();
+            world.oracle.is_all_synced(member);
         }
         What::Pass { ms } => world.time.pass(Duration::from_millis(ms)),
         What::Jump { member, ms } => world.machines[member].clock.jump(ms),
@@ -331,9 +335,29 @@ pub fn comes_to_rest(world: &mut World, chance: &mut Chance) -> Result<(), Strin
     rest(world, chance).and_then(|()| check(world))
 }
 
+/// What members know that a brick holds is what it holds.
+fn says_what_it_holds(world: &World, n: usize) -> Result<(), String> {
+    let index = world.machines[n].index();
+    for (file, object) in index.objects().filter_map(Result::ok).filter(|(file, object)| object.exists(*file))
+    {
+        let local = index.local(file).map_err(|e| e.to_string())?.unwrap_or_default();
+        let said = object.holders.get(&World::brick(n)).and_then(|reg| reg.value.as_ref());
+        if !local.placed.is_empty() && local.have.as_ref() != said {
+            let (name, have) = (World::name(n), &local.have);
+            return Err(format!(
+                "others believe that {name} has another version of {file}: {said:?}, not {have:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What must be true now.
 fn check(world: &mut World) -> Result<(), String> {
     world.say("check".to_owned());
+    for n in 0..world.count() {
+        says_what_it_holds(world, n)?;
+    }
     let mut trees: Vec<Tree> = Vec::new();
     for n in 0..world.count() {
         let Some(volume) = world.volume(n) else { return Err(format!("{} is down", World::name(n))) };
@@ -347,8 +371,8 @@ fn check(world: &mut World) -> Result<(), String> {
     for (path, entry) in &trees[0].0 {
         if let tree::What::File(bytes) = &entry.what {
             contents.insert(content_of(bytes));
-            if !world.oracle.is_whole(bytes) {
-                let path = tree::shown(path);
+            let path = tree::shown(path);
+            if !world.oracle.is_whole(bytes) && !world.oracle.shows_torn(bytes, &path) {
                 return Err(format!("in the end {path} has what no program left there: {}", shown(bytes)));
             }
         }
@@ -357,6 +381,9 @@ fn check(world: &mut World) -> Result<(), String> {
         contents.extend(
             machine.disk.files_below(&[b".nearbrick", b"versions"]).iter().map(|f| content_of(&f.bytes)),
         );
+    }
+    if let Some(torn) = world.oracle.is_there_whole(&world.machines) {
+        return Err(torn);
     }
     if let Some(lost) = world.oracle.not_shown(&contents) {
         return Err(lost);
@@ -461,5 +488,7 @@ pub fn verdict(plan: &Plan, spoil: impl Fn(&mut World)) -> Result<(), String> {
     let mut world = after(plan)?;
     rest(&mut world, &mut Chance::new(plan.seed))?;
     spoil(&mut world);
-    check(&mut world)
+    // Trees that differ are a panic.
+    let checked = catch_unwind(AssertUnwindSafe(|| check(&mut world)));
+    checked.unwrap_or_else(|why| Err(words(&*why)))
 }

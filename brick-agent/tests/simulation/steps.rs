@@ -195,6 +195,8 @@ pub enum Action {
     Read {
         path: usize,
     },
+    /// Reads every file that is shown.
+    ReadAll,
     Unlink {
         path: usize,
     },
@@ -300,7 +302,8 @@ fn action(chance: &mut Chance, large: bool) -> Action {
         13..=14 => Action::Close { slot },
         15..=21 => Action::Put { path, len, sync: chance.one_in(2) },
         22..=24 => Action::Save { path, len, sync: !chance.one_in(3) },
-        25..=27 => Action::Read { path },
+        25..=26 => Action::Read { path },
+        27 => Action::ReadAll,
         28..=29 => Action::Unlink { path },
         30..=31 => Action::Rename { from: path, to: other },
         32 => match chance.below(3) {
@@ -434,6 +437,19 @@ fn bulk(chance: &mut Chance, members: usize) -> Vec<What> {
     all
 }
 
+/// A member has just read what others have, as it loses its power; and what is shown when it is back is read before it hears of
+/// anything again.
+fn sudden(chance: &mut Chance, members: usize) -> Vec<What> {
+    let member = chance.below(members);
+    let from = (member + 1 + chance.below(members - 1)) % members;
+    let read = What::Program { member, action: Action::ReadAll };
+    let heard = chance.one_in(2).then_some(What::Pull { to: member, from });
+    let mut all: Vec<_> = heard.into_iter().collect();
+    all.extend([read.clone(), What::End { member, how: End::PowerCut, after: None }]);
+    all.extend([What::Start { member }, read]);
+    all
+}
+
 /// The steps of a run.
 pub fn steps(chance: &mut Chance, members: usize, faults: Faults) -> Vec<Step> {
     let count = chance.between(20, 110);
@@ -446,6 +462,10 @@ pub fn steps(chance: &mut Chance, members: usize, faults: Faults) -> Vec<Step> {
         if faults.flips && n % 30 == 0 {
             let calm = calm(chance, members);
             all.extend(calm.into_iter().map(|what| Step { salt: chance.next(), what }));
+        }
+        if faults.power && chance.one_in(30) {
+            let sudden = sudden(chance, members);
+            all.extend(sudden.into_iter().map(|what| Step { salt: chance.next(), what }));
         }
         all.push(Step { salt: chance.next(), what: step(chance, members, faults) });
     }

@@ -178,8 +178,9 @@ impl World {
     pub fn end(&mut self, n: usize, how: End, chance: &mut Chance) {
         let machine = &mut self.machines[n];
         let open = machine.slots.iter().flatten().filter(|slot| slot.writes).map(|slot| slot.file).collect();
+        let before = machine.disk.contents();
         let left = machine.end(&self.net, how, chance);
-        self.oracle.crashed(n, how, &self.machines[n], &open);
+        self.oracle.crashed(n, how, &self.machines[n], &open, &before);
         self.say(format!("{} {how:?}: {left}", node(n)));
     }
 

@@ -367,6 +367,7 @@ impl Lab {
             }
             // A member that asks says what it has.
             self.volume(from).asked(self.brick(to), &self.volume(to).heads());
+            self.volume(to).hinted(self.brick(from), &self.volume(from).heads());
             let entries = self.lacking(to, from);
             if entries.is_empty() {
                 if let Some(completion) = self.volume(to).completion(self.brick(from)) {

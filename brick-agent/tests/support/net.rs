@@ -205,7 +205,7 @@ impl Remote for Link {
         offset: u64,
         len: usize,
         from: &[BrickId],
-    ) -> Result<Vec<u8>, Reason> {
+    ) -> Result<(BrickId, Vec<u8>), Reason> {
         self.net.wait_for_answer();
         let mut why = Reason::Unreachable;
         for brick in from {
@@ -221,7 +221,7 @@ impl Remote for Link {
             let mut bytes = vec![0; usize::try_from(want).unwrap()];
             if chunk::read_exact(&*source.file, &mut bytes, offset).is_ok() {
                 self.net.chunk(0, bytes.len());
-                return Ok(bytes);
+                return Ok((*brick, bytes));
             }
             why = Reason::SourceChanged;
         }

@@ -110,7 +110,7 @@ impl Client {
         result
     }
 
-    async fn read_any(&self, wanted: &ReadRequest, from: &[BrickId]) -> Result<Vec<u8>, Reason> {
+    async fn read_any(&self, wanted: &ReadRequest, from: &[BrickId]) -> Result<(BrickId, Vec<u8>), Reason> {
         let mut candidates: Vec<_> = self
             .ordered(from, u64::from(wanted.len))
             .iter()
@@ -126,7 +126,7 @@ impl Client {
         let mut reason = Reason::Unreachable;
         for (_, peer) in candidates {
             match self.read_from(&peer, wanted).await {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => return Ok((peer.brick, bytes)),
                 Err(Reason::Unreachable) => {}
                 // What a peer that answers says is more to the point.
                 Err(why) => reason = why,
@@ -213,7 +213,7 @@ impl Remote for Client {
         offset: u64,
         len: usize,
         from: &[BrickId],
-    ) -> Result<Vec<u8>, Reason> {
+    ) -> Result<(BrickId, Vec<u8>), Reason> {
         let len = u32::try_from(len.min(wire::MAX_READ)).unwrap_or(u32::MAX);
         let wanted = ReadRequest { file, version: version.clone(), offset, len };
         self.runtime.block_on(async {

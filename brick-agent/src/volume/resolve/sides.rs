@@ -97,7 +97,7 @@ impl Volume {
         while at < size {
             let len = BLOCK.min(size - at);
             let want = usize::try_from(len).unwrap_or(0);
-            let bytes = remote
+            let (_, bytes) = remote
                 .read(side.file(file), &side.content.version, at, want, &from)
                 .map_err(|_| self.not_to_be_had(&from, &holders, plan))?;
             if bytes.len() != want {

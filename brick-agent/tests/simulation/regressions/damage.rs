@@ -348,3 +348,42 @@ fn p02_what_is_damaged_at_one_holder_comes_from_another() {
         assert!(there == bytes, "{size}");
     }
 }
+
+/// The newest version was lost with the power, and the brick that was to say the one before it again had a damaged copy of that: it was said
+/// as a new version, and was nobody's damage any more.
+#[test]
+fn t25_a_damaged_copy_is_not_said_again() {
+    let plan = |first, second, flip| {
+        let cut = |salt, member| Step { salt, what: What::End { member, how: End::PowerCut, after: None } };
+        let steps = vec![
+            does(1, Action::Put { path: 0, len: 1484, sync: true }),
+            does(4, Action::Put { path: 1, len: 192, sync: true }),
+            step(What::Work { member: 1 }),
+            step(What::Work { member: 4 }),
+            pull(0, 1),
+            pull(0, 4),
+            step(What::Heal { member: 0, fault: Transfer::Good }),
+            pull(3, 0),
+            step(What::Pass { ms: 40_000 }),
+            does(3, Action::Truncate { path: 0, size: 700 }),
+            step(What::Work { member: 3 }),
+            step(What::Work { member: 1 }),
+            cut(first, 3),
+            step(What::Start { member: 3 }),
+            pull(1, 3),
+            cut(second, 1),
+            step(What::Start { member: 1 }),
+            Step { salt: flip, what: What::Flip { member: 1, file: 14 } },
+            step(What::Work { member: 1 }),
+            pull(0, 1),
+            step(What::Pass { ms: 40_000 }),
+        ];
+        let faults = Faults { power: true, flips: true, ..NONE };
+        Plan { seed: 1_000_920, members: 5, faults, ..quiet(steps) }
+    };
+    let found = plan(1_410_227_197_386_455_630, 17_463_929_150_512_280_973, 3_531_706_994_780_641_457);
+    assert_eq!(found.run(false).failure, None);
+    for salt in 0..100 {
+        assert_eq!(plan(salt, salt + 1, salt).run(false).failure, None, "salt {salt}");
+    }
+}
