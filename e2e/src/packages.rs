@@ -27,6 +27,7 @@ pub const LAB: &[Package] = &[
     package("mkfs.xfs", "xfsprogs", "XFS on the disks of ws-a and ws-c"),
     package("mkfs.ext4", "e2fsprogs", "ext4 on the disk of ws-b"),
     package("fusermount3", "fuse3", "mounts of volumes"),
+    package("curl", "curl", "requests of somebody who means harm"),
 ];
 
 /// What the bench needs besides.

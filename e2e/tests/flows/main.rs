@@ -48,6 +48,8 @@ fn main() -> ExitCode {
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,
             space::a_full_disk_has_another_take_what_is_new,
             trust::s07_a_token_of_one_node_says_nothing_of_another,
+            trust::s07_a_certificate_of_one_node_opens_nothing_of_another,
+            trust::s08_another_authority_takes_over_while_people_work,
             api_away::local_work_goes_on_and_reports_resume,
             api_away::agents_heal_by_the_last_policy,
             api_away::agents_heal_without_the_operator,

@@ -5,13 +5,15 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
-use nearbrick_crds::meta::{SIGNER, brick_name};
+use nearbrick_crds::meta::{AGENT_CA, SIGNER, brick_name};
 use nearbrick_crds::{Brick, HealJob, Workstation, WorkstationVolume};
 use nearbrick_e2e::cluster::SYSTEM_NAMESPACE;
 use nearbrick_e2e::error::Context;
-use nearbrick_e2e::kube_api::eventually;
+use nearbrick_e2e::kube_api::{self, eventually};
 use nearbrick_e2e::pki::signing_request;
 use nearbrick_e2e::scene::{LIMIT, Scene};
+use nearbrick_e2e::volumes::Volume;
+use nearbrick_e2e::workstation::{PEER_PORT, Workstation as Machine};
 use nearbrick_e2e::{Lab, Result, fail};
 use serde_json::{Value, json};
 
@@ -122,4 +124,102 @@ async fn decided(client: &Client, name: &str) -> Result<std::result::Result<Vec<
         no.map(|c| Err(c.reason.unwrap_or_default())).ok_or_else(|| "none yet".to_owned())
     })
     .await
+}
+
+/// What an agent answers to a request from ws-a: with the certificate of ws-a, or without one.
+fn ask_peer(scene: &Scene, at: &Machine, certificate: bool, path: &str) -> Result<String> {
+    let tls = scene.a.tls_dir().display().to_string();
+    let (node, address) = (&at.seat.node, at.seat.address);
+    let own = if certificate { format!("--cert {tls}/tls.crt --key {tls}/tls.key") } else { String::new() };
+    let script = format!(
+        "curl -s -m 10 --cacert {tls}/ca.crt {own} --resolve {node}:{PEER_PORT}:{address} -d '' \
+         -o /dev/null -w '%{{http_code}}' https://{node}:{PEER_PORT}{path} || echo ' {REFUSED}'"
+    );
+    Ok(scene.a.sh(&script)?.trim().to_owned())
+}
+
+/// What curl's line ends with where there was no answer.
+const REFUSED: &str = "no answer";
+
+pub async fn s07_a_certificate_of_one_node_opens_nothing_of_another(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    // Another volume, of which ws-a has no brick.
+    let (namespace, client) = (&scene.volume.namespace, &scene.client);
+    let private = format!(
+        "apiVersion: nearbrick.io/v1alpha1\nkind: WorkstationVolume\nmetadata: {{name: private, namespace: {namespace}}}\n\
+         spec: {{members: {{nodes: [ws-b, ws-c]}}, replicas: 2}}\n"
+    );
+    kube_api::apply(client, &private).await?;
+    let private = Volume::new(client, namespace, "private");
+    private.wait_ready(&["ws-b", "ws-c"], LIMIT).await?;
+    let paths = |brick: &Brick, verb: &str| {
+        let spec = &brick.spec;
+        format!("/v2/volumes/{}/bricks/{}/{verb}", spec.volume_uuid, spec.uuid)
+    };
+    let (own, others) = (scene.volume.brick("ws-b").await?, private.brick("ws-b").await?);
+    for verb in ["journal", "compare", "fetch", "read", "hint", "acks", "newest"] {
+        let code = ask_peer(&scene, &scene.b, true, &paths(&others, verb))?;
+        if code != "403" {
+            fail!("{verb} of a volume that ws-a does not carry: {code}");
+        }
+        // Where the volume is its own, what it asks of another brick than that which is there is misdirected.
+        let elsewhere = scene.volume.brick("ws-c").await?;
+        let code = ask_peer(&scene, &scene.b, true, &paths(&elsewhere, verb))?;
+        if code != "421" {
+            fail!("{verb} of another brick than the one that is asked: {code}");
+        }
+        let code = ask_peer(&scene, &scene.b, false, &paths(&own, verb))?;
+        if !code.ends_with(REFUSED) {
+            fail!("{verb} without a certificate: {code}");
+        }
+    }
+    let code = ask_peer(&scene, &scene.b, true, &paths(&own, "journal"))?;
+    if code == "403" || code.ends_with(REFUSED) {
+        fail!("what ws-a may ask is refused too: {code}");
+    }
+    Ok(())
+}
+
+pub async fn s08_another_authority_takes_over_while_people_work(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "10m").await?;
+    let before = own_certificates(&scene)?;
+    // That takes two minutes.
+    scene.volume.patch_policy(json!({ "bandwidth": "256Ki" })).await?;
+    scene.sh(&scene.a, "head -c 30M /dev/urandom > large")?;
+    scene.wait_settled().await?;
+    scene.volume.trigger("slow").await?;
+    let moving = |j: &HealJob| {
+        let bytes = j.status.as_ref().and_then(|s| s.bytes);
+        bytes.is_some_and(|b| b.done > 0 && b.done < b.total)
+    };
+    scene.volume.wait_job("a heal that goes on", LIMIT, moving).await?;
+    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), SYSTEM_NAMESPACE);
+    secrets.delete(AGENT_CA, &Default::default()).await.context("cannot delete the authority")?;
+    // All get another certificate, without a restart, while the heal goes on.
+    eventually("another certificate on each workstation", LIMIT * 4, || async {
+        let now = own_certificates(&scene).map_err(|e| e.to_string())?;
+        let same = now.iter().zip(&before).filter(|(now, before)| now == before).count();
+        if same > 0 { Err(format!("{same} have the old one")) } else { Ok(()) }
+    })
+    .await?;
+    scene.volume.patch_policy(json!({ "bandwidth": null })).await?;
+    scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT * 2).await?;
+    let failed = scene.volume.jobs().await?.iter().find_map(|j| j.status.as_ref()?.failures.clone());
+    if let Some(failed) = failed {
+        fail!("the heal did not go through: {failed}");
+    }
+    let written = scene.read(&scene.a)?;
+    scene.on_brick(&scene.b)?.must_be(&written, "the brick of ws-b")?;
+    scene.read(&scene.c)?.must_be(&written, "read on ws-c")
+}
+
+/// The certificates that the three agents have.
+fn own_certificates(scene: &Scene) -> Result<Vec<String>> {
+    [&scene.a, &scene.b, &scene.c]
+        .iter()
+        .map(|w| {
+            let path = w.tls_dir().join("tls.crt");
+            std::fs::read_to_string(&path).context(format!("cannot read {}", path.display()))
+        })
+        .collect()
 }
