@@ -12,10 +12,13 @@ use crate::error::{Context, Result};
 use crate::lock::Lock;
 use crate::{paths, progress};
 
-/// The version that is built.
+/// The version of Kubernetes that is built.
 pub const VERSION: &str = "v1.34.4";
+/// The version of helm.
+const HELM_VERSION: &str = "v3.19.5";
 const OLDEST_KUBERNETES: (u32, u32) = (1, 34);
 const OLDEST_ETCD: (u32, u32) = (3, 5);
+const OLDEST_HELM: (u32, u32) = (3, 17);
 const OLDEST_KUBECTL: (u32, u32) = (1, 31);
 
 /// Where the programs are.
@@ -31,31 +34,45 @@ pub struct Binaries {
 
 struct Program {
     name: &'static str,
+    /// The folder with the Go module that says of which modules it is built; the version that it is given.
+    module: (&'static str, &'static str),
     package: &'static str,
     oldest: (u32, u32),
     version_args: &'static [&'static str],
 }
 
+const KUBERNETES: (&str, &str) = ("control-plane", VERSION);
+const HELM: Program = Program {
+    name: "helm",
+    module: ("helm", HELM_VERSION),
+    package: "helm.sh/helm/v3/cmd/helm",
+    oldest: OLDEST_HELM,
+    version_args: &["version", "--short"],
+};
 const ETCD: Program = Program {
     name: "etcd",
+    module: KUBERNETES,
     package: "go.etcd.io/etcd/server/v3",
     oldest: OLDEST_ETCD,
     version_args: &["--version"],
 };
 const APISERVER: Program = Program {
     name: "kube-apiserver",
+    module: KUBERNETES,
     package: "k8s.io/kubernetes/cmd/kube-apiserver",
     oldest: OLDEST_KUBERNETES,
     version_args: &["--version"],
 };
 const CONTROLLER_MANAGER: Program = Program {
     name: "kube-controller-manager",
+    module: KUBERNETES,
     package: "k8s.io/kubernetes/cmd/kube-controller-manager",
     oldest: OLDEST_KUBERNETES,
     version_args: &["--version"],
 };
 const KUBECTL: Program = Program {
     name: "kubectl",
+    module: KUBERNETES,
     package: "k8s.io/kubernetes/cmd/kubectl",
     oldest: OLDEST_KUBECTL,
     version_args: &["version", "--client"],
@@ -72,6 +89,15 @@ impl Binaries {
     }
 }
 
+/// Finds helm, or builds it.
+///
+/// # Errors
+/// Go is missing, or the build fails.
+pub fn helm() -> Result<PathBuf> {
+    let [helm] = ensure([&HELM])?;
+    Ok(helm)
+}
+
 /// Finds kubectl, or builds it.
 ///
 /// # Errors
@@ -81,16 +107,18 @@ pub fn kubectl() -> Result<PathBuf> {
     Ok(kubectl)
 }
 
-fn cache_dir() -> Result<PathBuf> {
-    Ok(paths::cache()?.join(format!("control-plane-{VERSION}")))
+fn cache_dir((module, version): (&str, &str)) -> Result<PathBuf> {
+    Ok(paths::cache()?.join(format!("{module}-{version}")))
 }
 
 fn ensure<const N: usize>(programs: [&Program; N]) -> Result<[PathBuf; N]> {
-    let cache = cache_dir()?;
+    // Those that are asked for together are of one module.
+    let module = programs.first().map_or(KUBERNETES, |p| p.module);
+    let cache = cache_dir(module)?;
     let place = |p: &Program| on_machine(p).unwrap_or_else(|| cache.join(p.name));
     let mut found = programs.map(place);
     if found.iter().any(|f| !f.exists()) {
-        let lock = Lock::take(&cache.join("lock"), "builds the control plane")?;
+        let lock = Lock::take(&cache.join("lock"), &format!("builds the {}", module.0))?;
         // Another process may have built it while this one waited.
         for (program, file) in programs.iter().zip(&mut found) {
             if !file.exists() {
@@ -129,10 +157,15 @@ fn build(program: &Program, cache: &Path) -> Result<()> {
     let folder = cache.join(format!("building-{}", program.name));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).context(format!("cannot make {}", folder.display()))?;
-    let line = progress::Line::new(format!("building {} {VERSION} from Go modules, once", program.name));
-    let version = format!("-s -w -X k8s.io/component-base/version.gitVersion={VERSION}");
+    let (module, version) = program.module;
+    let line = progress::Line::new(format!("building {} {version} from Go modules, once", program.name));
+    // Each says its own version by one of these, and helm takes charts for the Kubernetes that it was built for.
+    let version = format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion={version} -X helm.sh/helm/v3/internal/version.version={version} \
+         -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34"
+    );
     let mut child = Command::new(go)
-        .current_dir(paths::in_crate("control-plane"))
+        .current_dir(paths::in_crate(module))
         .env("GOBIN", &folder)
         .env("GOFLAGS", "-mod=readonly")
         .env("CGO_ENABLED", "0")

@@ -1,0 +1,103 @@
+//! The chart, by the real helm, on a real API server: what it installs is taken, and what people get wrong is one line.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use nearbrick_e2e::control_plane::binaries;
+use nearbrick_e2e::{ControlPlane, kube_api, paths};
+
+fn helm() -> Command {
+    Command::new(binaries::helm().expect("helm"))
+}
+
+fn chart() -> PathBuf {
+    paths::workspace().join("charts/nearbrick")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn it_has_no_faults_that_helm_knows() {
+    for from in ["operator", "files"] {
+        let set = format!("certificates.from={from}");
+        let said =
+            helm().arg("lint").arg("--strict").arg(chart()).args(["--set", &set]).output().expect("helm");
+        assert!(said.status.success(), "{}", text(&said));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_values_is_said() {
+    for (set, part) in [
+        ("certificates.from=nobody", "certificates/from"),
+        ("agent.peerPort=0", "agent/peerPort"),
+        ("agent.bricksDir=bricks", "agent/bricksDir"),
+        ("operator.awayAfter=soon", "operator/awayAfter"),
+        ("agent.brickDir=/b", "brickDir"),
+    ] {
+        let said = helm().arg("template").arg(chart()).args(["--set", set]).output().expect("helm");
+        assert!(!said.status.success() && text(&said).contains(part), "{set}: {}", text(&said));
+    }
+}
+
+#[tokio::test]
+async fn it_is_installed_upgraded_and_uninstalled_and_the_volumes_definitions_stay() {
+    const NAMESPACE: &str = "lab-system";
+    let plane = ControlPlane::start_private().await.expect("a control plane");
+    let client = plane.client().await.expect("a client");
+    let run = |arguments: &[&str]| {
+        let mut command = helm();
+        command.arg(arguments[0]).arg("nearbrick");
+        if arguments[0] != "uninstall" {
+            command.arg(chart());
+        }
+        command
+            .args(&arguments[1..])
+            .args(["--namespace", NAMESPACE])
+            .arg("--kubeconfig")
+            .arg(plane.kubeconfig());
+        // Helm's own cache and configuration are in the plane's folder, which goes with it.
+        if let Some(folder) = plane.kubeconfig().parent() {
+            command.env("HOME", folder).env("HELM_CACHE_HOME", folder).env("HELM_CONFIG_HOME", folder);
+        }
+        let said = command.output().expect("helm");
+        assert!(said.status.success(), "{arguments:?}: {}", text(&said));
+    };
+    run(&["install", "--create-namespace"]);
+    let operators: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let arguments = |d: &Deployment| {
+        let pod = d.spec.as_ref().and_then(|s| s.template.spec.clone()).unwrap_or_default();
+        pod.containers.into_iter().flat_map(|c| c.args.unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let operator = operators.get("nearbrick-operator").await.expect("the operator");
+    assert!(!arguments(&operator).contains(&"--no-certificates".to_owned()));
+    let agents: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
+    for name in ["nearbrick-agent", "nearbrick-holder"] {
+        agents.get(name).await.expect(name);
+    }
+    // Nothing of it is of another namespace than the one that was said.
+    let said = helm().arg("template").arg(chart()).args(["--namespace", NAMESPACE]).output().expect("helm");
+    assert!(!text(&said).contains("nearbrick-system"), "{}", text(&said));
+
+    run(&["upgrade", "--set", "certificates.from=files"]);
+    let operator = operators.get("nearbrick-operator").await.expect("the operator");
+    assert!(arguments(&operator).contains(&"--no-certificates".to_owned()));
+
+    run(&["uninstall"]);
+    kube_api::eventually("the operator is gone", std::time::Duration::from_secs(30), || async {
+        match operators.get_opt("nearbrick-operator").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|o| o.map(|o| o.metadata)))),
+        }
+    })
+    .await
+    .expect("gone");
+    // Definitions stay, and with them every volume: who wants to be rid of those deletes them.
+    let definitions: Api<CustomResourceDefinition> = Api::all(client);
+    definitions.get("workstationvolumes.nearbrick.io").await.expect("the definition of volumes");
+}
