@@ -129,6 +129,19 @@ impl Volume {
         Ok(claims.iter().zip(verdicts).find(|(c, _)| c.link == link).map(|(_, v)| v))
     }
 
+    /// Whether it is shown under other names than it wants, or under fewer or more. One that shares a name, and is shown beside it, is too.
+    pub(super) fn has_other_names(&self, object: &Object, local: &Local) -> FsResult<bool> {
+        let mut wanted = 0;
+        for (link, reg) in object.live_links() {
+            let Some(there) = local.placed.get(&link) else { return Ok(true) };
+            if there.name != reg.value.name || there.parent != self.merged_to(reg.value.parent)? {
+                return Ok(true);
+            }
+            wanted += 1;
+        }
+        Ok(local.placed.len() != wanted)
+    }
+
     /// The path of a directory from the volume's root, with a slash at its end; for globs.
     pub(super) fn path_of(&self, dir: FileId) -> FsResult<Vec<u8>> {
         let mut names = Vec::new();

@@ -62,7 +62,16 @@ impl Volume {
         now.snapshot = Some(print);
         now.quiet = false;
         now.mtime_at = entry.time;
+        let now = now.clone();
+        let moves = self.has_other_names(&change.object(file)?, &now)?;
+        if moves {
+            change.todo(file, true);
+        }
         change.commit()?;
+        if moves {
+            // It is an edit that brings back a name which was removed: not now, as whoever asks goes on with where it is.
+            self.settler.again();
+        }
         self.is_unsynced(core, file);
         Ok(version)
     }

@@ -3,7 +3,7 @@
 //! Until then it stays dirty. A settled file in conflict is then seen to. The same thread makes durable what was settled,
 //! tries again what could not be done, and looks at replica sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -411,10 +411,17 @@ impl Volume {
         local.overlay = None;
         local.filling = None;
         local.filled.clear();
-        let (parked, object) = (local.parked, change.object(file)?);
-        let unsaid = change.local(file)?.is_some_and(|local| is_unsaid(self.me, &object, &local));
-        let exists = object.exists(file);
-        change.commit()?;
+        let local = local.clone();
+        let object = change.object(file)?;
+        let unsaid = is_unsaid(self.me, &object, &local);
+        // Removed by a peer while it was written here, so that it made way for another; or an edit brings back what was removed, under a
+        // name that is not the one that it has here, as where the index was lost and the disk alone told of its name.
+        let moves = !object.exists(file) || local.parked || self.has_other_names(&object, &local)?;
+        if moves {
+            // Should the end come before it has them: nothing else tells.
+            change.todo(file, true);
+        }
+        let done = change.commit()?;
         if unsaid {
             core.unsaid.insert(file);
         }
@@ -422,9 +429,11 @@ impl Volume {
         core.moments.remove(&file);
         // What the kernel knew while a program wrote past us may be old.
         self.invalidate_node(core, file, false);
-        if !exists || parked || !local_is_newest(self, file)? {
-            // Removed by a peer while it was written here, so that it made way for another, or written by one too.
-            self.bring_about(core, vec![file]);
+        // Or written by a peer too.
+        if moves || !local_is_newest(self, file)? {
+            let mut files = VecDeque::from([file]);
+            self.with_claims(core, &done.places, &mut files)?;
+            self.bring_about(core, files.into());
         }
         Ok(Settled::Done)
     }

@@ -5,6 +5,7 @@ use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest, verdict};
 use super::super::steps::{Action, How, Step, Transfer, What};
+use super::super::world::World;
 use super::{does, pull, step};
 
 /// The mark of a stub says that its bytes are elsewhere. A program emptied this one, wrote another version, and had it synced; that
@@ -493,4 +494,49 @@ fn t03_a_copy_that_was_not_said_is_said_after_a_lost_index() {
         step(What::LoseIndex { member: 2 }),
     ]);
     assert_eq!(Plan { seed: 1_002_063, faults: NONE, ..plan }.run(false).failure, None);
+}
+
+/// What a program had saved was gone from its maker's disk after a power cut, whose index knew it by the name before the last one, and
+/// said that it was removed. The only other member that had it had lost its index, and made an edit of it, which brought that older name back
+/// for all others: there it went on being shown under the name that its disk told.
+#[test]
+fn t03_an_edit_that_brings_an_older_name_back_is_shown_under_it_where_it_is_made() {
+    let names = |world: &World, n: usize| {
+        [b"b".to_vec(), b"b~".to_vec()].map(|name| world.machines[n].disk.file_at(&[name]).is_some())
+    };
+    let (mut brought_back, mut while_open) = (0, 0);
+    for salt in 0..60 {
+        let saved = vec![
+            does(0, Action::Save { path: 1, len: 1197, sync: false }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            does(2, Action::ReadAll),
+            Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } },
+            step(What::Close { member: 2 }),
+            step(What::LoseIndex { member: 2 }),
+        ];
+        let plan = Plan { seed: 1_002_063, faults: NONE, ..quiet(saved.clone()) };
+        let mut world = after(&plan).unwrap();
+        comes_to_rest(&mut world, &mut Chance::new(salt)).unwrap_or_else(|why| panic!("salt {salt}: {why}"));
+        brought_back += usize::from(names(&world, 2) == [false, true]);
+        // The same while a program goes on writing to it: then the version is one of a moment.
+        let written = [
+            step(What::Start { member: 0 }),
+            step(What::Start { member: 2 }),
+            step(What::Compare { to: 2, from: 0, answers: 100 }),
+            does(2, Action::Open { path: 1, slot: 0, how: How::Write }),
+            does(2, Action::Write { slot: 0, at: 0, len: 100 }),
+            step(What::Pass { ms: 40_000 }),
+            step(What::Work { member: 2 }),
+            step(What::Pass { ms: 61_000 }),
+            step(What::Work { member: 2 }),
+            pull(0, 2),
+        ];
+        let plan = Plan { steps: saved.into_iter().chain(written).collect(), ..plan };
+        let mut world = after(&plan).unwrap();
+        assert_eq!(names(&world, 0), names(&world, 2), "salt {salt}, while it is open");
+        while_open += usize::from(names(&world, 2) == [false, true]);
+        comes_to_rest(&mut world, &mut Chance::new(salt)).unwrap_or_else(|why| panic!("salt {salt}: {why}"));
+    }
+    assert!(brought_back > 0 && while_open > 0, "{brought_back}, {while_open}");
 }
