@@ -188,6 +188,7 @@ impl Volume {
                 self.miss(core, file, &links)?;
                 todo.push(file);
             }
+            todo.extend(self.not_in_place()?);
         }
         // Once their names are known.
         for file in found.same.union(&moved) {
@@ -218,6 +219,22 @@ impl Volume {
         for local in self.index.locals() {
             let (file, local) = local.map_err(index_failed)?;
             if (local.dirty || local.have.is_some()) && !local.on_disk() {
+                all.push(file);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Files that are not where they are to be. A place that changes moves others, which are looked at next; `todo` does not have those, so
+    /// that an end in between leaves nothing else that tells.
+    fn not_in_place(&self) -> FsResult<Vec<FileId>> {
+        let mut all = Vec::new();
+        for object in self.index.objects() {
+            let (file, object) = object.map_err(index_failed)?;
+            if file != FileId::ROOT
+                && object.kind.is_some()
+                && self.has_other_names(&object, &self.local_or_none(file)?)?
+            {
                 all.push(file);
             }
         }

@@ -540,3 +540,33 @@ fn t03_an_edit_that_brings_an_older_name_back_is_shown_under_it_where_it_is_made
     }
     assert!(brought_back > 0 && while_open > 0, "{brought_back}, {while_open}");
 }
+
+/// An agent was killed while it took over a directory of which it had heard after a file in it: the directory was there, the file was not
+/// looked at any more, and never came.
+#[test]
+fn t28_what_is_in_a_directory_that_came_late_comes_too_after_a_kill() {
+    for (maker, writer) in [(0, 1), (1, 0)] {
+        let mut steps = vec![
+            does(maker, Action::Mkdir { dir: 1 }),
+            pull(writer, maker),
+            does(writer, Action::Save { path: 5, len: 425, sync: true }),
+            step(What::Work { member: writer }),
+        ];
+        // More than is taken over at a time, so that the file is looked at before its directory comes.
+        for len in 0..40 {
+            steps.push(does(writer, Action::Put { path: 2, len, sync: false }));
+            steps.push(step(What::Pass { ms: 1000 }));
+            steps.push(step(What::Work { member: writer }));
+        }
+        steps.push(pull(maker, writer));
+        for n in 1..80 {
+            let kill = [
+                step(What::End { member: 2, how: End::Kill, after: Some(n) }),
+                pull(2, maker),
+                step(What::Start { member: 2 }),
+            ];
+            let plan = quiet(steps.iter().cloned().chain(kill).collect());
+            assert_eq!(plan.run(false).failure, None, "member {maker} made it, killed at {n}");
+        }
+    }
+}
