@@ -15,20 +15,30 @@ pub fn glob(text: &str) -> Result<Glob, Error> {
 /// What has a meaning in a glob, and stands for itself after a backslash.
 const META: &[char] = &['*', '?', '[', ']', '{', '}', '\\'];
 
+/// The glob of one path.
+pub fn escaped(path: &str) -> String {
+    let mut text = String::with_capacity(path.len() + 3);
+    for c in path.chars() {
+        if META.contains(&c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
 /// The glob of the files in a directory, or of all below it.
 pub fn glob_of(dir: &str, below: bool) -> String {
     let names = if below { "**" } else { "*" };
     if dir.is_empty() {
         return names.to_owned();
     }
-    let mut text = String::with_capacity(dir.len() + 3);
-    for c in dir.chars() {
-        if META.contains(&c) {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text + "/" + names
+    escaped(dir) + "/" + names
+}
+
+/// Whether a text has anything that has a meaning in a glob.
+pub fn is_glob(text: &str) -> bool {
+    text.contains(META)
 }
 
 /// The directory for which [`glob_of`] gives this glob, and whether all below it belongs to it. None if it is no such glob.

@@ -1,10 +1,10 @@
 //! The API server, asked and told with the person's own rights.
 
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
-use kube::{Client, Config, Resource};
-use nearbrick_crds::{Brick, FileConflict, HealJob, Workstation, WorkstationVolume};
+use kube::{Client, Config, Resource, ResourceExt};
+use nearbrick_crds::{Brick, FileConflict, HealJob, ReplicaMigration, Workstation, WorkstationVolume};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -184,6 +184,41 @@ impl Cluster {
         let spec = json!({ "trigger": trigger });
         self.patch::<WorkstationVolume>(namespace, volume, &spec).await?;
         Ok(trigger)
+    }
+
+    /// The moves of a volume.
+    ///
+    /// # Errors
+    /// The request.
+    pub async fn migrations(&self, namespace: &str, volume: &str) -> Result<Vec<ReplicaMigration>, Error> {
+        let all: Vec<ReplicaMigration> =
+            self.list(&Scope(Some(namespace.to_owned())), &ListParams::default()).await?;
+        Ok(all.into_iter().filter(|m| m.spec.volume_ref.name == volume).collect())
+    }
+
+    /// One move.
+    ///
+    /// # Errors
+    /// The request; there is none.
+    pub async fn migration(&self, namespace: &str, name: &str) -> Result<ReplicaMigration, Error> {
+        let api: Api<ReplicaMigration> = Api::namespaced(self.client.clone(), namespace);
+        api.get(name).await.map_err(failed(format!("read move {namespace}/{name}")))
+    }
+
+    /// Asks for a move; gives its name, which begins with `prefix`.
+    ///
+    /// # Errors
+    /// The request.
+    pub async fn migrate(&self, namespace: &str, prefix: &str, spec: &Value) -> Result<String, Error> {
+        let object = json!({
+            "apiVersion": ReplicaMigration::api_version(&()), "kind": ReplicaMigration::kind(&()),
+            "metadata": { "generateName": prefix }, "spec": spec,
+        });
+        let object: ReplicaMigration =
+            serde_json::from_value(object).map_err(|e| Error::Said(e.to_string()))?;
+        let api: Api<ReplicaMigration> = Api::namespaced(self.client.clone(), namespace);
+        let made = api.create(&PostParams::default(), &object).await;
+        Ok(made.map_err(failed(format!("ask for a move in {namespace}")))?.name_any())
     }
 
     /// Says what becomes of a conflict.

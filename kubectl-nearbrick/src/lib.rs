@@ -4,11 +4,13 @@
 //! * [`status`]: volumes, workstations, and what is pending, as values; [`table`]: as text.
 //! * [`wait`]: `flush` and `leave`, which go on until all is copied.
 //! * [`conflicts`]: the open conflicts, and a person's word on them.
+//! * [`usage`]: who uses what, why it is where it is, and moves.
 
 pub mod cluster;
 pub mod conflicts;
 pub mod status;
 pub mod table;
+pub mod usage;
 pub mod wait;
 
 use std::process::ExitCode;
@@ -96,6 +98,38 @@ pub enum Command {
         #[arg(long)]
         keep: String,
     },
+    /// Shows what is used most, and on which workstations.
+    Heat {
+        /// The volume.
+        volume: String,
+        /// How it is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Says which bricks are to hold a file or directory, because of what, and what is still to come.
+    Why {
+        /// The volume.
+        volume: String,
+        /// The path, from the volume's root.
+        path: String,
+    },
+    /// Moves the replicas of files to a workstation: a copy is added there first, and one is dropped elsewhere after.
+    Migrate {
+        /// The volume.
+        volume: String,
+        /// Files, directories, or globs, from the volume's root.
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// The workstation.
+        #[arg(long)]
+        to: String,
+        /// The workstation that is to hold them no longer; the one where they are used least if not given.
+        #[arg(long)]
+        from: Option<String>,
+        /// Shows what would be done, and does nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Prints a script that completes this command in a shell.
     Completion {
         /// The shell.
@@ -165,6 +199,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Resolve { which, all, keep } => {
             conflicts::resolve(&cluster, &scope, &which, all, &keep).await
+        }
+        Command::Heat { volume, output } => usage::heat(&cluster, &scope, &volume, output, paint).await,
+        Command::Why { volume, path } => usage::why(&cluster, &scope, &volume, &path).await,
+        Command::Migrate { volume, paths, to, from, dry_run } => {
+            let wanted = usage::Move { volume, paths, to, from, dry_run };
+            usage::migrate(&cluster, &scope, &wanted).await
         }
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             placement::copies_follow_replicas_and_sets_up_and_down,
             plugin::may_leave_is_answered_and_made_so,
             plugin::an_answer_is_never_from_before_the_question,
+            plugin::what_is_used_where_it_is_to_be_and_a_move_by_hand,
             plugin::conflicts_are_shown_and_resolved,
             removal::a_volume_with_policy_delete_takes_its_files_with_it,
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,

@@ -2,10 +2,12 @@
 
 use std::process::Output;
 
+use nearbrick_crds::condition::{PLACED, PROTECTED};
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::kube_api::eventually;
 use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::{Lab, Result, fail};
+use serde_json::json;
 
 /// Runs it in the scene's namespace.
 fn plugin(scene: &Scene, arguments: &[&str]) -> Result<Output> {
@@ -80,6 +82,61 @@ pub async fn an_answer_is_never_from_before_the_question(lab: Lab) -> Result<()>
         if !said.status.success() {
             fail!("time {n}: all is copied, and the answer is: {}", text(&said));
         }
+    }
+    Ok(())
+}
+
+pub async fn what_is_used_where_it_is_to_be_and_a_move_by_hand(lab: Lab) -> Result<()> {
+    let scene = Scene::new(&lab, "5s").await?;
+    // The operator chooses: only such files may move.
+    scene.volume.patch_spec(json!({ "replicaSets": [] })).await?;
+    let placed =
+        scene.volume.wait_true(&[PLACED, PROTECTED], LIMIT).await?.status.unwrap_or_default().placement;
+    let rule = placed.into_iter().find(|rule| rule.creator == "ws-a").context("a rule for ws-a")?;
+    let (partner, other) = match rule.bricks.contains(&"tree.ws-b".to_owned()) {
+        true => ("ws-b", &scene.c),
+        false => ("ws-c", &scene.b),
+    };
+    let target = other.seat.node.as_str();
+    let work = scene.write(&scene.a, "work", 2)?;
+    scene.wait_settled().await?;
+    scene.volume.wait_healed(&["ws-a", "ws-b", "ws-c"], LIMIT).await?;
+    let say = |arguments: &[&str]| -> Result<String> {
+        let said = plugin(&scene, arguments)?;
+        match said.status.success() {
+            true => Ok(text(&said)),
+            false => fail!("{arguments:?}: {}", text(&said)),
+        }
+    };
+    eventually("what was written is what is used", LIMIT, || async {
+        let heat = say(&["heat", "tree"]).map_err(|e| e.to_string())?;
+        let used = heat.lines().any(|line| line.starts_with("ws-a ") && line.contains("work"));
+        used.then_some(()).ok_or(heat)
+    })
+    .await?;
+    let shown = say(&["migrate", "tree", "work", "--to", target, "--from", partner, "--dry-run"])?;
+    if !shown.contains("held by") || !shown.contains(&format!("tree.{target}")) {
+        fail!("the trial says: {shown}");
+    }
+    let before = say(&["why", "tree", "work/medium"])?;
+    let held = format!("files that were made on ws-a are to be held by tree.ws-a, tree.{partner}");
+    if !before.contains(&held) {
+        fail!("before the move: {before}");
+    }
+    say(&["migrate", "tree", "work", "--to", target, "--from", partner])?;
+    eventually("it has moved", LIMIT * 2, || async {
+        let why = say(&["why", "tree", "work/medium"]).map_err(|e| e.to_string())?;
+        (why.contains("because of move") && why.contains("Done")).then_some(()).ok_or(why)
+    })
+    .await?;
+    scene.on_brick(other)?.must_be(&work, "the brick to which it moved")?;
+    let refused = plugin(&scene, &["migrate", "tree", "work", "--to", "ws-z"])?;
+    if refused.status.success() || !text(&refused).contains("ws-z") {
+        fail!("a move to nowhere: {}", text(&refused));
+    }
+    let nothing = plugin(&scene, &["heat", "forest"])?;
+    if nothing.status.success() || !text(&nothing).contains("there is no volume forest") {
+        fail!("a volume that is not there: {}", text(&nothing));
     }
     Ok(())
 }
