@@ -134,14 +134,26 @@ impl Volume {
         let is_untouched = local.base.is_empty() && local.print.is_some_and(|then| now.has_bytes_of(&then));
         let is_found_again =
             copied.is_some() && local.have.is_none() && if local.dirty { is_untouched } else { is_marked_so };
+        // The index has it as remains, and they gave way: what came in their place the agent brought, and no program had it synced, as the
+        // index would know that. So it is judged as what is found where there was a stub.
+        let is_copy = mark.as_ref().is_some_and(|mark| mark.origin == Origin::Copied) && copied.is_some();
+        let is_other_stub = is_stub && local.print.is_some_and(|then| then.ino != now.ino);
+        let gave_way = end == End::PowerLost
+            && local.dirty
+            && local.have.is_none()
+            && local.base.is_empty()
+            && local.print.is_some_and(|then| !now.has_bytes_of(&then))
+            && (is_copy || is_other_stub);
+        let dirty = local.dirty && !gave_way;
         let mark = mark.and_then(|mark| mark.version);
         let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
             have: local.have.as_ref(),
-            dirty: local.dirty,
+            dirty,
             base: &local.base,
             synced: local.synced.as_ref(),
-            filled: !local.filled.is_empty(),
+            // Of another stub than the index knows nothing says which bytes are here.
+            filled: !local.filled.is_empty() || gave_way && is_stub,
             marked: marked.as_ref(),
             looks_same: same,
             marked_last: marked_last(&raw),
@@ -186,7 +198,7 @@ impl Volume {
                 todo.push(file);
                 self.is_version(core, file, version, now, end)
             }
-            Verdict::Edit(base) => match copied.filter(|_| !local.dirty && base.is_empty()) {
+            Verdict::Edit(base) => match copied.filter(|_| !dirty && base.is_empty()) {
                 Some(of) => self.is_remains(core, file, &at, of),
                 None => self.is_edit(core, file, base, end),
             },

@@ -103,7 +103,7 @@ impl Volume {
         self.with_all_inside(&mut found)?;
         let gone = found.gone.iter().map(|(_, shown)| shown.file);
         let came = found.new.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file));
-        let moved: BTreeSet<_> = gone.chain(came).chain(found.parked.iter().copied()).collect();
+        let mut moved: BTreeSet<_> = gone.chain(came).chain(found.parked.iter().copied()).collect();
         // Names that are gone. What they named may be found under another name.
         let mut lost: BTreeMap<FileId, Vec<(LinkId, Place)>> = BTreeMap::new();
         let mut before = BTreeMap::new();
@@ -139,7 +139,7 @@ impl Volume {
         // As if a program had removed the one and made the other. After a power cut nothing says who did what: then both are kept.
         let mut replaced = if end == End::PowerLost { Vec::new() } else { found.retargeted };
         while let Some((place, mark)) = new.pop() {
-            let moved = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
+            let was_lost = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
             // Whatever ended: the holes of a stub are nobody's bytes.
             if self.is_unknown_stub(core, &place, mark.as_ref(), end)? {
                 continue;
@@ -149,7 +149,7 @@ impl Volume {
             // The disk went ahead of the index, and what had the name before is nowhere any more. After a power cut it may as well
             // be the other way round: then it is found under the name that it had before.
             if let (Some(old), Some(now)) = (before.get(&place), shown)
-                && moved == Some(now.file)
+                && was_lost == Some(now.file)
             {
                 replaced.push(*old);
             }
@@ -159,8 +159,11 @@ impl Volume {
                 self.once.was_made(place, shown.file);
             }
             if let Some(dir) = dir {
-                // A directory that came: what the index does not know in it is new under its id.
-                new.extend(self.new_inside(core, dir)?);
+                // A directory that came: what the index does not know in it is new under its id. It may know the file though, and have
+                // noted for good only that its name was gone: then the bytes are judged like those of any other that moved.
+                let inside = self.new_inside(core, dir)?;
+                moved.extend(inside.iter().filter_map(|(_, mark)| Some(mark.as_ref()?.file)));
+                new.extend(inside);
             }
         }
         for old in replaced {
@@ -346,8 +349,16 @@ impl Volume {
                 }
             }
         }
-        // New: made just before the end, or put there past the mount.
         let judging = core.rebuild == Rebuild::Judging;
+        let is_stub = mark.as_ref().is_some_and(|mark| mark.version.is_none());
+        if walked.end == End::PowerLost && !judging && kind.is_file() && is_stub {
+            // It was to have all names of a file that is found under another one: the cut let it have some of them, and the index forgot
+            // those. The holes of a stub are nobody's bytes.
+            access::unlink(&at.dir, &at.name)?;
+            core.forget_dir(place.parent);
+            return Ok(None);
+        }
+        // New: made just before the end, or put there past the mount.
         let marked = mark.as_ref().and_then(|m| m.version.clone()).filter(|v| !v.is_empty());
         let fresh = match &mark {
             Some(mark) if self.object_of(mark.file)?.kind.is_none() && mark.file != FileId::ROOT => mark.file,

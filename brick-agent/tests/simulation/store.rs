@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use super::chance::Chance;
 use super::life::Life;
 
-type Tables = BTreeMap<Table, BTreeMap<Vec<u8>, Bytes>>;
+/// Shared with those who look on: a table is copied only when it changes while somebody has a picture of it.
+type Tables = BTreeMap<Table, Arc<BTreeMap<Vec<u8>, Bytes>>>;
 
 /// The stores of one machine.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ struct Inner {
     chance: Chance,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Kept {
     now: Tables,
     durable: Tables,
@@ -38,7 +39,7 @@ struct Kept {
 
 fn apply(tables: &mut Tables, changes: &[Set]) {
     for Set { table, key, value } in changes {
-        let table = tables.entry(*table).or_default();
+        let table = Arc::make_mut(tables.entry(*table).or_default());
         match value {
             Some(value) => table.insert(key.to_vec(), value.clone()),
             None => table.remove(&**key),
@@ -104,14 +105,14 @@ impl SimStores {
 
     /// The index as it is, for who looks on.
     pub fn look(&self, path: &Path) -> Index {
-        let kept = self.inner().stores.get(path).cloned().unwrap_or_default();
-        Index::on(Arc::new(Picture(kept.now)))
+        let now = self.inner().stores.get(path).map(|kept| kept.now.clone());
+        Index::on(Arc::new(Picture(now.unwrap_or_default())))
     }
 
     /// What of it is on the disk for good.
     pub fn look_durable(&self, path: &Path) -> Index {
-        let kept = self.inner().stores.get(path).cloned().unwrap_or_default();
-        Index::on(Arc::new(Picture(kept.durable)))
+        let durable = self.inner().stores.get(path).map(|kept| kept.durable.clone());
+        Index::on(Arc::new(Picture(durable.unwrap_or_default())))
     }
 }
 

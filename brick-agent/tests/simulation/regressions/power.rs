@@ -4,7 +4,7 @@ use super::super::cases::{NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest, verdict};
-use super::super::steps::{Action, How, Step, Transfer, What};
+use super::super::steps::{Action, How, Mass, Step, Transfer, What};
 use super::super::world::World;
 use super::{does, pull, step};
 
@@ -568,5 +568,86 @@ fn t28_what_is_in_a_directory_that_came_late_comes_too_after_a_kill() {
             let plan = quiet(steps.iter().cloned().chain(kill).collect());
             assert_eq!(plan.run(false).failure, None, "member {maker} made it, killed at {n}");
         }
+    }
+}
+
+/// A power cut took a directory and all in it, and the index noted that their names were gone; it kept no more than that of the start, as
+/// the next cut came. By then they were on the disk again, with what had been read of them, and those copies were damaged: what was
+/// in a directory that came back with its files was not looked at, and the damaged copies went out as newer versions.
+#[test]
+fn t01_what_comes_back_in_a_directory_that_was_gone_is_judged() {
+    let cut = |salt| Step { salt, what: What::End { member: 2, how: End::PowerCut, after: None } };
+    let plan = |second| {
+        let steps = vec![
+            step(What::Mass { member: 0, mass: Mass::Make }),
+            step(What::Pass { ms: 10 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            does(2, Action::ReadAll),
+            // The disk keeps nothing of it, the index all.
+            cut(6_778_941_415_950_542_889),
+            step(What::Start { member: 2 }),
+            does(2, Action::ReadAll),
+            cut(second),
+        ];
+        Plan { seed: 1_300_045, faults: NONE, ..quiet(steps) }
+    };
+    for second in (0..30).chain([6_155_877_743_254_711_830]) {
+        assert_eq!(plan(second).run(false).failure, None, "salt {second}");
+    }
+}
+
+/// What a power cut had left of a copy gave way when others were heard, and what came in its place was read; the next cut took that from
+/// the index, which had the file as remains. It was taken for what a program was writing, and half a file was read; and where it had got
+/// but one of the file's two names on the disk, its stub passed for a new file.
+#[test]
+fn t01_what_came_in_the_place_of_remains_is_a_copy_to_an_index_that_knows_the_remains() {
+    let cut = |salt, member| Step { salt, what: What::End { member, how: End::PowerCut, after: None } };
+    let put = |path, len, sync| Action::Put { path, len, sync };
+    let many = vec![
+        step(What::Mass { member: 0, mass: Mass::Make }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(1, put(2, 417, true)),
+        does(1, put(0, 646, false)),
+        step(What::Pass { ms: 40_000 }),
+        step(What::Work { member: 0 }),
+        pull(2, 1),
+        cut(13_181_821_972_792_542_140, 0),
+        step(What::Start { member: 0 }),
+        does(2, put(1, 204, false)),
+        step(What::Heal { member: 2, fault: Transfer::Good }),
+        pull(2, 0),
+        does(2, Action::ReadAll),
+        cut(3_203_231_026_120_791_140, 2),
+        step(What::Start { member: 2 }),
+        step(What::Work { member: 0 }),
+        pull(2, 0),
+        does(2, Action::ReadAll),
+        cut(13_050_387_037_110_070_116, 2),
+        step(What::Start { member: 2 }),
+        does(2, Action::ReadAll),
+    ];
+    let plan = Plan { seed: 1_300_263, faults: NONE, ..quiet(many) };
+    assert_eq!(plan.run(false).failure, None);
+    for (first, second) in
+        [1, 3, 11, 42, 54, 57].into_iter().flat_map(|first| (0..60).map(move |second| (first, second)))
+    {
+        let one = vec![
+            does(0, put(0, 300, false)),
+            step(What::Pass { ms: 1000 }),
+            step(What::Work { member: 0 }),
+            pull(2, 0),
+            does(2, Action::ReadAll),
+            cut(first, 2),
+            step(What::Start { member: 2 }),
+            pull(2, 0),
+            does(2, Action::ReadAll),
+            cut(second, 2),
+            step(What::Start { member: 2 }),
+            does(2, Action::ReadAll),
+        ];
+        let plan = Plan { seed: 1_002_063, faults: NONE, ..quiet(one) };
+        assert_eq!(plan.run(false).failure, None, "salts {first}, {second}");
     }
 }
