@@ -398,6 +398,19 @@ impl Volume {
             let gone = retention::superfluous(&kept, self.clock.now_ms(), bounds);
             let gone = gone.into_iter().map(|n| names[n].clone());
             let gone: Vec<String> = gone.filter(|name| !self.is_all_there_is(name)).collect();
+            let now = self.clock.now_ms();
+            let early = |name: &&String| {
+                let kept = catalog.versions.get(*name);
+                kept.is_some_and(|kept| now.saturating_sub(kept.since_ms) <= bounds.age_ms)
+            };
+            let early = gone.iter().filter(early).count();
+            if early > 0 {
+                tracing::warn!(
+                    volume = %self.config().name,
+                    "{early} kept versions go before their time: there is no more room for them ({} bytes of the disk), or there are too many of a file",
+                    bounds.bytes
+                );
+            }
             gone.iter().for_each(|name| catalog.remove(name));
             gone
         };
