@@ -319,7 +319,7 @@ mod tests {
         }))
         .unwrap();
         let bricks = [brick("b", json!([]))];
-        let text = explain(&volume, &bricks, &[moved.clone()], "thesis");
+        let text = explain(&volume, &bricks, std::slice::from_ref(&moved), "thesis");
         for line in [
             "files that were made on a are to be held by home.b, home.c, because of move m1",
             "files that were made on b are to be held by home.b, home.a",
