@@ -5,7 +5,7 @@
 //! some go back and forth between three every few minutes. What they work on is a project out of their own, mostly the same as before;
 //! now and then they look into somebody else's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
@@ -82,6 +82,8 @@ struct Project {
     cached: BTreeMap<usize, i64>,
     /// When anybody at a workstation of the set last used it there.
     used: BTreeMap<usize, i64>,
+    /// The workstations that have what was written last.
+    fresh: BTreeSet<usize>,
 }
 
 /// What a lab went through.
@@ -94,6 +96,8 @@ struct Outcome {
     moves: u64,
     moves_of_back_and_forth: u64,
     extra: u64,
+    /// Steps in which a project's newest version is on fewer workstations than it asks for.
+    at_risk: u64,
     person_days: u64,
     project_steps: u64,
 }
@@ -147,6 +151,7 @@ impl LabModel {
                     let set = vec![home, partner];
                     projects.push(Project {
                         bytes,
+                        fresh: set.iter().copied().collect(),
                         set,
                         moving: None,
                         cached: BTreeMap::new(),
@@ -238,6 +243,9 @@ impl LabModel {
             };
             out.reads[kind] += u64::from(reads);
             out.writes[usize::from(!is_held)] += u64::from(writes);
+            if writes > 0 {
+                project.fresh = BTreeSet::from([at]);
+            }
             let heat = &mut self.heat[at];
             heat.note(group(id), access, reads, now_ms);
             if writes > 0 {
@@ -258,8 +266,20 @@ impl LabModel {
                 }
             }
         }
+        self.heal(&seats, out);
         if step % STEPS_OF_DAY == 10 * STEPS_OF_HOUR && step / STEPS_OF_DAY % 7 < 5 {
             out.person_days += self.people.len() as u64;
+        }
+    }
+
+    /// What was written is copied to those of its set that are on, from anyone who has it and is on.
+    fn heal(&mut self, seats: &[Option<usize>], out: &mut Outcome) {
+        let on = |ws: &usize| self.always_on[*ws] || seats.contains(&Some(*ws));
+        for project in &mut self.projects {
+            out.at_risk += u64::from(project.fresh.len() < REPLICAS);
+            if project.fresh.iter().any(on) {
+                project.fresh.extend(project.set.iter().filter(|ws| on(ws)));
+            }
         }
     }
 
@@ -271,6 +291,9 @@ impl LabModel {
             out.extra += 1;
             if *when <= step {
                 project.set.clone_from(set);
+                // Added before another gives up what it has.
+                project.fresh.extend(set);
+                project.fresh.retain(|ws| set.contains(ws));
                 project.moving = None;
             }
         }
@@ -426,7 +449,7 @@ pub fn run(options: &Options) -> Vec<Report> {
                 let out = simulate(*count, options.seed + u64::from(round), options.weeks, *strategy);
                 let reads: u64 = out.reads.iter().sum::<u64>() + out.unreachable;
                 let per_day = |n: f64| n / out.person_days.max(1) as f64;
-                let figures: [(&'static str, &'static str, f64); 9] = [
+                let figures: [(&'static str, &'static str, f64); 10] = [
                     ("local reads", "%", Outcome::share(out.reads[0], reads)),
                     ("reads of cached copies", "%", Outcome::share(out.reads[1], reads)),
                     ("remote reads", "%", Outcome::share(out.reads[2], reads)),
@@ -446,6 +469,11 @@ pub fn run(options: &Options) -> Vec<Report> {
                     }),
                     ("moves", "per person and week", 5.0 * per_day(out.moves as f64)),
                     ("projects on the move", "% of time", Outcome::share(out.extra, out.project_steps)),
+                    (
+                        "newest version on one workstation only",
+                        "% of time",
+                        Outcome::share(out.at_risk, out.project_steps),
+                    ),
                 ];
                 report.samples.extend(figures.into_iter().map(|(workload, unit, rate)| Sample {
                     workload,

@@ -4,7 +4,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use nearbrick_crds::condition::{EVICTED, PLACED, PROTECTED, READY, SAFE_TO_LEAVE, find};
 use nearbrick_crds::meta::brick_name;
-use nearbrick_crds::{Brick, PlacementRule, Workstation, WorkstationState, WorkstationStatus};
+use nearbrick_crds::{
+    Brick, PlacementRule, Workstation, WorkstationState, WorkstationStatus, WorkstationVolume,
+};
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::kube_api::{self, eventually, wait_for};
 use nearbrick_e2e::observer::{Fewest, Observer};
@@ -98,8 +100,31 @@ pub async fn a_workstation_that_joins_takes_its_share(lab: Lab) -> Result<()> {
     Ok(())
 }
 
+/// Deletes the volumes of other tests, of which the files stay: what is said of a workstation is said of all that it carries.
+async fn alone(scene: &Scene) -> Result<()> {
+    let own = &scene.volume.namespace;
+    let all: Api<WorkstationVolume> = Api::all(scene.client.clone());
+    for volume in all.list(&Default::default()).await.context("cannot list volumes")? {
+        let namespace = volume.namespace().unwrap_or_default();
+        if namespace != *own {
+            let api: Api<WorkstationVolume> = Api::namespaced(scene.client.clone(), &namespace);
+            api.delete(&volume.name_any(), &DeleteParams::default())
+                .await
+                .context("cannot delete a volume")?;
+        }
+    }
+    let bricks: Api<Brick> = Api::all(scene.client.clone());
+    eventually("the bricks of this test alone", LIMIT, || async {
+        let all = bricks.list(&Default::default()).await.map_err(|e| e.to_string())?;
+        let others = all.iter().filter(|b| b.namespace().as_ref() != Some(own)).count();
+        if others > 0 { Err(format!("{others} of others are left")) } else { Ok(()) }
+    })
+    .await
+}
+
 pub async fn a_workstation_that_is_evicted_is_emptied_first(lab: Lab) -> Result<()> {
     let scene = automatic(&lab, &NODES).await?;
+    alone(&scene).await?;
     let work = scene.write(&scene.c, "work", 4)?;
     scene.wait_settled_at(&scene.c).await?;
     all_placed(&scene, &NODES).await?;
