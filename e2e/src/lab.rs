@@ -32,10 +32,18 @@ pub struct Lab {
 }
 
 /// What `up` shall do besides the usual.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Arguments for the agents besides the usual.
     pub agent: Vec<String>,
+    /// Bytes of each workstation's disk.
+    pub disk: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { agent: Vec::new(), disk: disk::SIZE }
+    }
 }
 
 impl Lab {
@@ -79,6 +87,7 @@ impl Lab {
 
         progress::step("Workstations");
         for workstation in lab.workstations() {
+            disk::make(&workstation.image(), workstation.seat.filesystem, options.disk)?;
             workstation.power_on()?;
             let (seat, image) = (&workstation.seat, workstation.image());
             let image = image.display();

@@ -136,7 +136,7 @@ async fn measure(name: &str, options: &Options) -> Result<Report> {
         packages::ensure(&packages::BENCH[..1])?;
     }
     let agent = if options.no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, _) = Lab::up(name, &lab::Options { agent }).await?;
+    let (lab, _) = Lab::up(name, &lab::Options { agent, ..lab::Options::default() }).await?;
     progress::step("File systems to measure");
     let volume = Volume::new(&lab.client().await?, "default", "home");
     if options.targets.contains(&Target::Nearbrick) {

@@ -21,6 +21,9 @@ const OLDEST_ETCD: (u32, u32) = (3, 5);
 const OLDEST_HELM: (u32, u32) = (3, 17);
 const OLDEST_KUBECTL: (u32, u32) = (1, 31);
 
+/// What Go keeps of a build, beside the programs.
+const COMPILED: &str = "building-go";
+
 /// Where the programs are.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -126,6 +129,8 @@ fn ensure<const N: usize>(programs: [&Program; N]) -> Result<[PathBuf; N]> {
                 *file = cache.join(program.name);
             }
         }
+        // What was compiled on the way is gigabytes, and of no use until the next version.
+        let _ = std::fs::remove_dir_all(cache.join(COMPILED));
         drop(lock);
     }
     Ok(found)
@@ -167,6 +172,7 @@ fn build(program: &Program, cache: &Path) -> Result<()> {
     let mut child = Command::new(go)
         .current_dir(paths::in_crate(module))
         .env("GOBIN", &folder)
+        .env("GOCACHE", cache.join(COMPILED))
         .env("GOFLAGS", "-mod=readonly")
         .env("CGO_ENABLED", "0")
         .args(["install", "-v", "-trimpath", "-ldflags", &version, program.package])

@@ -34,6 +34,8 @@ use crate::volumes::Volume;
 use crate::workstation::Workstation;
 use crate::{fail, progress};
 
+/// Bytes of each disk: of an hour's conflicts all losers are kept, in a tenth of it.
+const DISK: u64 = 32 << 30;
 /// How long after a round all may take to be whole.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -109,7 +111,7 @@ pub async fn run(name: &str, options: &Options) -> Result<()> {
 
 async fn play(name: &str, options: &Options, seed: u64) -> Result<()> {
     let agent = if options.no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, _) = Lab::up(name, &lab::Options { agent }).await?;
+    let (lab, _) = Lab::up(name, &lab::Options { agent, disk: DISK }).await?;
     let client = lab.client().await?;
     kube_api::apply(&client, MANIFEST).await?;
     let volume = Volume::new(&client, "default", "soak");

@@ -13,7 +13,7 @@ use nearbrick_e2e::{Error, Lab, Result, fail, netns, progress};
 /// Starts a lab with the volume `default/home`.
 pub async fn up(name: &str, no_passthrough: bool) -> Result<()> {
     let agent = if no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, was_up) = Lab::up(name, &Options { agent }).await?;
+    let (lab, was_up) = Lab::up(name, &Options { agent, ..Options::default() }).await?;
     if was_up {
         println!("The lab is already up; `cargo lab down` ends it.");
     } else {
