@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nearbrick_agent::heal::{HealRequest, Order};
+use nearbrick_agent::heal::HealRequest;
 use nearbrick_agent::peer::Served;
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{FileId, VersionVector};
@@ -413,20 +413,4 @@ fn p02_a_slow_holder_does_not_hold_up_the_files_of_others() {
     }));
     let outcome = lab.heal_as(2, &HealRequest { concurrency: Some(2), ..HealRequest::default() });
     assert_eq!((outcome.files_done, outcome.files_failed), (40, 0), "{outcome:?}");
-}
-
-#[test]
-fn the_smallest_come_first_where_that_is_wanted() {
-    needs!(Root);
-    let lab = Lab::new(2, 2);
-    for (name, len) in [("a", 3000), ("b", 10), ("c", 200)] {
-        Fs::new(lab.volume(0)).write_file(&path(name), &noise(len, 1)).unwrap();
-        lab.settle(0);
-    }
-    lab.exchange();
-    let sizes = std::sync::Mutex::new(Vec::new());
-    let request = HealRequest { order: Order::SmallestFirst, ..HealRequest::default() };
-    let say = |p: &nearbrick_agent::heal::HealProgress| sizes.lock().unwrap().push(p.bytes_done);
-    nearbrick_agent::heal::run(lab.volume(1), &request, &say, &Default::default());
-    assert_eq!(*sizes.lock().unwrap(), [0, 10, 210, 3210]);
 }

@@ -193,6 +193,17 @@ pub fn run(
     progress: &(dyn Fn(&HealProgress) + Sync),
     cancel: &AtomicBool,
 ) -> HealOutcome {
+    run_by(volume, request, progress, cancel, &(Arc::new(MachineTimer::default()) as Arc<dyn Timer>))
+}
+
+/// The same, by this clock.
+pub fn run_by(
+    volume: &Arc<Volume>,
+    request: &HealRequest,
+    progress: &(dyn Fn(&HealProgress) + Sync),
+    cancel: &AtomicBool,
+    timer: &Arc<dyn Timer>,
+) -> HealOutcome {
     let _one = get(&volume.healing);
     let globs = match globs(&request.paths) {
         Ok(globs) => globs,
@@ -216,7 +227,6 @@ pub fn run(
     }
     // What is only cached makes way for what must be here.
     volume.make_space(bytes_of(&plans));
-    let timer: Arc<dyn Timer> = Arc::new(MachineTimer::default());
     let own = request.bandwidth.map(|rate| Limiter::new(rate, timer.clone()));
     let throttle = Throttle::new(own, request.shared.clone());
     let remote = volume.remote();
@@ -235,7 +245,7 @@ pub fn run(
             count.progress.next_try_ms = Some(volume.now_ms().saturating_add(wait));
             progress(&count.progress);
         }
-        limit::wait(&*timer, wait, cancel);
+        limit::wait(&**timer, wait, cancel);
         wait = (wait * 2).min(LAST_WAIT);
         let again = get(&count).again();
         plans = planned(volume, again.into_iter(), request.order);
