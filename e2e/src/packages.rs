@@ -45,6 +45,7 @@ pub const TESTS: &[Package] = &[
     package("tar", "tar", "a test: archives on a volume"),
     package("vim", "vim", "a test: an editor on a volume"),
     package("setfattr", "attr", "a test: attributes on a volume"),
+    package("faketime", "faketime", "a test: workstations whose clocks are wrong"),
 ];
 
 /// A suite of POSIX cases for file systems, and the version that is known to work.

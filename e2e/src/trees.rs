@@ -53,7 +53,16 @@ impl Tree {
     /// # Errors
     /// A file cannot be read there.
     pub fn hashes(place: Place<'_>, dir: &str) -> Result<Self> {
-        let script = format!("cd {} && find . -type f -print0 | xargs -0 -r sha256sum", quoted(dir));
+        Self::hashes_in(place, dir, ".")
+    }
+
+    /// The same of one folder in it; paths are from `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be read there.
+    pub fn hashes_in(place: Place<'_>, dir: &str, folder: &str) -> Result<Self> {
+        let (dir, folder) = (quoted(dir), quoted(folder));
+        let script = format!("cd {dir} && find {folder} -type f -print0 | xargs -0 -r sha256sum");
         let text = place.sh(&script).context(format!("cannot hash {dir}"))?;
         Ok(Self::from_sums(&text))
     }

@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use nearbrick_crds::meta::{AGENT_CA, AGENT_CA_CERTIFICATE, SIGNER};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::api::one_line;
@@ -23,6 +24,8 @@ use crate::peer::tls::{CA, CERTIFICATE, KEY, Tls, certificates, validity};
 const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Between two looks at what is to be trusted.
 const LOOK: Duration = Duration::from_secs(60);
+/// Between two renewals that this node's clock asks for, however far it is ahead.
+const LEAST: Duration = Duration::from_secs(600);
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks for the answer to a request.
@@ -71,12 +74,15 @@ impl Certificate {
     pub async fn keep(self, stop: CancellationToken) {
         let mut other = false;
         let mut said = String::new();
+        let mut renewed: Option<Instant> = None;
         loop {
             let result = async {
                 other |= self.trust().await?;
-                if other || is_due(&self.dir, SystemTime::now()) {
+                let long_ago = renewed.is_none_or(|at| at.elapsed() >= LEAST);
+                if other || long_ago && is_due(&self.dir, SystemTime::now()) {
                     self.obtain().await?;
                     other = false;
+                    renewed = Some(Instant::now());
                 }
                 Ok(())
             };
@@ -150,7 +156,7 @@ impl Certificate {
     }
 
     async fn answer(&self, api: &Api<CertificateSigningRequest>, name: &str) -> Result<String, String> {
-        let begin = tokio::time::Instant::now();
+        let begin = Instant::now();
         loop {
             let request = api.get(name).await.map_err(|e| one_line(&e.to_string()))?;
             let status = request.status.unwrap_or_default();

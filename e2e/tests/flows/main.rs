@@ -2,8 +2,11 @@
 
 mod api_away;
 mod bad_input;
+mod clocks;
 mod examples;
 mod heal;
+mod hub;
+mod jobs;
 mod local;
 mod loss;
 mod migration;
@@ -24,6 +27,9 @@ fn main() -> ExitCode {
         env!("CARGO_BIN_EXE_lab"),
         cases![
             examples::of_the_semantics_hold,
+            jobs::by_hand_for_some_paths_and_for_one_pair,
+            jobs::one_whose_source_is_away_tries_again_until_it_is_there,
+            hub::a_hub_holds_all_and_may_become_another_one,
             local::writes_stay_local_while_the_others_idle,
             local::names_travel_at_once_and_contents_on_read,
             heal::by_schedule,
@@ -47,7 +53,10 @@ fn main() -> ExitCode {
             plugin::conflicts_are_shown_and_resolved,
             removal::a_volume_with_policy_delete_takes_its_files_with_it,
             removal::a_brick_that_is_deleted_stays_until_others_hold_its_files,
+            removal::a_volume_with_policy_retain_leaves_all_files_where_they_are,
+            removal::a_workstation_that_is_deleted_stays_until_others_hold_its_files,
             space::a_full_disk_has_another_take_what_is_new,
+            clocks::that_are_apart_neither_stop_heals_nor_decide_what_is_newer,
             trust::s07_a_token_of_one_node_says_nothing_of_another,
             trust::s07_a_certificate_of_one_node_opens_nothing_of_another,
             trust::s08_another_authority_takes_over_while_people_work,

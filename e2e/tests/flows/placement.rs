@@ -16,7 +16,7 @@ use nearbrick_e2e::{Lab, Result, fail};
 use serde_json::json;
 
 /// A volume on these nodes whose files have two copies, of which the operator chooses the second.
-async fn automatic(lab: &Lab, nodes: &[&str]) -> Result<Scene> {
+pub async fn automatic(lab: &Lab, nodes: &[&str]) -> Result<Scene> {
     let scene = Scene::without_volume(lab).await?;
     let namespace = &scene.volume.namespace;
     let manifest = format!(
@@ -33,7 +33,7 @@ async fn automatic(lab: &Lab, nodes: &[&str]) -> Result<Scene> {
 }
 
 /// Waits until all files are held by just the bricks that are to hold them, as the bricks of these nodes say too; the rules.
-async fn all_placed(scene: &Scene, nodes: &[&str]) -> Result<Vec<PlacementRule>> {
+pub async fn all_placed(scene: &Scene, nodes: &[&str]) -> Result<Vec<PlacementRule>> {
     // The volume's word follows theirs: it may be of the moment before.
     scene.volume.wait_healed(nodes, LIMIT * 2).await?;
     let volume = scene.volume.wait_true(&[PLACED, PROTECTED], LIMIT * 3).await?;
@@ -101,7 +101,7 @@ pub async fn a_workstation_that_joins_takes_its_share(lab: Lab) -> Result<()> {
 }
 
 /// Deletes the volumes of other tests, of which the files stay: what is said of a workstation is said of all that it carries.
-async fn alone(scene: &Scene) -> Result<()> {
+pub async fn alone(scene: &Scene) -> Result<()> {
     let own = &scene.volume.namespace;
     let all: Api<WorkstationVolume> = Api::all(scene.client.clone());
     for volume in all.list(&Default::default()).await.context("cannot list volumes")? {

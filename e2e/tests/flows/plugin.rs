@@ -10,13 +10,13 @@ use nearbrick_e2e::{Lab, Result, fail};
 use serde_json::json;
 
 /// Runs it in the scene's namespace.
-fn plugin(scene: &Scene, arguments: &[&str]) -> Result<Output> {
+pub fn plugin(scene: &Scene, arguments: &[&str]) -> Result<Output> {
     let mut kubectl = scene.lab.kubectl()?;
     kubectl.arg("nearbrick").args(arguments).args(["--namespace", &scene.volume.namespace]);
     kubectl.output().context("cannot start kubectl")
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 

@@ -11,7 +11,7 @@ use crate::plan::certificate::Asked;
 /// How long an authority is good for.
 const YEARS: i64 = 10;
 /// A certificate is good from so long before it is made on, for clocks that are behind.
-const BEFORE: Duration = Duration::minutes(10);
+const BEFORE: Duration = Duration::hours(24);
 /// The longest that a certificate is good for, and what it is where nothing is asked for.
 pub const LONGEST: Duration = Duration::hours(24);
 /// The shortest.
