@@ -8,15 +8,16 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Client;
 use serde_json::json;
 
+use crate::control_plane::binaries::NodeBinaries;
 use crate::control_plane::{Binaries, flags};
 use crate::error::{Context, Result};
 use crate::kube_api::{self, eventually};
 use crate::lab::PATIENCE;
 use crate::pki::write_file;
 use crate::process::{Daemon, GRACE};
-use crate::record::{Identity, Record};
+use crate::record::{Identity, Kind, Record};
 use crate::workstation::Workstation;
-use crate::{kubeconfig, netns, paths, tokens};
+use crate::{kubeconfig, netns, nodes, paths, tokens};
 
 /// The namespace of Nearbrick's own objects.
 pub const SYSTEM_NAMESPACE: &str = "nearbrick-system";
@@ -66,6 +67,11 @@ impl Cluster {
         self.daemon("kube-controller-manager")
     }
 
+    /// kube-scheduler.
+    pub fn scheduler(&self) -> Daemon {
+        self.daemon("kube-scheduler")
+    }
+
     /// The operator.
     pub fn operator(&self) -> Daemon {
         self.daemon("operator")
@@ -93,6 +99,9 @@ impl Cluster {
         let inside = format!("https://{bridge}:{API_PORT}");
         let account = |name: &str| format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{name}");
         keys.kubeconfig(&self.file("kubeconfig"), &outside, "admin", Some("system:masters"))?;
+        if record.kind == Kind::Nodes {
+            self.make_node_keys(record, &keys, &local, &inside)?;
+        }
         let manager = "system:kube-controller-manager";
         keys.kubeconfig(&self.file("controller-manager.kubeconfig"), &local, manager, None)?;
         let operator = account("nearbrick-operator");
@@ -107,6 +116,21 @@ impl Cluster {
                 AGENT,
                 &token,
             )?;
+        }
+        Ok(())
+    }
+
+    fn make_node_keys(&self, record: &Record, keys: &flags::Keys, local: &str, inside: &str) -> Result<()> {
+        let scheduler = "system:kube-scheduler";
+        keys.kubeconfig(&self.file("scheduler.kubeconfig"), local, scheduler, None)?;
+        keys.user("kube-apiserver-kubelet-client", Some("system:masters"))?
+            .write(&keys.dir, "kubelet-client")?;
+        for seat in &record.seats {
+            let node = nodes::Node::new(&self.identity, seat);
+            let user = format!("system:node:{}", seat.node);
+            keys.kubeconfig(&node.dir().join("kubelet.kubeconfig"), inside, &user, Some("system:nodes"))?;
+            keys.kubeconfig(&node.dir().join("kube-proxy.kubeconfig"), inside, "system:kube-proxy", None)?;
+            node.configure(record, &keys.dir.join("ca.crt"))?;
         }
         Ok(())
     }
@@ -133,11 +157,22 @@ impl Cluster {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start_controller_manager(&self, binaries: &Binaries) -> Result<()> {
+    pub fn start_controller_manager(&self, kind: Kind, binaries: &Binaries) -> Result<()> {
         let arguments =
-            flags::controller_manager(&self.keys_dir(), &self.file("controller-manager.kubeconfig"));
+            flags::controller_manager(kind, &self.keys_dir(), &self.file("controller-manager.kubeconfig"));
         let mut command = self.command(&binaries.controller_manager);
         self.controller_manager().start(command.args(arguments), &self.identity.dir)?;
+        Ok(())
+    }
+
+    /// Starts kube-scheduler.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_scheduler(&self, binaries: &NodeBinaries) -> Result<()> {
+        let mut command = self.command(&binaries.scheduler);
+        let arguments = flags::scheduler(&self.file("scheduler.kubeconfig"));
+        self.scheduler().start(command.args(arguments), &self.identity.dir)?;
         Ok(())
     }
 
@@ -147,7 +182,8 @@ impl Cluster {
     /// It cannot be started.
     pub fn start_apiserver(&self, binaries: &Binaries, record: &Record) -> Result<()> {
         let any = Ipv4Addr::UNSPECIFIED.into();
-        let arguments = flags::apiserver(&self.keys_dir(), 2379, any, record.control_address(), API_PORT);
+        let mut arguments = flags::apiserver(&self.keys_dir(), 2379, any, record.control_address(), API_PORT);
+        arguments.extend(flags::apiserver_for(record.kind, &self.keys_dir()));
         self.apiserver().start(self.command(&binaries.apiserver).args(arguments), &self.identity.dir)?;
         Ok(())
     }

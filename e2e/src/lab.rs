@@ -13,13 +13,15 @@ use kube::Client;
 
 use crate::cluster::Cluster;
 use crate::control_plane::Binaries;
+use crate::control_plane::binaries::NodeBinaries;
 use crate::error::{Context, Error, Result};
 use crate::lock::Lock;
+use crate::nodes::{self, Node, cgroup};
 use crate::process::{Daemon, find, has_mark, namespace};
 use crate::programs::Programs;
-use crate::record::{Identity, Phase, Record};
+use crate::record::{Identity, Kind, Phase, Record};
 use crate::workstation::Workstation;
-use crate::{disk, kubeconfig, netns, packages, progress};
+use crate::{disk, kube_api, kubeconfig, netns, packages, progress};
 
 /// Free space that a lab needs to start: for images, logs and etcd.
 const SPACE: u64 = 3 << 30;
@@ -38,11 +40,13 @@ pub struct Options {
     pub agent: Vec<String>,
     /// Bytes of each workstation's disk.
     pub disk: u64,
+    /// What its workstations are.
+    pub kind: Kind,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { agent: Vec::new(), disk: disk::SIZE }
+        Self { agent: Vec::new(), disk: disk::SIZE, kind: Kind::Processes }
     }
 }
 
@@ -74,13 +78,16 @@ impl Lab {
     async fn make(identity: &Identity, options: &Options) -> Result<Self> {
         progress::step("What the lab needs");
         packages::ensure(packages::LAB)?;
+        if options.kind == Kind::Nodes {
+            packages::ensure(packages::NODES)?;
+        }
         disk::check_space(&identity.dir, SPACE)?;
         let binaries = Binaries::ensure()?;
         let programs = Programs::ensure()?;
 
         progress::step("Network and control plane");
-        let record = netns::make(identity, &programs)?;
-        let mut lab = Self { identity: identity.clone(), record };
+        let record = netns::make(identity, options.kind, &programs)?;
+        let lab = Self { identity: identity.clone(), record };
         let cluster = lab.cluster();
         cluster.make_keys(&lab.record)?;
         cluster.start(&binaries, &lab.record)?;
@@ -96,15 +103,50 @@ impl Lab {
 
         progress::step("Operator and agents");
         cluster.wait_ready().await?;
-        cluster.start_controller_manager(&binaries)?;
+        cluster.start_controller_manager(options.kind, &binaries)?;
+        if options.kind == Kind::Nodes {
+            lab.start_nodes().await?;
+            return lab.is_up();
+        }
         cluster.install(&lab.record, &lab.client().await?).await?;
         cluster.start_operator(&lab.record.programs.operator)?;
         for workstation in lab.workstations() {
             workstation.start_agent(&lab.record.programs.agent, &options.agent)?;
         }
-        lab.record.phase = Phase::Up;
-        lab.record.write(identity)?;
-        Ok(lab)
+        lab.is_up()
+    }
+
+    fn is_up(mut self) -> Result<Self> {
+        self.record.phase = Phase::Up;
+        self.record.write(&self.identity)?;
+        Ok(self)
+    }
+
+    /// Starts what nodes run, and installs the chart.
+    async fn start_nodes(&self) -> Result<()> {
+        let binaries = NodeBinaries::ensure()?;
+        self.cluster().start_scheduler(&binaries)?;
+        nodes::route_from_control(&self.identity, &self.record)?;
+        let images = nodes::image::pack_all(&self.identity.dir.join("packed"), &self.record.programs)?;
+        for node in self.nodes() {
+            node.start(&binaries, &self.record, &images)?;
+        }
+        let api: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(self.client().await?);
+        for seat in &self.record.seats {
+            kube_api::wait_for(&api, &seat.node, "a node that is ready", PATIENCE, |node| {
+                let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+                conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+            })
+            .await?;
+        }
+        progress::step("Nearbrick, by its chart");
+        nodes::chart::install(self, &[])
+    }
+
+    /// What runs on its workstations, if they are nodes.
+    pub fn nodes(&self) -> Vec<Node> {
+        let is = self.record.kind == Kind::Nodes;
+        self.record.seats.iter().filter(|_| is).map(|seat| Node::new(&self.identity, seat)).collect()
     }
 
     /// A lab that is up.
@@ -245,6 +287,14 @@ impl Lab {
     pub fn start(&self, node: &str) -> Result<()> {
         let workstation = self.workstation(node)?;
         workstation.power_on()?;
+        if self.record.kind == Kind::Nodes {
+            // What it had of images is on its disk.
+            return Node::new(&self.identity, &workstation.seat).start(
+                &NodeBinaries::ensure()?,
+                &self.record,
+                &[],
+            );
+        }
         workstation.start_agent(&self.record.programs.agent, &[])
     }
 
@@ -307,6 +357,7 @@ fn clear(identity: &Identity) -> Result<bool> {
     }
     found |= !netns::namespaces(identity).is_empty() || identity.dir.exists();
     release_state(&identity.dir)?;
+    cgroup::remove(&identity.namespace_prefix())?;
     netns::remove(identity)?;
     if identity.dir.exists() {
         let what = format!("cannot remove {}", identity.dir.display());
@@ -319,9 +370,12 @@ fn clear(identity: &Identity) -> Result<bool> {
 fn processes(identity: &Identity) -> Vec<crate::process::ProcessId> {
     use std::os::unix::fs::MetadataExt;
     let files = netns::namespaces(identity).into_iter().map(|name| Path::new("/run/netns").join(name));
+    let groups = identity.namespace_prefix();
     let networks: Vec<_> = files.filter_map(|f| f.metadata().ok()).map(|m| (m.dev(), m.ino())).collect();
     find(|pid| {
-        has_mark(pid, &identity.dir) || namespace(pid, "net").is_some_and(|net| networks.contains(&net))
+        has_mark(pid, &identity.dir)
+            || cgroup::has(pid, &groups)
+            || namespace(pid, "net").is_some_and(|net| networks.contains(&net))
     })
 }
 

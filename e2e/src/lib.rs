@@ -17,6 +17,7 @@ pub mod lab;
 pub mod lock;
 pub mod logs;
 pub mod netns;
+pub mod nodes;
 pub mod observer;
 pub mod packages;
 pub mod paths;

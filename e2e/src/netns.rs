@@ -15,7 +15,7 @@ use crate::command::run;
 use crate::error::{Context, Result};
 use crate::lock::Lock;
 use crate::programs::Programs;
-use crate::record::{Identity, Record};
+use crate::record::{Identity, Kind, Record};
 
 /// The part of the control plane's namespace in its name.
 pub const CONTROL: &str = "control";
@@ -41,9 +41,9 @@ pub fn path(identity: &Identity, part: &str) -> PathBuf {
 ///
 /// # Errors
 /// No subnet is free, or `ip` fails.
-pub fn make(identity: &Identity, programs: &Programs) -> Result<Record> {
+pub fn make(identity: &Identity, kind: Kind, programs: &Programs) -> Result<Record> {
     let lock = lock()?;
-    let record = Record::new(free_subnet(identity)?, programs);
+    let record = Record::new(kind, free_subnet(identity)?, programs);
     record.write(identity)?;
     let control = identity.namespace(CONTROL);
     let subnet = record.subnet;

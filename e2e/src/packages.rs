@@ -30,6 +30,17 @@ pub const LAB: &[Package] = &[
     package("curl", "curl", "requests of somebody who means harm"),
 ];
 
+/// What nodes need besides.
+pub const NODES: &[Package] = &[
+    package("containerd", "containerd", "runs containers"),
+    package("runc", "runc", "starts containers"),
+    package("/usr/lib/cni/ptp", "containernetworking-plugins", "networks of pods"),
+    package("nft", "nftables", "addresses of services"),
+    package("conntrack", "conntrack", "addresses of services"),
+    package("iptables", "iptables", "addresses of services"),
+    package("busybox", "busybox-static", "a shell in pods"),
+];
+
 /// What the bench needs besides.
 pub const BENCH: &[Package] = &[
     package("fio", "fio", "sequential and random I/O"),

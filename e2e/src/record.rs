@@ -86,6 +86,17 @@ pub enum Phase {
     Up,
 }
 
+/// What workstations are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Namespaces in which an agent runs as a process; the operator is one too.
+    #[default]
+    Processes,
+    /// Nodes of the cluster, with kubelet and containerd; Nearbrick is installed by its chart.
+    Nodes,
+}
+
 /// A file system of a brick's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,6 +123,8 @@ pub struct Seat {
 pub struct Record {
     /// How far it is.
     pub phase: Phase,
+    /// What its workstations are.
+    pub kind: Kind,
     /// Third byte of all its addresses: 10.199.X.0/24.
     pub subnet: u8,
     /// Its workstations.
@@ -122,7 +135,7 @@ pub struct Record {
 
 impl Record {
     /// A lab with the three usual workstations.
-    pub fn new(subnet: u8, programs: &Programs) -> Self {
+    pub fn new(kind: Kind, subnet: u8, programs: &Programs) -> Self {
         let seat = |node: &str, last, filesystem| Seat {
             node: node.to_owned(),
             address: Ipv4Addr::new(10, 199, subnet, last),
@@ -130,6 +143,7 @@ impl Record {
         };
         Self {
             phase: Phase::Starting,
+            kind,
             subnet,
             programs: programs.clone(),
             seats: vec![
@@ -138,6 +152,12 @@ impl Record {
                 seat("ws-c", 13, FileSystem::Xfs),
             ],
         }
+    }
+
+    /// The addresses of a node's pods: its part of the upper half of the lab's network.
+    pub fn pods(&self, seat: &Seat) -> String {
+        let n = self.seats.iter().position(|s| s == seat).unwrap_or_default();
+        format!("10.199.{}.{}/27", self.subnet, 128 + 32 * n)
     }
 
     /// The control plane's address on the bridge.

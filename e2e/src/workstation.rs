@@ -14,8 +14,9 @@ use rustix::process::Signal;
 
 use crate::command::output;
 use crate::error::{Context, Result};
+use crate::nodes::cgroup;
 use crate::process::{Daemon, GRACE, MARK, ProcessId, find, namespace, wait_until};
-use crate::record::{Identity, Seat};
+use crate::record::{Identity, Kind, Record, Seat};
 use crate::{disk, netns};
 
 /// Where the brick's disk is mounted in a workstation.
@@ -101,6 +102,9 @@ impl Workstation {
     }
 
     fn make_namespaces(&self) -> Result<()> {
+        let record = Record::read(&self.identity)?;
+        let is_node = record.is_some_and(|r| r.kind == Kind::Nodes);
+        let state = if is_node { self.dir().into_os_string() } else { Default::default() };
         let root = self.dir().join("root");
         std::fs::create_dir_all(&root).context(format!("cannot make {}", root.display()))?;
         let network = netns::path(&self.identity, &self.seat.node);
@@ -111,7 +115,8 @@ impl Workstation {
                 .args(["--", "unshare", "--mount", "--uts", "--propagation", "slave", "--"])
                 .args(["sh", "-c", SCRIPT, "workstation"])
                 .arg(&root)
-                .arg(&self.seat.node),
+                .arg(&self.seat.node)
+                .arg(state),
             &self.identity.dir,
         )?;
         // The script ends in a program of another name: only then is all of it done.
@@ -231,9 +236,10 @@ impl Workstation {
         disk::release(&self.image())
     }
 
-    /// Every process that runs inside, the one that keeps the namespaces among them.
+    /// Every process that runs inside, in pods too, the one that keeps the namespaces among them.
     fn processes(&self, holder: &ProcessId) -> Vec<ProcessId> {
         let inside = namespace(holder.pid, "mnt");
-        find(|pid| inside.is_some() && namespace(pid, "mnt") == inside)
+        let group = self.identity.namespace(&self.seat.node);
+        find(|pid| inside.is_some() && namespace(pid, "mnt") == inside || cgroup::has(pid, &group))
     }
 }

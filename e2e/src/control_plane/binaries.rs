@@ -35,6 +35,17 @@ pub struct Binaries {
     pub controller_manager: PathBuf,
 }
 
+/// What a node needs besides, and the scheduler that gives it pods.
+#[derive(Clone, Debug)]
+pub struct NodeBinaries {
+    /// kubelet.
+    pub kubelet: PathBuf,
+    /// kube-proxy.
+    pub proxy: PathBuf,
+    /// kube-scheduler.
+    pub scheduler: PathBuf,
+}
+
 struct Program {
     name: &'static str,
     /// The folder with the Go module that says of which modules it is built; the version that it is given.
@@ -73,6 +84,27 @@ const CONTROLLER_MANAGER: Program = Program {
     oldest: OLDEST_KUBERNETES,
     version_args: &["--version"],
 };
+const KUBELET: Program = Program {
+    name: "kubelet",
+    module: KUBERNETES,
+    package: "k8s.io/kubernetes/cmd/kubelet",
+    oldest: OLDEST_KUBERNETES,
+    version_args: &["--version"],
+};
+const PROXY: Program = Program {
+    name: "kube-proxy",
+    module: KUBERNETES,
+    package: "k8s.io/kubernetes/cmd/kube-proxy",
+    oldest: OLDEST_KUBERNETES,
+    version_args: &["--version"],
+};
+const SCHEDULER: Program = Program {
+    name: "kube-scheduler",
+    module: KUBERNETES,
+    package: "k8s.io/kubernetes/cmd/kube-scheduler",
+    oldest: OLDEST_KUBERNETES,
+    version_args: &["--version"],
+};
 const KUBECTL: Program = Program {
     name: "kubectl",
     module: KUBERNETES,
@@ -89,6 +121,17 @@ impl Binaries {
     pub fn ensure() -> Result<Self> {
         let [etcd, apiserver, controller_manager] = ensure([&ETCD, &APISERVER, &CONTROLLER_MANAGER])?;
         Ok(Self { etcd, apiserver, controller_manager })
+    }
+}
+
+impl NodeBinaries {
+    /// Finds the three programs, and builds what is missing.
+    ///
+    /// # Errors
+    /// Go is missing, or a build fails.
+    pub fn ensure() -> Result<Self> {
+        let [kubelet, proxy, scheduler] = ensure([&KUBELET, &PROXY, &SCHEDULER])?;
+        Ok(Self { kubelet, proxy, scheduler })
     }
 }
 

@@ -1,11 +1,15 @@
 //! Keys, certificates and command lines of a control plane, wherever it runs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 use crate::kubeconfig;
 use crate::pki::{Authority, Pair, Subject, token_keys, write_file};
+use crate::record::Kind;
+
+/// The API server, as pods know it.
+const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 /// The cluster's CA, and the files that the API server needs.
 pub struct Keys {
@@ -24,6 +28,8 @@ impl Keys {
         std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
         let authority = Authority::new("nearbrick-lab")?;
         write_file(&dir.join("ca.crt"), authority.cert(), 0o644)?;
+        // The first address of the services is the API server's, as pods know it.
+        let addresses = &[addresses, &[SERVICE]].concat();
         let dns = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let subject = Subject { name: "kube-apiserver", dns: &dns, addresses, ..Default::default() };
         authority.sign(&subject)?.write(dir, "apiserver")?;
@@ -85,13 +91,25 @@ pub fn apiserver(keys: &Path, etcd: u16, bind: IpAddr, advertise: IpAddr, port: 
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
-        "--endpoint-reconciler-type=none".to_owned(),
     ]
 }
 
-/// kube-controller-manager's arguments. No controller judges nodes: the lab's have no kubelet.
-pub fn controller_manager(keys: &Path, kubeconfig: &Path) -> Vec<String> {
+/// What kube-apiserver needs besides for nodes that run pods: how kubelets know it, and where pods find it.
+pub fn apiserver_for(kind: Kind, keys: &Path) -> Vec<String> {
+    let key = |name: &str| keys.join(name).display().to_string();
+    match kind {
+        Kind::Processes => vec!["--endpoint-reconciler-type=none".to_owned()],
+        Kind::Nodes => vec![
+            format!("--kubelet-client-certificate={}", key("kubelet-client.crt")),
+            format!("--kubelet-client-key={}", key("kubelet-client.key")),
+        ],
+    }
+}
+
+/// kube-controller-manager's arguments. No controller judges nodes that have no kubelet.
+pub fn controller_manager(kind: Kind, keys: &Path, kubeconfig: &Path) -> Vec<String> {
     let kubeconfig = kubeconfig.display();
+    let judges = if kind == Kind::Nodes { "" } else { ",-node-lifecycle-controller" };
     vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
@@ -101,6 +119,18 @@ pub fn controller_manager(keys: &Path, kubeconfig: &Path) -> Vec<String> {
         "--use-service-account-credentials=true".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         "--leader-elect=false".to_owned(),
-        "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller".to_owned(),
+        format!("--controllers=*,-node-ipam-controller,-node-route-controller{judges}"),
+    ]
+}
+
+/// kube-scheduler's arguments.
+pub fn scheduler(kubeconfig: &Path) -> Vec<String> {
+    let kubeconfig = kubeconfig.display();
+    vec![
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--leader-elect=false".to_owned(),
     ]
 }

@@ -16,6 +16,7 @@ use kube::{Client, ResourceExt};
 
 use super::{Binaries, flags};
 use crate::error::{Context, Error, Result};
+use crate::record::Kind;
 use crate::trees::quoted;
 use crate::{kubeconfig, progress};
 
@@ -93,6 +94,7 @@ impl ControlPlane {
         etcd_line.extend(flags::etcd(&dir.join("etcd"), etcd, peer));
         let mut server_line = vec![binaries.apiserver.display().to_string()];
         server_line.extend(flags::apiserver(&keys.dir, etcd, LOOPBACK, LOOPBACK, port));
+        server_line.extend(flags::apiserver_for(Kind::Processes, &keys.dir));
         let keeper = {
             use std::os::unix::process::CommandExt;
             Command::new("sh")

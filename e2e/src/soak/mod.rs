@@ -111,7 +111,7 @@ pub async fn run(name: &str, options: &Options) -> Result<()> {
 
 async fn play(name: &str, options: &Options, seed: u64) -> Result<()> {
     let agent = if options.no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, _) = Lab::up(name, &lab::Options { agent, disk: DISK }).await?;
+    let (lab, _) = Lab::up(name, &lab::Options { agent, disk: DISK, ..lab::Options::default() }).await?;
     let client = lab.client().await?;
     kube_api::apply(&client, MANIFEST).await?;
     let volume = Volume::new(&client, "default", "soak");

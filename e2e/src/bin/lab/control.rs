@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::lab::Options;
+use nearbrick_e2e::record::Kind;
 use nearbrick_e2e::volumes::Volume;
 use nearbrick_e2e::{Error, Lab, Result, fail, netns, progress};
 
 /// Starts a lab with the volume `default/home`.
-pub async fn up(name: &str, no_passthrough: bool) -> Result<()> {
+pub async fn up(name: &str, no_passthrough: bool, nodes: bool) -> Result<()> {
     let agent = if no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, was_up) = Lab::up(name, &Options { agent, ..Options::default() }).await?;
+    let kind = if nodes { Kind::Nodes } else { Kind::Processes };
+    let (lab, was_up) = Lab::up(name, &Options { agent, kind, ..Options::default() }).await?;
     if was_up {
         println!("The lab is already up; `cargo lab down` ends it.");
     } else {

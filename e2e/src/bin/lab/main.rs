@@ -30,6 +30,9 @@ enum Command {
         /// Have the agents serve all reads and writes themselves.
         #[arg(long)]
         no_passthrough: bool,
+        /// Make the workstations nodes that run pods, with containerd and kubelet, and install Nearbrick by its chart.
+        #[arg(long, conflicts_with = "no_passthrough")]
+        nodes: bool,
     },
     /// End the lab, and remove every trace of it.
     Down {
@@ -143,7 +146,7 @@ fn main() -> ExitCode {
 
 async fn run(name: &str, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { no_passthrough } => control::up(name, no_passthrough).await?,
+        Command::Up { no_passthrough, nodes } => control::up(name, no_passthrough, nodes).await?,
         Command::Down { when_input_ends } => control::down(name, when_input_ends)?,
         Command::Status => control::status(name)?,
         Command::Demo(options) => demo::run(name, &options).await?,
