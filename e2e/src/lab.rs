@@ -301,7 +301,8 @@ impl Lab {
     /// Everything that has a log: agents and the control plane.
     pub fn logs(&self) -> Vec<Daemon> {
         let agents = self.workstations().into_iter().map(|w| w.agent());
-        agents.chain(self.cluster().daemons()).collect()
+        let of_nodes = self.nodes().into_iter().flat_map(|node| node.daemons());
+        agents.chain(of_nodes).chain(self.cluster().daemons()).collect()
     }
 
     /// The folder of the logs.

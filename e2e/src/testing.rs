@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::error::{Context, Result};
 use crate::lab::{Lab, Options};
+use crate::record::Kind;
 use crate::{logs, progress};
 
 /// Set to 1, tests that need a lab (and root) run.
@@ -36,10 +37,10 @@ macro_rules! cases {
     };
 }
 
-/// Runs tests one after the other on one lab of the name `name`; `lab_program` is the built `lab`.
-pub fn run(name: &'static str, lab_program: &'static str, cases: Vec<Case>) -> ExitCode {
+/// Runs tests one after the other on one lab of the name `name`, of this kind; `lab_program` is the built `lab`.
+pub fn run(name: &'static str, lab_program: &'static str, kind: Kind, cases: Vec<Case>) -> ExitCode {
     static LAB: OnceLock<Result<(Lab, Keeper)>> = OnceLock::new();
-    let start = move || match LAB.get_or_init(|| start(name, lab_program)) {
+    let start = move || match LAB.get_or_init(|| start(name, lab_program, kind)) {
         Ok((lab, _)) => Ok(lab.clone()),
         Err(error) => Err(error.clone()),
     };
@@ -101,7 +102,7 @@ fn block_on(name: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
     }
 }
 
-fn start(name: &str, lab_program: &str) -> Result<(Lab, Keeper)> {
+fn start(name: &str, lab_program: &str, kind: Kind) -> Result<(Lab, Keeper)> {
     let name = name.to_owned();
     let keeper = Keeper::new(lab_program, &name)?;
     // A runtime of its own: the first test's ends with that test.
@@ -109,7 +110,7 @@ fn start(name: &str, lab_program: &str) -> Result<(Lab, Keeper)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start a runtime")?;
         Lab::down(&name)?;
-        runtime.block_on(Lab::up(&name, &Options::default()))
+        runtime.block_on(Lab::up(&name, &Options { kind, ..Options::default() }))
     });
     let (lab, _) = thread.join().map_err(|_| crate::Error::new("the lab's start panicked"))??;
     Ok((lab, keeper))

@@ -57,3 +57,12 @@ pub fn install(lab: &Lab, set: &[&str]) -> Result<()> {
 pub fn uninstall(lab: &Lab) -> Result<()> {
     output(helm(lab)?.args(["uninstall", "nearbrick", "--wait", "--timeout", "2m"])).map(drop)
 }
+
+/// What helm says of the release: where things are.
+///
+/// # Errors
+/// helm fails.
+pub fn notes(lab: &Lab) -> Result<String> {
+    let said = output(helm(lab)?.args(["get", "notes", "nearbrick"]))?;
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+}

@@ -11,7 +11,6 @@ mod config;
 pub mod image;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::command::{find, output, run};
@@ -152,23 +151,4 @@ pub fn route_from_control(identity: &Identity, record: &Record) -> Result<()> {
         run("ip", line.split_whitespace())?;
     }
     Ok(())
-}
-
-/// kubectl-like work of a shell in a pod.
-///
-/// # Errors
-/// It fails.
-pub fn exec(kubectl: &mut Command, namespace: &str, pod: &str, script: &str) -> Result<String> {
-    let output = output(kubectl.args([
-        "exec",
-        "--namespace",
-        namespace,
-        pod,
-        "--",
-        "/busybox",
-        "sh",
-        "-euc",
-        script,
-    ]))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -19,12 +19,14 @@ mod trust;
 
 use std::process::ExitCode;
 
+use nearbrick_e2e::record::Kind;
 use nearbrick_e2e::{cases, testing};
 
 fn main() -> ExitCode {
     testing::run(
         "flows",
         env!("CARGO_BIN_EXE_lab"),
+        Kind::Processes,
         cases![
             examples::of_the_semantics_hold,
             jobs::by_hand_for_some_paths_and_for_one_pair,

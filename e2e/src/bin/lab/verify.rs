@@ -8,7 +8,7 @@ use nearbrick_e2e::testing::GATE;
 use nearbrick_e2e::{Result, lab, packages, paths, programs, progress};
 
 /// Test programs that need a lab.
-const LAB_TESTS: &[&str] = &["lab", "flows"];
+const LAB_TESTS: &[&str] = &["lab", "flows", "nodes"];
 
 /// Runs all; the exit code is cargo's of the first run that failed.
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {

@@ -1,0 +1,28 @@
+//! What a lab installs: the chart, on nodes with kubelet and containerd, with pods and programs that use volumes.
+
+mod operators;
+mod pods;
+mod power;
+mod uninstall;
+mod upgrade;
+
+use std::process::ExitCode;
+
+use nearbrick_e2e::record::Kind;
+use nearbrick_e2e::{cases, testing};
+
+fn main() -> ExitCode {
+    testing::run(
+        "nodes",
+        env!("CARGO_BIN_EXE_lab"),
+        Kind::Nodes,
+        cases![
+            pods::pods_and_people_share_a_volume_and_it_heals,
+            upgrade::agents_are_replaced_while_programs_work,
+            operators::another_one_takes_over,
+            power::a_node_whose_plug_was_pulled_comes_back,
+            // Afterwards there is nothing to test.
+            uninstall::leaves_all_data_where_it_was,
+        ],
+    )
+}
