@@ -136,9 +136,12 @@ struct Run {
     /// Where volumes are mounted: DIR/NAMESPACE/VOLUME.
     #[arg(long, value_name = "DIR", default_value = "/volumes")]
     mounts_dir: PathBuf,
-    /// Where peers reach this agent. Not 0.0.0.0: others are told this address.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = peer_address)]
+    /// Where peers are listened for. Others are told this address, unless there is --advertise: then it may be 0.0.0.0.
+    #[arg(long, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+    /// The address at which peers reach this agent, if it is another one than that at which it listens.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    advertise: Option<SocketAddr>,
     /// Folder with ca.crt, tls.crt and tls.key; the certificate's DNS name is the node's.
     #[arg(long, value_name = "DIR")]
     tls_dir: PathBuf,
@@ -188,13 +191,14 @@ fn node_name(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
-fn peer_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "give ADDRESS:PORT, as in 10.0.0.1:7443".to_owned())?;
+/// What peers are told.
+fn peer_address(listen: SocketAddr, advertise: Option<SocketAddr>) -> Result<SocketAddr, String> {
+    let (flag, address) = advertise.map_or(("--listen", listen), |given| ("--advertise", given));
     if address.ip().is_unspecified() || address.port() == 0 {
-        return Err(
-            "peers are told this address: give the one at which they reach this workstation".to_owned()
-        );
+        return Err(format!(
+            "{flag} {address}: peers are told this address: give the one at which they reach this workstation, as --advertise if it is not \
+             one of this machine"
+        ));
     }
     Ok(address)
 }
@@ -311,6 +315,7 @@ fn failed(line: &str) -> ExitCode {
 }
 
 async fn run(args: Run) -> Result<Ended, String> {
+    let address = peer_address(args.listen, args.advertise)?.to_string();
     fuse::available().map_err(|e| e.to_string())?;
     raise_descriptors();
     let api = ApiServer::connect(args.kubeconfig.as_deref(), &args.node).await.map_err(|e| e.to_string())?;
@@ -357,7 +362,7 @@ async fn run(args: Run) -> Result<Ended, String> {
         seen: seen.clone(),
         gate: Mutex::new(()),
     };
-    let reporting = Reporting { address: args.listen.to_string(), mounts_dir: args.mounts_dir };
+    let reporting = Reporting { address, mounts_dir: args.mounts_dir };
     let reporter = Reporter::new(api, &args.node, reporting, facts.clone(), seen);
 
     // In this order at the end: no new work, volumes closed, the last report, then what serves.

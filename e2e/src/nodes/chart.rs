@@ -31,19 +31,16 @@ pub fn helm(lab: &Lab) -> Result<Command> {
 /// # Errors
 /// helm fails.
 pub fn install(lab: &Lab, set: &[&str]) -> Result<()> {
+    // As the README has it: the agents' pods are privileged.
+    if lab.kubectl_output(&["get", "namespace", SYSTEM_NAMESPACE]).is_err() {
+        lab.kubectl_output(&["create", "namespace", SYSTEM_NAMESPACE])?;
+    }
+    let label = "pod-security.kubernetes.io/enforce=privileged";
+    lab.kubectl_output(&["label", "--overwrite", "namespace", SYSTEM_NAMESPACE, label])?;
     let bricks = format!("agent.bricksDir={BRICKS}");
     let mut command = helm(lab)?;
     command.args(["upgrade", "--install", "nearbrick"]).arg(paths::workspace().join("charts/nearbrick"));
-    command.args([
-        "--create-namespace",
-        "--wait",
-        "--timeout",
-        "3m",
-        "--set",
-        "image.pullPolicy=Never",
-        "--set",
-        &bricks,
-    ]);
+    command.args(["--wait", "--timeout", "3m", "--set", "image.pullPolicy=Never", "--set", &bricks]);
     for value in set {
         command.args(["--set", value]);
     }

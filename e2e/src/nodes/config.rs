@@ -53,6 +53,11 @@ pub fn network(dir: &Path, range: &str) -> String {
                 "ranges": [[{ "subnet": range }]],
                 "routes": [{ "dst": "0.0.0.0/0" }],
             },
+        }, {
+            // Ports of the node that belong to pods.
+            "type": "portmap",
+            "capabilities": { "portMappings": true },
+            "snat": false,
         }],
     })
     .to_string()
