@@ -77,9 +77,11 @@ impl Cluster {
         self.daemon("operator")
     }
 
-    /// All four, in the order of their start.
-    pub fn daemons(&self) -> [Daemon; 4] {
-        [self.etcd(), self.apiserver(), self.controller_manager(), self.operator()]
+    /// All that there are, in the order of their start.
+    pub fn daemons(&self) -> Vec<Daemon> {
+        let all =
+            [self.etcd(), self.apiserver(), self.controller_manager(), self.scheduler(), self.operator()];
+        all.into_iter().filter(|daemon| daemon.log.exists()).collect()
     }
 
     /// Whether the control plane runs.

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use kube::Client;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
 use crate::control_plane::Binaries;
 use crate::control_plane::binaries::NodeBinaries;
 use crate::error::{Context, Error, Result};
 use crate::lock::Lock;
 use crate::nodes::{self, Node, cgroup};
+use crate::pki::write_file;
 use crate::process::{Daemon, find, has_mark, namespace};
 use crate::programs::Programs;
 use crate::record::{Identity, Kind, Phase, Record};
 use crate::workstation::Workstation;
-use crate::{disk, kube_api, kubeconfig, netns, packages, progress};
+use crate::{disk, kube_api, kubeconfig, netns, packages, progress, tokens};
 
 /// Free space that a lab needs to start: for images, logs and etcd.
 const SPACE: u64 = 3 << 30;
@@ -105,7 +106,7 @@ impl Lab {
         cluster.wait_ready().await?;
         cluster.start_controller_manager(options.kind, &binaries)?;
         if options.kind == Kind::Nodes {
-            lab.start_nodes().await?;
+            lab.start_nodes(options).await?;
             return lab.is_up();
         }
         cluster.install(&lab.record, &lab.client().await?).await?;
@@ -123,7 +124,7 @@ impl Lab {
     }
 
     /// Starts what nodes run, and installs the chart.
-    async fn start_nodes(&self) -> Result<()> {
+    async fn start_nodes(&self, options: &Options) -> Result<()> {
         let binaries = NodeBinaries::ensure()?;
         self.cluster().start_scheduler(&binaries)?;
         nodes::route_from_control(&self.identity, &self.record)?;
@@ -140,7 +141,19 @@ impl Lab {
             .await?;
         }
         progress::step("Nearbrick, by its chart");
-        nodes::chart::install(self, &[])
+        let arguments: Vec<_> =
+            options.agent.iter().enumerate().map(|(n, word)| format!("agent.args[{n}]={word}")).collect();
+        nodes::chart::install(self, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The pods of our own on a node, as `kubectl get` or `kubectl logs` take them.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub fn pods_of(&self, node: &str) -> Result<Vec<String>> {
+        let field = format!("spec.nodeName={node}");
+        let names = ["get", "pods", "-n", SYSTEM_NAMESPACE, "--field-selector", &field, "-o", "name"];
+        Ok(self.kubectl_output(&names)?.lines().map(str::to_owned).collect())
     }
 
     /// What runs on its workstations, if they are nodes.
@@ -232,7 +245,13 @@ impl Lab {
     /// There is no such workstation, or its kubeconfig cannot be used.
     pub async fn agent_client(&self, node: &str) -> Result<Client> {
         let server = format!("https://{}:{}", self.record.uplink_address(), crate::cluster::API_PORT);
-        kubeconfig::client_at(&self.workstation(node)?.kubeconfig(), Some(&server)).await
+        let workstation = self.workstation(node)?;
+        if self.record.kind == Kind::Nodes {
+            // As somebody with root there finds it in the pod.
+            let token = tokens::for_node(&self.client().await?, node).await?;
+            write_file(&workstation.token(), &token, 0o600)?;
+        }
+        kubeconfig::client_at(&workstation.kubeconfig(), Some(&server)).await
     }
 
     /// kubectl with the lab's kubeconfig.
@@ -300,7 +319,7 @@ impl Lab {
 
     /// Everything that has a log: agents and the control plane.
     pub fn logs(&self) -> Vec<Daemon> {
-        let agents = self.workstations().into_iter().map(|w| w.agent());
+        let agents = self.workstations().into_iter().map(|w| w.agent()).filter(|d| d.log.exists());
         let of_nodes = self.nodes().into_iter().flat_map(|node| node.daemons());
         agents.chain(of_nodes).chain(self.cluster().daemons()).collect()
     }

@@ -21,6 +21,16 @@ pub fn save(name: &str) -> Result<PathBuf> {
         let to = dir.join(entry.file_name());
         std::fs::copy(entry.path(), &to).context(format!("cannot write {}", to.display()))?;
     }
+    let pods = crate::command::run(
+        "find",
+        [&identity.dir.display().to_string(), "-path", "*/pods/nearbrick-*", "-name", "*.log"],
+    );
+    for path in pods.unwrap_or_default().lines() {
+        let name = path.strip_prefix(&identity.dir.display().to_string()).unwrap_or(path);
+        let to = dir.join(name.trim_matches('/').replace('/', "-"));
+        // The pod may go at the same moment.
+        let _ = std::fs::copy(path, to);
+    }
     // Where the control plane still answers.
     let lab = lab.ok().filter(|lab| lab.cluster().is_running());
     let kinds = ["get", "nearbrick,events", "--all-namespaces", "--request-timeout=5s", "--output=yaml"];

@@ -13,6 +13,12 @@ use crate::lab::{Lab, Options};
 use crate::record::Kind;
 use crate::{logs, progress};
 
+/// Set to 1, tests that would run on a lab of processes run on one whose workstations are nodes.
+const ON_NODES: &str = "NEARBRICK_LAB_NODES";
+
+/// Set to 1, tests of a cluster run on that which KUBECONFIG names.
+pub const CLUSTER: &str = "NEARBRICK_CLUSTER_TESTS";
+
 /// Set to 1, tests that need a lab (and root) run.
 pub const GATE: &str = "NEARBRICK_LAB_TESTS";
 
@@ -73,15 +79,26 @@ pub fn run_alone(cases: Vec<Alone>) -> ExitCode {
     conclude(trials.collect(), || ())
 }
 
+/// Runs tests on the cluster that KUBECONFIG names.
+pub fn run_on_cluster(cases: Vec<Alone>) -> ExitCode {
+    let open = std::env::var(CLUSTER).is_ok_and(|v| v == "1");
+    let trials = cases.into_iter().map(|(name, body)| Trial::test(name, move || Ok(body()?)));
+    conclude_if(open, "a cluster; `cargo lab test --cluster` runs them", trials.collect(), || ())
+}
+
 fn conclude(trials: Vec<Trial>, on_failure: impl FnOnce()) -> ExitCode {
+    let open = std::env::var(GATE).is_ok_and(|v| v == "1");
+    conclude_if(open, "root and a lab; `cargo lab test` runs them", trials, on_failure)
+}
+
+fn conclude_if(open: bool, needed: &str, trials: Vec<Trial>, on_failure: impl FnOnce()) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let open = std::env::var(GATE).is_ok_and(|v| v == "1");
     let count = trials.len();
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(!open)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !open && !arguments.list {
-        println!("left out: {count} tests that need root and a lab; `cargo lab test` runs them");
+        println!("left out: {count} tests that need {needed}");
     }
     if conclusion.has_failed() {
         on_failure();
@@ -103,6 +120,7 @@ fn block_on(name: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 fn start(name: &str, lab_program: &str, kind: Kind) -> Result<(Lab, Keeper)> {
+    let kind = if std::env::var(ON_NODES).is_ok_and(|v| v == "1") { Kind::Nodes } else { kind };
     let name = name.to_owned();
     let keeper = Keeper::new(lab_program, &name)?;
     // A runtime of its own: the first test's ends with that test.

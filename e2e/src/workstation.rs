@@ -55,7 +55,14 @@ impl Workstation {
 
     /// Where its certificates are.
     pub fn tls_dir(&self) -> PathBuf {
-        self.dir().join("tls")
+        // In a node it is the chart's default, in a folder of the node's own.
+        self.dir().join(if self.is_node() { "var-lib/nearbrick/tls" } else { "tls" })
+    }
+
+    /// Whether it is a node that runs pods.
+    fn is_node(&self) -> bool {
+        let record = Record::read(&self.identity).unwrap_or_default();
+        record.is_some_and(|r| r.kind == Kind::Nodes)
     }
 
     /// Where its agent's kubeconfig is.
@@ -102,9 +109,7 @@ impl Workstation {
     }
 
     fn make_namespaces(&self) -> Result<()> {
-        let record = Record::read(&self.identity)?;
-        let is_node = record.is_some_and(|r| r.kind == Kind::Nodes);
-        let state = if is_node { self.dir().into_os_string() } else { Default::default() };
+        let state = if self.is_node() { self.dir().into_os_string() } else { Default::default() };
         let root = self.dir().join("root");
         std::fs::create_dir_all(&root).context(format!("cannot make {}", root.display()))?;
         let network = netns::path(&self.identity, &self.seat.node);

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::lab::{self, Lab};
 use crate::logs::save;
 use crate::progress;
+use crate::record::Kind;
 use crate::volumes::Volume;
 
 /// Options of the demo.
@@ -57,7 +58,8 @@ pub async fn run(name: &str, options: &Options) -> Result<()> {
 
 async fn play(name: &str, options: &Options) -> Result<()> {
     let agent = if options.no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let (lab, _) = Lab::up(name, &lab::Options { agent, ..lab::Options::default() }).await?;
+    let (lab, _) =
+        Lab::up(name, &lab::Options { agent, kind: Kind::Nodes, ..lab::Options::default() }).await?;
     progress::step("Manifests of e2e/manifests");
     let volume = Volume::apply_home(&lab.client().await?, "home.yaml").await?;
     volume.wait_ready(&["ws-a", "ws-b", "ws-c"], Duration::from_secs(60)).await?;

@@ -49,18 +49,21 @@ pub fn has(pid: i32, prefix: &str) -> bool {
 /// # Errors
 /// One stays in use.
 pub fn remove(prefix: &str) -> Result<()> {
-    for hierarchy in hierarchies() {
-        let entries = std::fs::read_dir(&hierarchy).into_iter().flatten().flatten();
-        let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
-        for group in ours.map(|e| e.path()) {
-            // The kernel takes a moment to notice that a group is empty.
-            wait_until(&format!("{} to be empty", group.display()), Duration::from_secs(20), || {
-                remove_below(&group);
-                Ok(!group.exists())
-            })?;
-        }
+    for group in all(prefix) {
+        // The kernel takes a moment to notice that a group is empty.
+        wait_until(&format!("{} to be empty", group.display()), Duration::from_secs(20), || {
+            remove_below(&group);
+            Ok(!group.exists())
+        })?;
     }
     Ok(())
+}
+
+/// The groups whose names begin so, in all hierarchies.
+pub fn all(prefix: &str) -> Vec<PathBuf> {
+    let entries =
+        hierarchies().into_iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
+    entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path()).collect()
 }
 
 fn remove_below(group: &Path) {

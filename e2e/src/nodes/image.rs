@@ -50,7 +50,16 @@ fn pack(dir: &Path, name: &str, program: &Path, entry: &[&str]) -> Result<PathBu
         let inside = library.strip_prefix("/").unwrap_or(&library);
         copy(&library, &root.join(inside))?;
     }
-    std::fs::create_dir_all(root.join("tmp")).context("cannot make tmp")?;
+    for folder in ["tmp", "bin"] {
+        std::fs::create_dir_all(root.join(folder)).context(format!("cannot make {folder}"))?;
+    }
+    if file == "busybox" {
+        // The rest it finds in itself.
+        for name in ["sh", "sleep"] {
+            std::os::unix::fs::symlink("/busybox", root.join("bin").join(name))
+                .context("cannot make a link")?;
+        }
+    }
     let layer = work.join("layer.tar");
     tar(&root, &layer)?;
     let hash = run("sha256sum", [&layer])?;
@@ -58,7 +67,7 @@ fn pack(dir: &Path, name: &str, program: &Path, entry: &[&str]) -> Result<PathBu
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": { "Entrypoint": entry, "Env": ["PATH=/"] },
+        "config": { "Entrypoint": entry, "Env": ["PATH=/bin:/"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{hash}")] },
     });
     let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);

@@ -41,6 +41,11 @@ impl Node {
         Self { identity: identity.clone(), workstation, seat: seat.clone() }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.seat.node
+    }
+
     /// Where its state is.
     pub fn dir(&self) -> PathBuf {
         self.identity.dir.join(&self.seat.node)

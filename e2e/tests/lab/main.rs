@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nearbrick_e2e::error::Context;
+use nearbrick_e2e::nodes::cgroup;
 use nearbrick_e2e::record::Identity;
 use nearbrick_e2e::{Lab, Result, fail, netns, process, testing};
 
@@ -18,8 +19,12 @@ fn main() -> ExitCode {
         ("two_labs_side_by_side", two_labs_side_by_side),
         ("a_killed_up_leaves_nothing_after_down", a_killed_up_leaves_nothing_after_down),
         ("up_after_a_crash_starts_again", up_after_a_crash_starts_again),
+        ("nodes_that_were_killed_leave_nothing_after_down", nodes_that_were_killed_leave_nothing_after_down),
     ])
 }
+
+/// A lab that is up soon.
+const UP: &[&str] = &["up", "--processes"];
 
 fn lab(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -47,7 +52,8 @@ fn must_succeed(name: &str, arguments: &[&str]) -> Result<String> {
 /// Checks that nothing of a lab is left on the machine.
 fn must_be_gone(name: &str) -> Result<()> {
     let identity = Identity::new(name)?;
-    let processes = process::find(|pid| process::has_mark(pid, &identity.dir));
+    let prefix = identity.namespace_prefix();
+    let processes = process::find(|pid| process::has_mark(pid, &identity.dir) || cgroup::has(pid, &prefix));
     let loops = nearbrick_e2e::command::run("losetup", ["--noheadings", "--output", "BACK-FILE"])?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("mounts")?;
     let dir = format!("{}/", identity.dir.display());
@@ -56,6 +62,7 @@ fn must_be_gone(name: &str) -> Result<()> {
         loops.lines().find(|l| l.starts_with(&dir)).map(|l| format!("loop device {l}")),
         mounts.lines().find(|l| l.contains(&dir)).map(|l| format!("mount {l}")),
         netns::namespaces(&identity).pop().map(|n| format!("namespace {n}")),
+        cgroup::all(&identity.namespace_prefix()).pop().map(|g| format!("control group {}", g.display())),
         Path::new("/sys/class/net").join(identity.uplink()).exists().then(|| "the link".to_owned()),
         identity.dir.exists().then(|| format!("{}", identity.dir.display())),
         identity.lock().exists().then(|| format!("{}", identity.lock().display())),
@@ -129,9 +136,9 @@ fn without_room_it_says_so() -> Result<()> {
 fn two_labs_side_by_side() -> Result<()> {
     let _labs = Labs(&["one", "two"]);
     for name in ["one", "two"] {
-        must_succeed(name, &["up"])?;
+        must_succeed(name, UP)?;
     }
-    let again = must_succeed("one", &["up"])?;
+    let again = must_succeed("one", UP)?;
     if !again.contains("already up") {
         fail!("up twice says: {again}");
     }
@@ -154,9 +161,9 @@ fn two_labs_side_by_side() -> Result<()> {
 }
 
 /// Starts `lab up`, kills it (SIGKILL) after a time, and waits for its end.
-fn killed_up(name: &str, after: Duration) -> Result<bool> {
+fn killed_up(name: &str, up: &[&str], after: Duration) -> Result<bool> {
     let mut child =
-        lab(name, &["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run lab")?;
+        lab(name, up).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run lab")?;
     let begin = Instant::now();
     let mut ended = None;
     process::wait_until("the moment to kill", after * 2 + Duration::from_secs(60), || {
@@ -175,7 +182,7 @@ fn a_killed_up_leaves_nothing_after_down() -> Result<()> {
     must_succeed("crash", &["down"])?;
     // Moments all over the way: from the network to the volume's first mount.
     for step in 1..=14_u32 {
-        let killed = killed_up("crash", Duration::from_millis(u64::from(step * step) * 40))?;
+        let killed = killed_up("crash", UP, Duration::from_millis(u64::from(step * step) * 40))?;
         must_succeed("crash", &["down"])?;
         must_be_gone("crash")?;
         if !killed {
@@ -188,18 +195,36 @@ fn a_killed_up_leaves_nothing_after_down() -> Result<()> {
 fn up_after_a_crash_starts_again() -> Result<()> {
     let _labs = Labs(&["crash"]);
     must_succeed("crash", &["down"])?;
-    killed_up("crash", Duration::from_millis(1500))?;
-    must_succeed("crash", &["up"])?;
+    killed_up("crash", UP, Duration::from_millis(1500))?;
+    must_succeed("crash", UP)?;
     must_succeed("crash", &["kubectl", "get", "nodes"])?;
     // Everything dies, as after a power cut of the machine: up notices and starts again.
     let identity = Identity::new("crash")?;
     for process in process::find(|pid| process::has_mark(pid, &identity.dir)) {
         process.kill()?;
     }
-    let text = must_succeed("crash", &["up"])?;
+    let text = must_succeed("crash", UP)?;
     if text.contains("already up") {
         fail!("up on a dead lab says: {text}");
     }
     must_succeed("crash", &["down"])?;
     must_be_gone("crash")
+}
+
+fn nodes_that_were_killed_leave_nothing_after_down() -> Result<()> {
+    let _labs = Labs(&["crash"]);
+    must_succeed("crash", &["down"])?;
+    let there = || ["/var/lib/cni", "/var/lib/kubelet", "/run/nearbrick"].map(|f| Path::new(f).exists());
+    let before = there();
+    // While images are packed, while kubelets begin, while pods begin; and when all runs, pods, mounts and all.
+    for seconds in [6, 12, 20, 60] {
+        killed_up("crash", &["up"], Duration::from_secs(seconds))?;
+        must_succeed("crash", &["down"])?;
+        must_be_gone("crash")?;
+    }
+    // What it has on the machine is in its own folder: none of what containers usually leave.
+    match there() == before {
+        true => Ok(()),
+        false => fail!("the lab is down, and left a folder of containers, networks or holders"),
+    }
 }

@@ -1,8 +1,10 @@
 //! What a lab installs: the chart, on nodes with kubelet and containerd, with pods and programs that use volumes.
 
+mod existing;
 mod operators;
 mod pods;
 mod power;
+mod tour;
 mod uninstall;
 mod upgrade;
 
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
             upgrade::agents_are_replaced_while_programs_work,
             operators::another_one_takes_over,
             power::a_node_whose_plug_was_pulled_comes_back,
+            tour::every_line_does_what_the_readme_says,
+            existing::tests_of_a_cluster_pass,
             // Afterwards there is nothing to test.
             uninstall::leaves_all_data_where_it_was,
         ],

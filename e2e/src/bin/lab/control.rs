@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use nearbrick_e2e::cluster::SYSTEM_NAMESPACE;
 use nearbrick_e2e::error::Context;
 use nearbrick_e2e::lab::Options;
 use nearbrick_e2e::record::Kind;
@@ -12,9 +13,9 @@ use nearbrick_e2e::volumes::Volume;
 use nearbrick_e2e::{Error, Lab, Result, fail, netns, progress};
 
 /// Starts a lab with the volume `default/home`.
-pub async fn up(name: &str, no_passthrough: bool, nodes: bool) -> Result<()> {
+pub async fn up(name: &str, no_passthrough: bool, processes: bool) -> Result<()> {
     let agent = if no_passthrough { vec!["--no-passthrough".to_owned()] } else { Vec::new() };
-    let kind = if nodes { Kind::Nodes } else { Kind::Processes };
+    let kind = if processes { Kind::Processes } else { Kind::Nodes };
     let (lab, was_up) = Lab::up(name, &Options { agent, kind, ..Options::default() }).await?;
     if was_up {
         println!("The lab is already up; `cargo lab down` ends it.");
@@ -66,6 +67,7 @@ pub fn status(name: &str) -> Result<()> {
     for workstation in lab.workstations() {
         let node = &workstation.seat.node;
         let state = match (workstation.is_on(), workstation.agent().running()) {
+            (true, _) if lab.record().kind == Kind::Nodes => of_node(&lab, node),
             (false, _) => "off".to_owned(),
             (true, Some(id)) => format!("on, agent runs, pid {}", id.pid),
             (true, None) => format!("on, agent does not run: {}", workstation.agent().last_words()),
@@ -79,6 +81,15 @@ pub fn status(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// What runs on a node, in a line.
+fn of_node(lab: &Lab, node: &str) -> String {
+    let nodes = lab.nodes();
+    let daemons = nodes.iter().filter(|n| n.name() == node).flat_map(|n| n.daemons());
+    let dead = daemons.filter(|d| d.running().is_none()).map(|d| format!(", {} does not run", d.name));
+    let pods = lab.pods_of(node).map_or_else(|e| format!("pods unknown: {e}"), |pods| pods.join(" "));
+    format!("on{}, {pods}", dead.collect::<String>())
+}
+
 /// Becomes a program on a workstation; returns only if that fails.
 pub fn exec(name: &str, node: &str, command: &[String]) -> Error {
     let Some((program, arguments)) = command.split_first() else { return Error::new("no program to run") };
@@ -90,7 +101,13 @@ pub fn exec(name: &str, node: &str, command: &[String]) -> Error {
 
 /// Becomes `tail` on a log; returns only if that fails.
 pub fn logs(name: &str, part: &str, follow: bool) -> Error {
-    let found = Lab::open(name).and_then(|lab| {
+    let lab = Lab::open(name);
+    if let Ok(lab) = &lab
+        && let Some(mut kubectl) = logs_of_pods(lab, part, follow)
+    {
+        return become_program(&mut kubectl);
+    }
+    let found = lab.and_then(|lab| {
         let all = lab.logs();
         let names: Vec<String> = all.iter().map(|d| d.name.clone()).collect();
         let wanted = all.into_iter().find(|daemon| daemon.name == part);
@@ -104,6 +121,20 @@ pub fn logs(name: &str, part: &str, follow: bool) -> Error {
         }
         Err(error) => error,
     }
+}
+
+/// kubectl for the log of an agent or of the operators, where they are in pods.
+fn logs_of_pods(lab: &Lab, part: &str, follow: bool) -> Option<Command> {
+    if lab.record().kind != Kind::Nodes {
+        return None;
+    }
+    let pod = match part {
+        "operator" => "deployment/nearbrick-operator".to_owned(),
+        node => lab.pods_of(node).ok()?.into_iter().find(|pod| pod.contains("nearbrick-agent"))?,
+    };
+    let mut kubectl = lab.kubectl().ok()?;
+    kubectl.args(["logs", "-n", SYSTEM_NAMESPACE, &pod, "--tail=-1"]).args(follow.then_some("--follow"));
+    Some(kubectl)
 }
 
 /// Becomes kubectl; returns only if that fails.

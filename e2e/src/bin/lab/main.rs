@@ -30,9 +30,9 @@ enum Command {
         /// Have the agents serve all reads and writes themselves.
         #[arg(long)]
         no_passthrough: bool,
-        /// Make the workstations nodes that run pods, with containerd and kubelet, and install Nearbrick by its chart.
-        #[arg(long, conflicts_with = "no_passthrough")]
-        nodes: bool,
+        /// Have operator and agents run as processes, without kubelets and the chart: that is up sooner.
+        #[arg(long)]
+        processes: bool,
     },
     /// End the lab, and remove every trace of it.
     Down {
@@ -49,6 +49,9 @@ enum Command {
         /// Only tests with this in their names.
         #[arg(long)]
         filter: Option<String>,
+        /// On the cluster that KUBECONFIG names, where the chart is installed, and nothing else.
+        #[arg(long)]
+        cluster: bool,
     },
     /// Measure.
     Bench {
@@ -65,7 +68,7 @@ enum Command {
     },
     /// Show the log of a workstation's agent, or of a part of the control plane.
     Logs {
-        /// ws-a, ws-b, ws-c, operator, etcd, kube-apiserver or kube-controller-manager.
+        /// ws-a, ws-b, ws-c, operator, etcd, kube-apiserver and others.
         part: String,
         /// Go on as it grows.
         #[arg(short, long)]
@@ -146,11 +149,12 @@ fn main() -> ExitCode {
 
 async fn run(name: &str, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { no_passthrough, nodes } => control::up(name, no_passthrough, nodes).await?,
+        Command::Up { no_passthrough, processes } => control::up(name, no_passthrough, processes).await?,
         Command::Down { when_input_ends } => control::down(name, when_input_ends)?,
         Command::Status => control::status(name)?,
         Command::Demo(options) => demo::run(name, &options).await?,
-        Command::Test { filter } => return verify::run(filter.as_deref()),
+        Command::Test { filter, cluster: true } => return verify::on_cluster(filter.as_deref()),
+        Command::Test { filter, .. } => return verify::run(filter.as_deref()),
         Command::Bench { what: Bench::Local(options) } => {
             let files: Vec<PathBuf> = bench::local(name, &options).await?;
             for file in files {
