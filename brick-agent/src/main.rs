@@ -49,7 +49,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs until SIGTERM or Ctrl-C; then it unmounts and closes every volume.
-    Run(Run),
+    Run(Box<Run>),
     /// Keeps mounts while their agent is away. An agent starts one by itself, unless it is told to join one.
     Hold(Hold),
     /// Deleted files and losers of conflicts that are kept on this workstation's bricks.
@@ -213,7 +213,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let args = match command {
-        Command::Run(args) => args,
+        Command::Run(args) => *args,
         Command::Versions(versions) => {
             return match ask_versions(versions) {
                 Ok(()) => ExitCode::SUCCESS,

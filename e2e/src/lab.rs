@@ -107,17 +107,17 @@ impl Lab {
         cluster.start_controller_manager(options.kind, &binaries)?;
         if options.kind == Kind::Nodes {
             lab.start_nodes(options).await?;
-            return lab.is_up();
+            return lab.made();
         }
         cluster.install(&lab.record, &lab.client().await?).await?;
         cluster.start_operator(&lab.record.programs.operator)?;
         for workstation in lab.workstations() {
             workstation.start_agent(&lab.record.programs.agent, &options.agent)?;
         }
-        lab.is_up()
+        lab.made()
     }
 
-    fn is_up(mut self) -> Result<Self> {
+    fn made(mut self) -> Result<Self> {
         self.record.phase = Phase::Up;
         self.record.write(&self.identity)?;
         Ok(self)
@@ -144,6 +144,37 @@ impl Lab {
         let arguments: Vec<_> =
             options.agent.iter().enumerate().map(|(n, word)| format!("agent.args[{n}]={word}")).collect();
         nodes::chart::install(self, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Ends the operator, all of it.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_operator(&self) -> Result<()> {
+        match self.record.kind {
+            Kind::Processes => self.cluster().stop_operator(),
+            Kind::Nodes => self.scale_operator(0),
+        }
+    }
+
+    /// Starts the operator, unless it runs.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_operator(&self) -> Result<()> {
+        match self.record.kind {
+            // It gives up when it cannot renew its lease; a Deployment would start it again.
+            Kind::Processes => self.cluster().start_operator(&self.record.programs.operator),
+            Kind::Nodes => self.scale_operator(2),
+        }
+    }
+
+    fn scale_operator(&self, replicas: u32) -> Result<()> {
+        let (count, of) = (format!("--replicas={replicas}"), ["-n", SYSTEM_NAMESPACE]);
+        self.kubectl_output(&["scale", of[0], of[1], "deployment/nearbrick-operator", &count])?;
+        let pods = ["pods", of[0], of[1], "-l", "app.kubernetes.io/name=nearbrick-operator"];
+        let state = if replicas == 0 { "--for=delete" } else { "--for=condition=Ready" };
+        self.kubectl_output(&[&["wait"], &pods[..], &[state, "--timeout=90s"]].concat()).map(drop)
     }
 
     /// The pods of our own on a node, as `kubectl get` or `kubectl logs` take them.

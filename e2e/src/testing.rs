@@ -13,9 +13,6 @@ use crate::lab::{Lab, Options};
 use crate::record::Kind;
 use crate::{logs, progress};
 
-/// Set to 1, tests that would run on a lab of processes run on one whose workstations are nodes.
-const ON_NODES: &str = "NEARBRICK_LAB_NODES";
-
 /// Set to 1, tests of a cluster run on that which KUBECONFIG names.
 pub const CLUSTER: &str = "NEARBRICK_CLUSTER_TESTS";
 
@@ -120,7 +117,6 @@ fn block_on(name: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 fn start(name: &str, lab_program: &str, kind: Kind) -> Result<(Lab, Keeper)> {
-    let kind = if std::env::var(ON_NODES).is_ok_and(|v| v == "1") { Kind::Nodes } else { kind };
     let name = name.to_owned();
     let keeper = Keeper::new(lab_program, &name)?;
     // A runtime of its own: the first test's ends with that test.

@@ -59,9 +59,9 @@ impl Cluster {
     ///
     /// # Errors
     /// There is no usable configuration.
-    pub async fn connect(context: Option<&str>) -> Result<Self, Error> {
+    pub async fn connect(context: Option<&str>, as_user: Option<String>) -> Result<Self, Error> {
         let wrong = |why: String| Error::Config(why);
-        let config = match context {
+        let mut config = match context {
             None => Config::infer().await.map_err(|e| wrong(e.to_string()))?,
             Some(context) => {
                 let file = Kubeconfig::read().map_err(|e| wrong(e.to_string()))?;
@@ -69,6 +69,9 @@ impl Cluster {
                 Config::from_custom_kubeconfig(file, &options).await.map_err(|e| wrong(e.to_string()))?
             }
         };
+        if as_user.is_some() {
+            config.auth_info.impersonate = as_user;
+        }
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).map_err(|e| wrong(e.to_string()))?;
         Ok(Cluster { client, namespace })
@@ -77,6 +80,11 @@ impl Cluster {
     /// With a client that is there already.
     pub fn new(client: Client, namespace: &str) -> Self {
         Cluster { client, namespace: namespace.to_owned() }
+    }
+
+    /// The connection itself.
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     async fn list<K>(&self, scope: &Scope, params: &ListParams) -> Result<Vec<K>, Error>

@@ -4,8 +4,10 @@
 //! * [`status`]: volumes, workstations, and what is pending, as values; [`table`]: as text.
 //! * [`wait`]: `flush` and `leave`, which go on until all is copied.
 //! * [`conflicts`]: the open conflicts, and a person's word on them.
+//! * [`bundle`]: what somebody needs who is to help and was not there.
 //! * [`usage`]: who uses what, why it is where it is, and moves.
 
+pub mod bundle;
 pub mod cluster;
 pub mod conflicts;
 pub mod status;
@@ -13,6 +15,7 @@ pub mod table;
 pub mod usage;
 pub mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,6 +43,9 @@ pub struct Cli {
     /// The context of the kubeconfig.
     #[arg(long, global = true)]
     context: Option<String>,
+    /// The user as whom it is asked, if you may: to see what others can.
+    #[arg(long = "as", value_name = "USER", global = true)]
+    as_user: Option<String>,
     /// What to do.
     #[command(subcommand)]
     command: Command,
@@ -130,6 +136,18 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Packs what somebody needs who is to help: objects, events and logs, as far as you may read them; no file's content, and no Secret.
+    SupportBundle {
+        /// Where it is written.
+        #[arg(short, long, value_name = "FILE", default_value = "nearbrick-support.tar.gz")]
+        file: PathBuf,
+        /// The namespace in which operator and agents run.
+        #[arg(long, default_value = "nearbrick-system")]
+        system_namespace: String,
+        /// Leaves out what has names of people's files: paths in objects are replaced, and logs stay out.
+        #[arg(long)]
+        without_paths: bool,
+    },
     /// Prints a script that completes this command in a shell.
     Completion {
         /// The shell.
@@ -183,7 +201,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         clap_complete::generate(shell, &mut Cli::command(), "kubectl-nearbrick", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
-    let cluster = Cluster::connect(cli.context.as_deref()).await?;
+    let cluster = Cluster::connect(cli.context.as_deref(), cli.as_user).await?;
     let scope = Scope::of(&cluster, cli.namespace, cli.all_namespaces);
     let paint = Paint::of_stdout();
     match cli.command {
@@ -205,6 +223,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Migrate { volume, paths, to, from, dry_run } => {
             let wanted = usage::Move { volume, paths, to, from, dry_run };
             usage::migrate(&cluster, &scope, &wanted).await
+        }
+        Command::SupportBundle { file, system_namespace, without_paths } => {
+            let wanted = bundle::Wanted { file, system_namespace, without_paths };
+            bundle::pack(&cluster, &wanted).await
         }
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -44,10 +44,10 @@ pub async fn agents_heal_by_the_last_policy(lab: Lab) -> Result<()> {
 
 pub async fn agents_heal_without_the_operator(lab: Lab) -> Result<()> {
     let scene = Scene::new(&lab, "5s").await?;
-    lab.cluster().stop_operator()?;
+    lab.stop_operator()?;
     let work = copied_without_a_job(&scene, "without-operator").await;
     let jobs = scene.volume.jobs().await;
-    lab.cluster().start_operator(&lab.record().programs.operator)?;
+    lab.start_operator()?;
     work?;
     match jobs? {
         jobs if jobs.is_empty() => Ok(()),
@@ -70,11 +70,7 @@ async fn start_apiserver(lab: &Lab) -> Result<()> {
     let cluster = lab.cluster();
     cluster.start_apiserver(&Binaries::ensure()?, lab.record())?;
     cluster.wait_ready().await?;
-    if cluster.operator().running().is_none() {
-        // It gives up its lease when it cannot renew it; a Deployment would start it again.
-        cluster.start_operator(&lab.record().programs.operator)?;
-    }
-    Ok(())
+    lab.start_operator()
 }
 
 async fn work_without_api(scene: &Scene) -> Result<()> {

@@ -1,8 +1,6 @@
-//! The flows of the demo and their neighbours, each as a test, on real workstations and a real API server.
+//! The flows of the demo and their neighbours, each as a test, on nodes with kubelet and containerd, and Nearbrick by its chart.
 
 mod api_away;
-mod bad_input;
-mod clocks;
 mod examples;
 mod heal;
 mod hub;
@@ -26,7 +24,7 @@ fn main() -> ExitCode {
     testing::run(
         "flows",
         env!("CARGO_BIN_EXE_lab"),
-        Kind::Processes,
+        Kind::Nodes,
         cases![
             examples::of_the_semantics_hold,
             jobs::by_hand_for_some_paths_and_for_one_pair,
@@ -58,19 +56,12 @@ fn main() -> ExitCode {
             removal::a_volume_with_policy_retain_leaves_all_files_where_they_are,
             removal::a_workstation_that_is_deleted_stays_until_others_hold_its_files,
             space::a_full_disk_has_another_take_what_is_new,
-            clocks::that_are_apart_neither_stop_heals_nor_decide_what_is_newer,
             trust::s07_a_token_of_one_node_says_nothing_of_another,
             trust::s07_a_certificate_of_one_node_opens_nothing_of_another,
             trust::s08_another_authority_takes_over_while_people_work,
             api_away::local_work_goes_on_and_reports_resume,
             api_away::agents_heal_by_the_last_policy,
             api_away::agents_heal_without_the_operator,
-            bad_input::a_folder_that_is_no_brick,
-            bad_input::a_brick_of_another_volume,
-            bad_input::a_file_system_without_attributes,
-            bad_input::no_fuse,
-            bad_input::no_root,
-            bad_input::port_taken,
         ],
     )
 }

@@ -1,5 +1,6 @@
 //! What a lab installs: the chart, on nodes with kubelet and containerd, with pods and programs that use volumes.
 
+mod bundle;
 mod existing;
 mod operators;
 mod pods;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
             upgrade::agents_are_replaced_while_programs_work,
             operators::another_one_takes_over,
             power::a_node_whose_plug_was_pulled_comes_back,
+            bundle::has_objects_events_and_logs_and_no_more_than_the_person_may_read,
             tour::every_line_does_what_the_readme_says,
             existing::tests_of_a_cluster_pass,
             // Afterwards there is nothing to test.

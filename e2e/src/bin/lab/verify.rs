@@ -8,7 +8,7 @@ use nearbrick_e2e::testing::{CLUSTER, GATE};
 use nearbrick_e2e::{Error, Result, lab, packages, paths, programs, progress};
 
 /// Test programs that need a lab, the longest first.
-const LAB_TESTS: &[&str] = &["flows", "lab", "nodes"];
+const LAB_TESTS: &[&str] = &["flows", "flows_processes", "lab", "nodes"];
 
 /// Runs all; the exit code is cargo's of the first run that failed.
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
