@@ -35,7 +35,7 @@ async fn run(scene: &Scene, name: &str, spec: Value) -> Result<HealJob> {
 
 fn must_be(job: &HealJob, phase: JobPhase, done: u64, failed: u64) -> Result<()> {
     let status = job.status.clone().unwrap_or_default();
-    let files = status.files.clone().unwrap_or_default();
+    let files = status.files.unwrap_or_default();
     if status.phase != Some(phase) || (files.done, files.failed) != (done, failed) {
         fail!("{phase:?} with {done} files and {failed} that failed is wanted, not {status:?}");
     }
