@@ -352,7 +352,8 @@ async fn run(args: Run) -> Result<Ended, String> {
     let supervisor = Supervisor::new(options, tls.clone(), registry.clone(), api.clone());
     let facts = Arc::new(supervisor.clone());
     let stats = Arc::new(Stats::default());
-    let sources = Sources { facts: facts.clone(), peers: stats.clone(), api: api.state() };
+    let sources =
+        Sources { facts: facts.clone(), peers: stats.clone(), api: api.state(), tls: Some(tls.clone()) };
     let seen = Arc::new(Seen::default());
     let follower = Follower {
         api: api.clone(),

@@ -24,6 +24,7 @@ use warp::{Filter, Reply};
 use crate::control::api;
 use crate::control::facts::{Facts, Phase, VolumeFacts};
 use crate::peer::server::Stats;
+use crate::peer::tls::Tls;
 use crate::volume::VolumeStatus;
 
 const CONNECTIONS: usize = 32;
@@ -38,6 +39,8 @@ pub struct Sources {
     pub peers: Arc<Stats>,
     /// Reports.
     pub api: Arc<api::State>,
+    /// This agent's certificate, where it has one.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl fmt::Debug for Sources {
@@ -155,6 +158,25 @@ impl Collector for Sources {
             let kind = gauge(0).metric_type();
             gauge(value).encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
+        let ends = self.tls.as_ref().map(|tls| tls.current()).map(|m| [m.not_before, m.not_after]);
+        for (name, help, value) in [
+            (
+                "nearbrick_certificate_not_before_timestamp_seconds",
+                "When this agent's certificate begins, since 1970",
+                ends.map(|[from, _]| from),
+            ),
+            (
+                "nearbrick_certificate_not_after_timestamp_seconds",
+                "When this agent's certificate ends, since 1970",
+                ends.map(|[_, to]| to),
+            ),
+        ] {
+            if let Some(at) = value {
+                let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let kind = gauge(0).metric_type();
+                gauge(seconds).encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+            }
+        }
         Ok(())
     }
 }
@@ -243,7 +265,7 @@ mod tests {
         let stop = CancellationToken::new();
         let peers = Arc::new(Stats::default());
         peers.sent(42);
-        let sources = Sources { facts: Arc::new(One), peers, api: Arc::default() };
+        let sources = Sources { facts: Arc::new(One), peers, api: Arc::default(), tls: None };
         tokio::spawn(serve(listener, routes(sources), stop.clone()));
         let get = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();

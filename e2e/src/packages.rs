@@ -59,6 +59,9 @@ pub const TESTS: &[Package] = &[
     package("faketime", "faketime", "a test: workstations whose clocks are wrong"),
 ];
 
+/// What tests of the alert rules need besides.
+pub const MONITORING: &[Package] = &[package("promtool", "prometheus", "a test: alert rules")];
+
 /// A suite of POSIX cases for file systems, and the version that is known to work.
 const PJDFSTEST: (&str, &str) = ("pjdfstest", "0.2.2");
 

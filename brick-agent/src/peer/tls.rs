@@ -121,7 +121,9 @@ pub struct Material {
     pub server: Arc<ServerConfig>,
     /// For connections that go out.
     pub client: Arc<ClientConfig>,
-    /// When the certificate ends.
+    /// When the certificate begins.
+    pub not_before: SystemTime,
+    /// When it ends.
     pub not_after: SystemTime,
 }
 
@@ -218,6 +220,10 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     Ok(found)
 }
 
+fn since_1970(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
+}
+
 fn read(dir: &Path, node: &str, generation: u64) -> Result<Material, TlsError> {
     let (ca_path, chain_path, key_path) = (dir.join(CA), dir.join(CERTIFICATE), dir.join(KEY));
     let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
@@ -229,8 +235,9 @@ fn read(dir: &Path, node: &str, generation: u64) -> Result<Material, TlsError> {
     let roots = Arc::new(roots);
 
     let chain = certificates(&chain_path)?;
-    let own = chain.first().ok_or_else(|| TlsError::Name(chain_path.clone(), BadPeerName::Unreadable))?;
-    let (found, not_after) = node_of(own).map_err(|e| TlsError::Name(chain_path.clone(), e))?;
+    let own =
+        chain.first().cloned().ok_or_else(|| TlsError::Name(chain_path.clone(), BadPeerName::Unreadable))?;
+    let (found, not_after) = node_of(&own).map_err(|e| TlsError::Name(chain_path.clone(), e))?;
     if found != node {
         return Err(TlsError::OtherNode { path: chain_path, found, wanted: node.to_owned() });
     }
@@ -257,8 +264,9 @@ fn read(dir: &Path, node: &str, generation: u64) -> Result<Material, TlsError> {
         .with_root_certificates(roots)
         .with_client_cert_resolver(pair);
     client.resumption = rustls::client::Resumption::disabled();
-    let not_after = UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or(0));
-    Ok(Material { generation, server: Arc::new(server), client: Arc::new(client), not_after })
+    let not_after = since_1970(not_after);
+    let not_before = validity(&own).map_or(UNIX_EPOCH, |(from, _)| since_1970(from));
+    Ok(Material { generation, server: Arc::new(server), client: Arc::new(client), not_before, not_after })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     lab::check_machine()?;
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::TESTS)?;
+    packages::ensure(packages::MONITORING)?;
     packages::ensure_pjdfstest()?;
     let mut closing = Vec::new();
     progress::step("Tests of the workspace");

@@ -1,9 +1,10 @@
 //! Counters and gauges, as OpenMetrics text. No label holds a file's name or an error's text.
 
+mod objects;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use kube::ResourceExt;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use self::objects::Objects;
 use crate::stores::Stores;
 
 /// Label: which controller.
@@ -33,19 +35,6 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// Labels: which volume.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct VolumeLabels {
-    namespace: String,
-    volume: String,
-}
-
-/// Label: a workstation's state.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
-
 /// Label: what is asked of the API server.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct VerbLabel {
@@ -61,11 +50,7 @@ pub struct Metrics {
     jobs: Family<ReasonLabel, Counter>,
     requests: Family<VerbLabel, Counter>,
     leader: Gauge,
-    pending_files: Family<VolumeLabels, Gauge>,
-    pending_bytes: Family<VolumeLabels, Gauge>,
-    oldest_pending: Family<VolumeLabels, Gauge>,
-    conflicts: Family<VolumeLabels, Gauge>,
-    workstations: Family<StateLabel, Gauge>,
+    objects: Objects,
     leading: AtomicBool,
     last_contact: AtomicI64,
 }
@@ -90,11 +75,7 @@ impl Default for Metrics {
             jobs: Family::default(),
             requests: Family::default(),
             leader: Gauge::default(),
-            pending_files: Family::default(),
-            pending_bytes: Family::default(),
-            oldest_pending: Family::default(),
-            conflicts: Family::default(),
-            workstations: Family::default(),
+            objects: Objects::default(),
             leading: AtomicBool::new(false),
             last_contact: AtomicI64::new(0),
         };
@@ -105,21 +86,7 @@ impl Default for Metrics {
         r.register("heal_jobs_created", "Heal jobs made", m.jobs.clone());
         r.register("api_requests", "Requests to the API server", m.requests.clone());
         r.register("leader", "1 while this process leads", m.leader.clone());
-        r.register("volume_pending_files", "Copies that are still to be made", m.pending_files.clone());
-        r.register_with_unit(
-            "volume_pending",
-            "Bytes that are still to be copied",
-            Unit::Bytes,
-            m.pending_bytes.clone(),
-        );
-        r.register_with_unit(
-            "volume_oldest_pending",
-            "Age of the oldest pending file",
-            Unit::Seconds,
-            m.oldest_pending.clone(),
-        );
-        r.register("volume_conflicts", "Open conflicts", m.conflicts.clone());
-        r.register("workstations", "Workstations, by state", m.workstations.clone());
+        m.objects.register(r);
         m
     }
 }
@@ -170,46 +137,13 @@ impl Metrics {
     /// All metrics as text. Gauges of volumes and workstations are taken from the stores now, so that
     /// what was deleted is gone.
     pub fn render(&self, stores: Option<&Stores>) -> Result<String, std::fmt::Error> {
-        for family in [&self.pending_files, &self.pending_bytes, &self.oldest_pending, &self.conflicts] {
-            family.clear();
-        }
-        self.workstations.clear();
+        self.objects.clear();
         if let Some(stores) = stores.filter(|_| self.is_leading()) {
-            self.fill(stores);
+            self.objects.fill(stores, jiff::Timestamp::now());
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
-    }
-
-    fn fill(&self, stores: &Stores) {
-        let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        for volume in stores.volumes.state() {
-            let Some(status) = &volume.status else { continue };
-            let labels =
-                VolumeLabels { namespace: volume.namespace().unwrap_or_default(), volume: volume.name_any() };
-            if let Some(p) = &status.pending {
-                self.pending_files.get_or_create(&labels).set(int(p.files));
-                self.pending_bytes.get_or_create(&labels).set(int(p.bytes));
-                let age = p
-                    .oldest_since
-                    .as_ref()
-                    .map_or(0, |t| jiff::Timestamp::now().as_second().saturating_sub(t.0.as_second()).max(0));
-                self.oldest_pending.get_or_create(&labels).set(age);
-            }
-            if let Some(c) = status.conflicts {
-                self.conflicts.get_or_create(&labels).set(int(c));
-            }
-        }
-        for ws in stores.workstations.state() {
-            let state = match ws.status.as_ref().and_then(|s| s.state) {
-                Some(nearbrick_crds::WorkstationState::Online) => "Online",
-                Some(nearbrick_crds::WorkstationState::Away) => "Away",
-                Some(nearbrick_crds::WorkstationState::Lost) => "Lost",
-                None => "Unknown",
-            };
-            self.workstations.get_or_create(&StateLabel { state }).inc();
-        }
     }
 }
 
