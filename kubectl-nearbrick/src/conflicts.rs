@@ -136,6 +136,38 @@ pub async fn resolve(
     if which.is_empty() && !all {
         return Err(Error::Said("name conflicts, paths or globs; or --all".to_owned()));
     }
+    decide(cluster, scope, which, &resolution, |c| {
+        if all { is_open(c) } else { which.iter().any(|w| is_meant(c, w)) }
+    })
+    .await
+}
+
+/// Takes choices back: all versions that are kept are side by side again.
+///
+/// # Errors
+/// A request; nothing is meant, or nobody has chosen there.
+pub async fn undo(cluster: &Cluster, scope: &Scope, which: &[String]) -> Result<ExitCode, Error> {
+    let both = resolution("both")?;
+    let chosen = |c: &FileConflict| c.spec.resolution.as_ref().is_some_and(|r| *r != both);
+    let meant = |c: &FileConflict| chosen(c) && which.iter().any(|w| is_meant(c, w));
+    let known = cluster.conflicts(scope).await?;
+    if let Some(open) = which
+        .iter()
+        .find(|w| known.iter().any(|c| is_meant(c, w)) && !known.iter().any(|c| chosen(c) && is_meant(c, w)))
+    {
+        return Err(Error::Said(format!("nobody has chosen a version of {open}: nothing was changed")));
+    }
+    decide(cluster, scope, which, &both, meant).await
+}
+
+/// Says the same of all that are meant.
+async fn decide(
+    cluster: &Cluster,
+    scope: &Scope,
+    which: &[String],
+    resolution: &str,
+    is_wanted: impl Fn(&FileConflict) -> bool,
+) -> Result<ExitCode, Error> {
     let known = cluster.conflicts(scope).await?;
     if let Some(nothing) = which.iter().find(|w| !known.iter().any(|c| is_meant(c, w))) {
         return Err(Error::Said(format!(
@@ -143,11 +175,11 @@ pub async fn resolve(
             scope.say()
         )));
     }
-    let meant = known.iter().filter(|c| if all { is_open(c) } else { which.iter().any(|w| is_meant(c, w)) });
+    let meant = known.iter().filter(|c| is_wanted(c));
     let mut count = 0;
     for conflict in meant {
         let namespace = conflict.namespace().unwrap_or_default();
-        cluster.resolve(&namespace, &conflict.name_any(), &resolution).await?;
+        cluster.resolve(&namespace, &conflict.name_any(), resolution).await?;
         println!("{}/{}: {resolution}", conflict.spec.volume_ref.name, conflict.spec.path);
         count += 1;
     }

@@ -104,6 +104,12 @@ pub enum Command {
         #[arg(long)]
         keep: String,
     },
+    /// Takes choices back: all versions of those files are side by side again, as long as they are kept.
+    Undo {
+        /// Names of the objects, paths, or globs of paths.
+        #[arg(required = true)]
+        which: Vec<String>,
+    },
     /// Shows what is used most, and on which workstations.
     Heat {
         /// The volume.
@@ -218,6 +224,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Resolve { which, all, keep } => {
             conflicts::resolve(&cluster, &scope, &which, all, &keep).await
         }
+        Command::Undo { which } => conflicts::undo(&cluster, &scope, &which).await,
         Command::Heat { volume, output } => usage::heat(&cluster, &scope, &volume, output, paint).await,
         Command::Why { volume, path } => usage::why(&cluster, &scope, &volume, &path).await,
         Command::Migrate { volume, paths, to, from, dry_run } => {

@@ -172,5 +172,20 @@ pub async fn conflicts_are_shown_and_resolved(lab: Lab) -> Result<()> {
         let there = scene.sh(&scene.c, "ls && cat plan.txt").map_err(|e| e.to_string())?;
         (there == "plan.txt\nplan of b\n").then_some(()).ok_or(there)
     })
-    .await
+    .await?;
+    // Somebody thinks again.
+    let undone = plugin(&scene, &["undo", "plan.txt"])?;
+    if !undone.status.success() {
+        fail!("undo: {}", text(&undone));
+    }
+    eventually("both versions again", LIMIT, || async {
+        let there = scene.sh(&scene.c, "cat plan* | sort").map_err(|e| e.to_string())?;
+        (there == "plan of a\nplan of b\n").then_some(()).ok_or(there)
+    })
+    .await?;
+    let nothing = plugin(&scene, &["undo", "plan.txt"])?;
+    match !nothing.status.success() && text(&nothing).contains("nobody has chosen") {
+        true => Ok(()),
+        false => fail!("undone twice: {}", text(&nothing)),
+    }
 }
