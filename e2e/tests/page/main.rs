@@ -12,4 +12,5 @@ mod browser;
 mod log;
 mod markup;
 mod names;
+mod polling;
 mod world;

@@ -142,7 +142,7 @@
       ? word(`no: ${w.safeBecause}`, "notice") : word("not known", "notice");
     return make("article", { class: `card ${tone}` },
       make("div", { class: "head" }, make("h4", null, w.name), word(state, tone)),
-      facts([["Safe to leave", safe], ["Last seen", w.lastSeen ? age(w.lastSeen) : "never"]]),
+      facts([["Safe to leave", safe], ["Last seen", w.lastSeen ? age(w.lastSeen) : state === "Online" ? null : "never"]]),
       make("ul", { class: "bricks", "aria-label": `Bricks on ${w.name}` }, w.bricks.map(brick)),
       w.bricks.length === 0 ? make("p", { class: "hint" }, "No brick.") : null);
   }

@@ -192,6 +192,7 @@ pub struct WorkstationView {
     safe_to_leave: Option<String>,
     /// Why, in one word.
     safe_because: Option<String>,
+    /// While it is not online. Otherwise it is now, and what is shown would be new each second.
     last_seen: Option<Time>,
     pending_out: Amount,
     bricks: Vec<BrickView>,
@@ -369,7 +370,7 @@ fn zones(objects: &Objects, rights: &Rights) -> Vec<Zone> {
             state: status.state,
             safe_to_leave: safe.map(|c| c.status.clone()),
             safe_because: safe.map(|c| c.reason.clone()),
-            last_seen: status.last_seen,
+            last_seen: status.last_seen.filter(|_| status.state != Some(WorkstationState::Online)),
             pending_out: Amount::of(status.pending_out.as_ref()),
             bricks,
         });
@@ -555,7 +556,7 @@ mod tests {
                 "Workstation",
                 "",
                 name,
-                json!({ "spec": {}, "status": { "state": state,
+                json!({ "spec": {}, "status": { "state": state, "lastSeen": "2026-01-01T00:00:00Z",
                     "conditions": [said("SafeToLeave", "False", "Pending", "secret")] } }),
             )
         };
@@ -652,6 +653,7 @@ mod tests {
         let a = &east.workstations[0];
         assert_eq!((a.name.as_str(), a.state), ("ws-a", Some(WorkstationState::Away)));
         assert_eq!((a.safe_to_leave.as_deref(), a.safe_because.as_deref()), (Some("False"), Some("Pending")));
+        assert!(a.last_seen.is_some() && west.workstations[0].last_seen.is_none());
         assert_eq!((a.bricks[0].volume.as_str(), a.bricks[0].uses), ("home", 6));
         assert!(a.bricks[0].removals_held);
         let [heal] = &view.heals[..] else { panic!("{text}") };
