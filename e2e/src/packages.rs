@@ -62,6 +62,9 @@ pub const TESTS: &[Package] = &[
 /// What tests of the alert rules need besides.
 pub const MONITORING: &[Package] = &[package("promtool", "prometheus", "a test: alert rules")];
 
+/// What tests of the operator's status page need besides.
+pub const PAGE: &[Package] = &[package("chromium", "chromium", "a test: the status page in a browser")];
+
 /// A suite of POSIX cases for file systems, and the version that is known to work.
 const PJDFSTEST: (&str, &str) = ("pjdfstest", "0.2.2");
 

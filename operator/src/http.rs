@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz` and `/readyz`, and the status page.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,7 @@ use warp::http::{Response, StatusCode};
 
 use crate::backoff::lock;
 use crate::metrics::Metrics;
+use crate::page::Page;
 use crate::shutdown::Shutdown;
 use crate::stores::Stores;
 
@@ -37,13 +38,20 @@ impl Published {
         *lock(&self.0) = None;
     }
 
-    fn get(&self) -> Option<Stores> {
+    /// The stores, if there are some.
+    pub(crate) fn get(&self) -> Option<Stores> {
         lock(&self.0).clone()
     }
 }
 
 /// Serves until the shutdown.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stores: Published, shutdown: Shutdown) {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    stores: Published,
+    page: Page,
+    shutdown: Shutdown,
+) {
     let health = warp::path!("healthz").map(|| "ok\n".to_string());
     let ready = {
         let metrics = metrics.clone();
@@ -61,7 +69,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stores: Publish
             .status(StatusCode::INTERNAL_SERVER_ERROR)
             .body(format!("cannot write the metrics: {error}\n")),
     });
-    let routes = warp::get().and(health.or(ready).or(text));
+    let routes = warp::get().and(health.or(ready).or(text)).or(page.routes());
     warp::serve(routes).incoming(listener).graceful(shutdown.wait()).run().await;
 }
 

@@ -21,6 +21,7 @@ mod job;
 pub mod lease;
 pub mod metrics;
 mod migration;
+pub mod page;
 mod patch;
 pub mod plan;
 mod policy;
@@ -40,13 +41,15 @@ use kube::{Client, Config};
 use crate::context::Context;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
+use crate::page::Page;
+use crate::page::people::People;
 use crate::shutdown::Shutdown;
 use crate::stores::{Queues, Stores, watch_all};
 
 /// How an operator runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where metrics and health are served.
+    /// Where metrics, health and the status page are served.
     pub listen: SocketAddr,
     /// The election.
     pub lease: lease::Config,
@@ -63,9 +66,19 @@ pub struct Options {
 pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Result<(), String> {
     let listener = http::bind(options.listen).await?;
     let metrics = Arc::new(Metrics::default());
-    let client = client::connect(cluster, metrics.clone())?;
     let published = http::Published::default();
-    let server = tokio::spawn(http::serve(listener, metrics.clone(), published.clone(), shutdown.clone()));
+    let page = Page::new(published.clone(), People::new(&cluster)?);
+    let client = client::connect(cluster, metrics.clone())?;
+    let server = {
+        let (metrics, published, shutdown) = (metrics.clone(), published.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let history = page.history();
+            tokio::join!(
+                http::serve(listener, metrics, published.clone(), page, shutdown.clone()),
+                page::history::keep(&history, &published, shutdown),
+            );
+        })
+    };
     let contact = metrics.clone();
     let identity = options.lease.identity.clone();
     let signs_in = options.certificates.then(|| options.lease.namespace.clone());

@@ -31,7 +31,7 @@ struct Run {
     /// Kubeconfig file; without it, KUBECONFIG, the usual file, or the pod's service account.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Where the status page, /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Namespace of the lease; it must exist.

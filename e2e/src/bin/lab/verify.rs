@@ -16,6 +16,7 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::TESTS)?;
     packages::ensure(packages::MONITORING)?;
+    packages::ensure(packages::PAGE)?;
     packages::ensure_pjdfstest()?;
     let mut closing = Vec::new();
     progress::step("Tests of the workspace");
