@@ -1,7 +1,7 @@
 //! Bricks, workstations, placement, and what is wrong with a spec.
 
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use nearbrick_crds::{Brick, VolumeHealth, VolumePhase, Workstation, WorkstationVolume};
 use serde_json::json;
 
@@ -184,4 +184,28 @@ async fn the_status_sums_up_what_agents_report_and_is_not_written_again() {
     }
     let after: WorkstationVolume = ns.api().get("home").await.unwrap();
     assert_eq!(before.metadata.resource_version, after.metadata.resource_version);
+}
+
+#[tokio::test]
+async fn what_somebody_changes_by_hand_under_way_is_put_right_or_followed() {
+    let (ns, nodes) = world("by-hand", &["a", "b", "c"]).await;
+    let spec = json!({ "members": { "nodes": nodes.names[..2] } });
+    ns.create::<WorkstationVolume>(json!({ "metadata": { "name": "home" }, "spec": spec })).await;
+    let rules = |v: &WorkstationVolume| v.status.as_ref().map(|s| s.placement.clone()).unwrap_or_default();
+    let right = ns.until("placement", "home", |v| Some(rules(v)).filter(|rules| rules.len() == 2)).await;
+    // A status is the operator's to say, whoever writes into it.
+    let wrong = json!([{ "creator": nodes.names[0], "bricks": ["home.nowhere"] }]);
+    let lie = json!({ "status": { "placement": wrong, "phase": "Invalid", "files": 999 } });
+    let api = ns.api::<WorkstationVolume>();
+    let lied = api.patch_status("home", &PatchParams::default(), &Patch::Merge(&lie)).await.unwrap();
+    assert_ne!(rules(&lied), right, "it was written");
+    ns.until("placement as it was", "home", |v| (rules(v) == right).then_some(())).await;
+    // What holds an object back is not taken off by hand.
+    let brick = format!("home.{}", nodes.names[0]);
+    ns.patch::<Brick>(&brick, json!({ "metadata": { "finalizers": [] } })).await;
+    let held = |b: &Brick| (b.finalizers() == [nearbrick_crds::meta::FINALIZER_COPIES]).then_some(());
+    ns.until("held back again", &brick, held).await;
+    // A spec is a person's word: a member that comes under way has its place.
+    ns.patch::<WorkstationVolume>("home", json!({ "spec": { "members": { "nodes": nodes.names } } })).await;
+    ns.until("placement for the third", "home", |v| (rules(v).len() == 3).then_some(())).await;
 }
