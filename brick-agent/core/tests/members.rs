@@ -64,6 +64,8 @@ struct Member {
     acks: BTreeMap<usize, Horizon>,
     clock: u64,
     away: bool,
+    /// Files that programs of this member have open for writing: no other's word changes that.
+    open: BTreeSet<FileId>,
 }
 
 struct World {
@@ -134,6 +136,7 @@ impl World {
             }
             Step::Open(m, name) => {
                 if let Some(file) = self.alive(m, name) {
+                    self.members[m].open.insert(file);
                     self.emit(m, file, Op::Dirty { brick: brick(m) });
                 }
             }
@@ -169,6 +172,7 @@ impl World {
     }
 
     fn write(&mut self, m: usize, file: FileId) {
+        self.members[m].open.remove(&file);
         let version = self.members[m].objects[&file].seen().bumped(incarnation(m));
         let content = Op::Content {
             brick: brick(m),
@@ -181,11 +185,15 @@ impl World {
         self.emit(m, file, content);
     }
 
-    /// Who had it open while it was deleted has written it.
+    /// Who had it open while it was deleted has written it. Who is said to have it open by somebody who heard no more than that, and
+    /// has not, says so.
     fn close(&mut self, m: usize, file: FileId) {
-        let open = |o: &Object| o.writers.get(&brick(m)).is_some_and(|reg| reg.value);
-        if self.members[m].objects.get(&file).is_some_and(open) {
-            self.write(m, file);
+        let said = |o: &Object| o.writers.get(&brick(m)).is_some_and(|reg| reg.value);
+        let said = self.members[m].objects.get(&file).is_some_and(said);
+        match (self.members[m].open.remove(&file), said) {
+            (true, true) => self.write(m, file),
+            (false, true) => self.emit(m, file, Op::Clean { brick: brick(m) }),
+            (_, false) => {}
         }
     }
 
@@ -197,6 +205,7 @@ impl World {
         if object.writers.get(&brick(m)).is_some_and(|reg| reg.value) {
             self.emit(m, file, Op::Clean { brick: brick(m) });
         }
+        self.members[m].open.remove(&file);
     }
 
     fn apart(&self, a: usize, b: usize) -> bool {
@@ -409,6 +418,30 @@ fn t07_what_was_deleted_and_forgotten_stays_so() {
     for m in 0..3 {
         let alive: BTreeSet<_> = world.alive_at(m).into_keys().collect();
         assert_eq!(alive, BTreeSet::from([edited, kept]), "member {m}");
+    }
+}
+
+/// Found by the property below, in which a member took another's old word for it that its own programs had a file open.
+#[test]
+fn regression_t07_an_old_word_that_a_file_is_open_brings_nothing_back() {
+    let steps = [
+        Step::Create(2, 1),
+        Step::Open(2, 1),
+        Step::Pull(0, 2),
+        Step::Close(2, 1),
+        Step::Unlink(2, 1),
+        Step::Leave(1),
+        Step::Leave(0),
+        Step::Leave(2),
+        Step::Create(3, 0),
+        Step::Compact(2),
+        Step::Compact(3),
+    ];
+    let world = run(4, &steps).unwrap();
+    let [gone, kept] = [1u8, 0].map(|n| world.named[&n]);
+    for m in 0..4 {
+        let alive: BTreeSet<_> = world.alive_at(m).into_keys().collect();
+        assert!(alive.contains(&kept) && !alive.contains(&gone), "member {m}");
     }
 }
 
