@@ -3,6 +3,7 @@
 use kube::ResourceExt;
 use nearbrick_crds::condition::{PLACED, PROTECTED};
 use nearbrick_crds::{JobPhase, JobReason, Transfer, TransferPhase};
+use nearbrick_e2e::kube_api::eventually;
 use nearbrick_e2e::scene::{LIMIT, Scene};
 use nearbrick_e2e::volumes::has_ended;
 use nearbrick_e2e::{Lab, Result, fail};
@@ -115,11 +116,15 @@ pub async fn all_pairs_heal_side_by_side_and_kubectl_shows_how_far_they_are(lab:
             transfers.iter().filter(moving).count() == 3
         })
         .await?;
-    let shown = scene.lab.kubectl_output(&["get", "whj", "-n", &scene.volume.namespace])?;
-    let line = shown.lines().find(|line| line.starts_with(&job.name_any())).unwrap_or_default();
-    if !line.contains("Running") || !line.contains("iB/s") {
-        fail!("kubectl shows: {shown}");
-    }
+    // The sum follows what the targets say.
+    let line = eventually("kubectl shows how far it is, and how fast", LIMIT, || async {
+        let get = ["get", "whj", "-n", &scene.volume.namespace];
+        let shown = scene.lab.kubectl_output(&get).map_err(|e| e.to_string())?;
+        let line = shown.lines().find(|line| line.starts_with(&job.name_any())).unwrap_or_default();
+        let says = line.contains("Running") && line.contains("iB/s");
+        says.then(|| line.to_owned()).ok_or(shown)
+    })
+    .await?;
     println!("{line}");
     scene.volume.delete_job(&job).await?;
     scene.volume.patch_policy(serde_json::json!({ "bandwidth": null })).await?;
