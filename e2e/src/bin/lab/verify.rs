@@ -14,6 +14,8 @@ const LAB_TESTS: &[&str] = &["flows", "flows_processes", "lab", "nodes"];
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     lab::check_machine()?;
     packages::ensure(packages::LAB)?;
+    // All at once, before tests run side by side.
+    packages::ensure(packages::NODES)?;
     packages::ensure(packages::TESTS)?;
     packages::ensure(packages::MONITORING)?;
     packages::ensure(packages::PAGE)?;
