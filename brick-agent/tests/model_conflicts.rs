@@ -378,6 +378,16 @@ fn t08_what_the_second_empties_or_replaces_is_what_the_first_wrote() {
         m.lab.settle(1);
     }
     m.ends_with(b"saved");
+    // The first, which has it open still, hears of that, and moves it out of the way.
+    let m = moving();
+    {
+        let fs = Fs::new(m.lab.volume(1));
+        fs.write_file(&path("f.tmp"), b"saved").unwrap();
+        fs.rename(&path("f.tmp"), &path("f")).unwrap();
+        m.lab.settle(1);
+        m.lab.exchange();
+    }
+    m.ends_with(b"saved");
     let Moving { lab, opened } = moving();
     Fs::new(lab.volume(1)).unlink(&path("f")).unwrap();
     lab.volume(0).release(opened.handle);

@@ -6,6 +6,7 @@
 mod peer_common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nearbrick_agent::peer::client::Client;
@@ -17,6 +18,8 @@ use nearbrick_core::heal::Reason;
 use nearbrick_core::op::{Op, Place};
 use nearbrick_core::{BrickId, FileId, Incarnation};
 use peer_common::*;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const NODES: [(&str, u8); 3] = [("ws-a", 1), ("ws-b", 2), ("ws-c", 3)];
 /// Never within a test.
@@ -131,6 +134,63 @@ async fn who_catches_up_has_heard_all_that_its_peers_had() {
             true
         })
         .await;
+}
+
+/// Passes connections on to a server, but for so many that it closes. When it is told, it closes those that it has.
+async fn cut_network(to: std::net::SocketAddr, cut: watch::Receiver<()>, fail: Arc<AtomicU32>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let is_cut = |left: u32| left.checked_sub(1);
+            if fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_cut).is_ok() {
+                continue;
+            }
+            let mut cut = cut.clone();
+            cut.borrow_and_update();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cut.changed() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A heal that was asked for right after a network was whole again ended with "nothing was left to copy": its target had only tried the
+/// connection that the cut had left.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_catches_up_asks_again_who_was_there_a_moment_ago_and_says_who_was_not_heard() {
+    let ca = Ca::new();
+    let (a, b) = (peer(&ca, 0, NO_POLL).await, peer(&ca, 1, NO_POLL).await);
+    let (cut, fail) = (watch::Sender::new(()), Arc::new(AtomicU32::new(0)));
+    let address = cut_network(a.server.address, cut.subscribe(), fail.clone()).await;
+    b.client.set_members(&members(&[(brick(1), "ws-a", &address)]));
+    let catch_up = || b.exchange.catch_up(Duration::from_secs(60));
+    assert_eq!(catch_up().await, []);
+    a.volume.write(1, 1..=5);
+    fail.store(1, Ordering::SeqCst);
+    cut.send(()).unwrap();
+    assert_eq!(catch_up().await, []);
+    assert!(has(&b.volume.state.lock().unwrap(), 1, 5));
+    assert_eq!(fail.load(Ordering::SeqCst), 0, "it failed once");
+    a.volume.write(1, 6..=6);
+    fail.store(u32::MAX, Ordering::SeqCst);
+    cut.send(()).unwrap();
+    assert_eq!(catch_up().await, [brick(1)]);
+    assert_eq!(b.exchange.node_of(brick(1)).as_deref(), Some("ws-a"));
+}
+
+/// One that was never there is no news.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_catches_up_does_not_name_who_is_off() {
+    let ca = Ca::new();
+    let b = peer(&ca, 1, NO_POLL).await;
+    b.client.set_members(&members(&[(brick(1), "ws-a", "127.0.0.1:1")]));
+    assert_eq!(b.exchange.catch_up(Duration::from_secs(60)).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@
 //! guess makes a conflict, where both are kept, and never replaces good bytes elsewhere. What no other brick holds
 //! is never set aside. While the machine went on, no write of a program is.
 
-use crate::id::BrickId;
-use crate::object::Object;
+use crate::id::{BrickId, Incarnation};
+use crate::object::{Content, Object};
 use crate::scrub::{Bytes, hash_of};
 use crate::version::{Relation, VersionVector};
 
@@ -114,6 +114,47 @@ pub fn remains_give_way(object: &Object, me: BrickId, copy_of: &VersionVector) -
 /// heard, of whom one may hold it.
 pub fn remains_wait(object: &Object, copy_of: &VersionVector, all_heard: bool) -> bool {
     !all_heard && !object.knows(copy_of)
+}
+
+/// Bytes that were found after a power cut and taken for an edit, as nothing proves which version they are. Nobody has written to them since.
+#[derive(Clone, Copy, Debug)]
+pub struct Unproven<'a> {
+    /// What the edit is based on.
+    pub base: &'a VersionVector,
+    /// By the mark that was found: the version that it was.
+    pub marked: Option<&'a VersionVector>,
+    /// The inode was changed later than its bytes, as when it was marked.
+    pub marked_last: bool,
+    /// When the inode was changed last, in milliseconds since 1970.
+    pub changed_ms: u64,
+}
+
+/// The version that a former life of `me` had made of the file before the power was cut, if it is another than those that the found
+/// bytes are based on, another brick is known to hold it, or what came in its place, and nothing tells that a program wrote
+/// here after that. The index kept nothing of it, so no program had anything synced since: then it is what these bytes were, or were to be,
+/// and no side of a conflict with them.
+///
+/// Source: as `fsync` makes the whole journal durable, a version that was lost from it is later than all that was synced.
+pub fn former_version<'a>(
+    object: &'a Object,
+    me: BrickId,
+    is_former: impl Fn(Incarnation) -> bool,
+    found: &Unproven<'_>,
+) -> Option<&'a Content> {
+    let is_ours = |version: &VersionVector| {
+        version.iter().any(|(life, n)| is_former(life) && n > found.base.get(life))
+            && version.includes(found.base)
+    };
+    let is_written_later = |content: &Content| {
+        let was_it = found.marked.is_some_and(|marked| content.version.includes(marked));
+        !(was_it && found.marked_last) && found.changed_ms >= content.stamp.millis()
+    };
+    let current: Vec<_> = object.current().collect();
+    current.into_iter().rev().find(|content| {
+        is_ours(&content.version)
+            && object.holders_of(&content.version).any(|brick| brick != me)
+            && !is_written_later(content)
+    })
 }
 
 /// Whether `me`, whose index is lost, judges what it has without having heard of another's. `others`: all other members; each with
@@ -332,6 +373,47 @@ mod tests {
                 },
             },
         )
+    }
+
+    #[test]
+    fn t01_only_a_version_of_a_former_life_that_another_holds_takes_the_place_of_what_was_found() {
+        let (former, mut held) = (Incarnation(1), object(vec![content(2), have(PEER, 2)]));
+        let said = held.head().map_or(0, |c| c.stamp.millis());
+        let wins = |object: &Object, base: u64, marked: u64, marked_last, changed_ms, life| {
+            let (base, marked) = (v(base), v(marked));
+            let marked = Some(&marked).filter(|v| !v.is_empty());
+            let found = Unproven { base: &base, marked, marked_last, changed_ms };
+            former_version(object, brick(ME), |l| l == life, &found).map(|c| c.version.clone())
+        };
+        let before = said.saturating_sub(1);
+        assert!(before < said, "the entry has a time");
+        assert_eq!(wins(&held, 0, 0, false, before, former), Some(v(2)));
+        assert_eq!(wins(&held, 1, 0, false, before, former), Some(v(2)), "it was based on what is synced");
+        // What the index knows and the bytes descend from is no news.
+        assert_eq!(wins(&held, 2, 0, false, before, former), None);
+        // Another life, this one or another brick's, made it.
+        assert_eq!(wins(&held, 0, 0, false, before, Incarnation(9)), None);
+        // Nobody else has it: what is here is all that there is.
+        assert_eq!(wins(&object(vec![content(2)]), 0, 0, false, before, former), None);
+        assert_eq!(wins(&object(vec![content(2), have(ME, 2)]), 0, 0, false, before, former), None);
+        // A program wrote after it was said; but not if marking it was the last that was done.
+        assert_eq!(wins(&held, 0, 0, false, said, former), None);
+        assert_eq!(wins(&held, 0, 2, true, said, former), Some(v(2)));
+        assert_eq!(wins(&held, 0, 2, false, said, former), None);
+        assert_eq!(wins(&held, 0, 3, true, said, former), None, "it is marked as a later one");
+        // What came in its place counts as it does.
+        let newer = v(2).bumped(Incarnation(5));
+        let brick = brick(PEER);
+        let op = Op::Content {
+            brick,
+            version: newer.clone(),
+            size: 1,
+            mtime_sec: 0,
+            mtime_nsec: 0,
+            still_dirty: false,
+        };
+        held.apply(&Entry { origin: Incarnation(5), seq: 1, time: 900 << 20, file: FileId([9; 16]), op });
+        assert_eq!(wins(&held, 0, 0, false, before, former), Some(newer));
     }
 
     #[test]

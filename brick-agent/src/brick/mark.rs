@@ -5,6 +5,8 @@
 use nearbrick_core::{FileId, VersionVector};
 use serde::{Deserialize, Serialize};
 
+use crate::index::Print;
+
 /// The attribute's name.
 pub const XATTR: &str = "trusted.nearbrick";
 
@@ -24,6 +26,17 @@ pub enum Origin {
     /// They are what a power cut left of a copy of this version, of which the index did not know any more, and nobody has written to
     /// them since.
     Remains(VersionVector),
+    /// They are what a power cut left of what was written here, and nothing proves which version that is.
+    Found(Found),
+}
+
+/// How a file was found after a power cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What it looked like. Who writes to it makes it look otherwise.
+    pub print: Print,
+    /// The version that its mark said then.
+    pub marked: Option<VersionVector>,
 }
 
 /// What it says.
@@ -51,7 +64,7 @@ impl Mark {
     /// The version of which the bytes are a copy, or what is left of one.
     pub fn copy_of(&self) -> Option<&VersionVector> {
         match &self.origin {
-            Origin::Here => None,
+            Origin::Here | Origin::Found(_) => None,
             Origin::Copied => self.version.as_ref(),
             Origin::Remains(of) => Some(of),
         }
@@ -104,6 +117,10 @@ mod tests {
             assert_eq!(Mark::from_bytes(&bytes), Some(mark));
         }
         let mark = Mark { origin: Origin::Remains(version), ..Mark::new(FileId([7; 16]), None) };
+        assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark));
+        let print = Print { ino: 1 << 40, size: 1 << 40, mtime: (1 << 31, 999_999_999), ctime: (1 << 31, 0) };
+        let origin = Origin::Found(Found { print, marked: None });
+        let mark = Mark { origin, ..Mark::new(FileId([7; 16]), Some(VersionVector::new())) };
         assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark));
         assert_eq!(Mark::from_bytes(b"rubbish"), None);
         assert_eq!(Mark::from_bytes(b""), None);

@@ -85,6 +85,19 @@ pub struct HealProgress {
 /// How it ended.
 pub type HealOutcome = HealProgress;
 
+impl HealProgress {
+    /// These nodes were there a moment ago, and did not say what they have: files of which nobody knows here may be pending. It is no
+    /// reason to fail, and nobody is to read that nothing was left.
+    pub fn not_heard(&mut self, nodes: &[String]) {
+        if nodes.is_empty() {
+            return;
+        }
+        let nodes = nodes.join(", ");
+        let why = format!("no answer from {nodes}: what was written there lately comes with a later heal");
+        self.failures.entry(Reason::Unreachable).or_insert((0, why));
+    }
+}
+
 /// Between the first two tries; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(60);

@@ -85,6 +85,8 @@ struct State {
     down: Option<Down>,
     said: Option<String>,
     record: Record,
+    /// When it answered last.
+    reached: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +105,7 @@ impl Peer {
     fn reached(&self) {
         let mut state = self.state();
         state.down = None;
+        state.reached = Some(Instant::now());
         if state.said.take().is_some() {
             tracing::info!(brick = %self.brick, node = self.node, "the peer answers again");
         }
@@ -224,6 +227,16 @@ impl Client {
     /// Whether the last attempt to reach it succeeded, or none failed yet.
     pub fn is_up(&self, brick: BrickId) -> bool {
         self.peer(brick).is_ok_and(|p| p.address.is_some() && p.state().down.is_none())
+    }
+
+    /// Whether it answered within that time.
+    pub fn answered_within(&self, brick: BrickId, time: Duration) -> bool {
+        self.peer(brick).is_ok_and(|p| p.state().reached.is_some_and(|at| at.elapsed() < time))
+    }
+
+    /// The node that a brick is on.
+    pub fn node_of(&self, brick: BrickId) -> Option<String> {
+        self.peer(brick).ok().map(|p| p.node.clone())
     }
 
     /// The peer gave a sign of life: it is worth asking again.

@@ -29,6 +29,10 @@ use crate::volume::sync_copies::SYNC_LIMIT;
 
 /// How long news are waited for before it is tried again to bring a version here that an `fsync` elsewhere waits for.
 const KEEP_AGAIN: Duration = Duration::from_millis(500);
+/// A peer that answered within this time is expected to do so again.
+const LATELY: Duration = Duration::from_secs(60);
+/// Before it is asked once more, and once more.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A volume whose journal is kept abreast.
 pub trait Journal: Served {
@@ -135,16 +139,42 @@ impl Exchange {
     }
 
     /// Asks all peers now, and returns when all that they had is here, when they do not answer, or after `limit`: what is decided
-    /// next is decided by what members know, and not by what had come by chance.
-    pub async fn catch_up(&self, limit: Duration) {
-        let all = self
-            .client
-            .peers()
-            .into_iter()
-            .map(|from| async move { while self.pull(from).await == Pulled::More {} });
-        if tokio::time::timeout(limit, futures::future::join_all(all)).await.is_err() {
-            tracing::debug!(volume = %self.journal.volume(), "a peer has more to say, or does not answer in time");
+    /// next is decided by what members know, and not by what had come by chance. Says which peers were not heard though they answered a
+    /// moment ago: a connection that a cut network left is worth another try, a machine that is off is not.
+    pub async fn catch_up(&self, limit: Duration) -> Vec<BrickId> {
+        let end = tokio::time::Instant::now() + limit;
+        let all = self.client.peers().into_iter().map(|from| async move {
+            let was_there = self.client.answered_within(from, LATELY);
+            let is_heard = tokio::time::timeout_at(end, self.hear(from, was_there)).await;
+            let is_heard = is_heard.unwrap_or_else(|_| {
+                tracing::debug!(volume = %self.journal.volume(), brick = %from, "has more to say, or does not answer in time");
+                false
+            });
+            (!is_heard && was_there).then_some(from)
+        });
+        futures::future::join_all(all).await.into_iter().flatten().collect()
+    }
+
+    /// Says whether all that a peer had is here. Tried `again` if it does not answer.
+    async fn hear(&self, from: BrickId, again: bool) -> bool {
+        let waits = if again { &AGAIN[..] } else { &[] };
+        let mut waits = waits.iter();
+        loop {
+            match self.pull(from).await {
+                Pulled::More => continue,
+                Pulled::All => return true,
+                Pulled::Nothing => {}
+            }
+            match waits.next() {
+                Some(wait) => tokio::time::sleep(*wait).await,
+                None => return false,
+            }
         }
+    }
+
+    /// The node that a peer is on.
+    pub fn node_of(&self, brick: BrickId) -> Option<String> {
+        self.client.node_of(brick)
     }
 
     /// Ends all tasks.
@@ -179,17 +209,19 @@ impl Exchange {
     async fn pull(&self, from: BrickId) -> Pulled {
         for _ in 0..self.pace.rounds {
             if self.journal.must_compare() && !self.drive(from, self.journal.clone().comparison(from)).await {
-                return Pulled::All;
+                return Pulled::Nothing;
             }
-            let Some(cursors) = self.blocking(|journal| journal.heads()).await else { return Pulled::All };
-            let Ok(reply) = self.client.journal(from, cursors).await else { return Pulled::All };
+            let Some(cursors) = self.blocking(|journal| journal.heads()).await else {
+                return Pulled::Nothing;
+            };
+            let Ok(reply) = self.client.journal(from, cursors).await else { return Pulled::Nothing };
             let heads = reply.heads;
             self.blocking(move |journal| journal.hinted(from, &heads)).await;
             if reply.behind {
                 if self.drive(from, self.journal.clone().comparison(from)).await {
                     continue;
                 }
-                return Pulled::All;
+                return Pulled::Nothing;
             }
             if reply.entries.is_empty() {
                 self.drive(from, self.journal.clone().completion(from)).await;
@@ -201,11 +233,11 @@ impl Exchange {
                 self.blocking(move |journal| journal.refused(origin, seq, why)).await;
             }
             match self.blocking(move |journal| journal.absorb(from, good)).await {
-                Some(Ok(0)) | None => return Pulled::All,
+                Some(Ok(0)) | None => return Pulled::Nothing,
                 Some(Ok(_)) => self.absorbed.send_modify(|n| *n = n.wrapping_add(1)),
                 Some(Err(error)) => {
                     tracing::warn!(volume = %self.journal.volume(), %error, "entries from a peer cannot be kept");
-                    return Pulled::All;
+                    return Pulled::Nothing;
                 }
             }
         }
@@ -272,8 +304,10 @@ impl Exchange {
 
 #[derive(PartialEq)]
 enum Pulled {
-    /// All that there is, or that can be had now.
+    /// All that there is.
     All,
+    /// It does not answer, or what it says cannot be taken now.
+    Nothing,
     /// The round was full.
     More,
 }

@@ -37,7 +37,7 @@ const VERIFY: Duration = Duration::from_secs(30);
 /// Looks at what is used, after which that is kept for the next start.
 const KEEP_USAGE: u32 = 60;
 /// For so long a heal waits for peers that are slow to say what there is.
-const CATCH_UP: Duration = Duration::from_secs(5);
+const CATCH_UP: Duration = Duration::from_secs(15);
 /// Between two looks at what is used, and at what moved here.
 const USAGE: Duration = Duration::from_secs(10);
 /// Between two looks whether the mount is still there.
@@ -508,8 +508,11 @@ impl Healer for OpenVolume {
     ) -> HealOutcome {
         let request = HealRequest { shared: self.bandwidth.clone(), ..request.clone() };
         // Who asks for a heal knows of files of which nobody may have told this brick yet.
-        self.runtime.block_on(self.exchange.catch_up(CATCH_UP));
-        heal::run(&self.volume, &request, progress, cancel)
+        let unheard = self.runtime.block_on(self.exchange.catch_up(CATCH_UP));
+        let nodes: Vec<_> = unheard.into_iter().filter_map(|brick| self.exchange.node_of(brick)).collect();
+        let mut outcome = heal::run(&self.volume, &request, progress, cancel);
+        outcome.not_heard(&nodes);
+        outcome
     }
 
     fn config(&self) -> Arc<VolumeConfig> {

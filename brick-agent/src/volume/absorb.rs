@@ -107,6 +107,7 @@ impl Volume {
         if new == 0 {
             return Ok(0);
         }
+        self.wake_unproven(core, ours.union(&held));
         // It may fall to this brick now to keep a loser.
         held.iter().filter(|f| core.tally.in_conflict.contains(f)).for_each(|f| self.settler.soon(*f));
         self.seen_now(core, &done, files)?;

@@ -133,9 +133,10 @@ impl Volume {
     /// A program is about to set the time of bytes that it may have written: from then on that time does not tell.
     fn may_be_written(&self, core: &mut Core, file: FileId) -> FsResult<()> {
         let local = self.local_or_none(file)?;
-        if local.dirty && local.print.is_some() {
+        if local.dirty && (local.print.is_some() || local.quiet) {
             let mut change = Change::new(self, core);
-            change.local_mut(file)?.print = None;
+            let local = change.local_mut(file)?;
+            (local.print, local.quiet) = (None, false);
             change.commit()?;
         }
         Ok(())

@@ -246,6 +246,7 @@ impl Comparison {
             }
             let done = change.commit()?;
             if core.rebuild == Rebuild::No {
+                self.volume.wake_unproven(core, &files);
                 self.volume.seen_now(core, &done, files)?;
             }
         }
@@ -290,6 +291,7 @@ impl Comparison {
             change.jump(origin, heard);
         }
         change.commit()?;
+        volume.wake_unproven(core, []);
         tracing::info!(from = %self.from, removed = gone.len(), "brought abreast by a comparison of trees");
         Ok(())
     }

@@ -81,6 +81,10 @@ pub struct Core {
     pub unheard: Unheard,
     /// Which members were heard since this agent began.
     pub told: Told,
+    /// Since when one of them was, by the clock's `passed`.
+    pub heard_since: Option<Duration>,
+    /// Dirty files of which nothing proves which version they are.
+    pub unproven: BTreeSet<FileId>,
     /// What the kernel knows.
     pub nodes: Nodes,
     /// Pending and totals.

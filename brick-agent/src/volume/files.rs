@@ -195,6 +195,7 @@ impl Volume {
         self.with_file(handle, |open| {
             let version = self.version_for_others(open.file)?;
             self.is_no_stub(open.file)?;
+            self.is_proven(open.file)?;
             let before = self.to_be_synced([open.file])?;
             if datasync {
                 open.io.sync_data()?

@@ -145,6 +145,7 @@ impl Volume {
             && local.print.is_some_and(|then| !now.has_bytes_of(&then))
             && (is_copy || is_other_stub);
         let dirty = local.dirty && !gave_way;
+        let whole_mark = mark.clone();
         let mark = mark.and_then(|mark| mark.version);
         let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
@@ -185,6 +186,15 @@ impl Volume {
             // The mark is older than the bytes.
             access::set_mark(&at.dir, &at.name, &Mark::new(file, version))?;
             now = print_of(&access::stat(&at.dir, &at.name)?);
+        }
+        let is_edit = matches!(verdict, Verdict::Edit(_)) || verdict == Verdict::Keep && local.dirty;
+        if end == End::PowerLost && is_edit && !is_stub && copied.is_none() {
+            let was = whole_mark.filter(|mark| mark.file == file);
+            let version = was.as_ref().and_then(|mark| mark.version.clone()).unwrap_or_default();
+            self.is_unproven(core, &at, Mark::new(file, Some(version)), was, &now)?;
+            let mut change = Change::new(self, core);
+            self.say_unproven(&mut change, file)?;
+            change.commit()?;
         }
         match verdict {
             // What somebody wrote into a stub is found by how that looked before.
@@ -378,8 +388,9 @@ impl Volume {
         // Should the end come before it is one, nothing else tells that it has not the size and time of what it is to be.
         change.todo(file, true);
         change.commit()?;
-        // Only now: one more name changes the inode, and after an end in between it would pass for an edit.
+        // Only now, and for good: one more name changes the inode, and after an end in between it would pass for an edit.
         if let Some(why) = why {
+            self.index.persist().map_err(super::index_failed)?;
             let at = self.at(core, file, local)?;
             let name = self.keep_damaged(&at, file)?;
             self.note_damaged(name.clone(), file);

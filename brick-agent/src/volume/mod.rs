@@ -85,6 +85,7 @@ mod told;
 pub mod types;
 mod unheard;
 mod unmarked;
+mod unproven;
 mod usage;
 mod versions;
 mod walk;

@@ -101,7 +101,9 @@ impl Volume {
                 return Ok(true);
             }
             let written = core.nodes.of(file).is_some_and(|n| n.writers > 0);
-            if !written && matches!(self.settle(core, file)?, Settled::Done | Settled::Waits) {
+            if !written
+                && matches!(self.settle(core, file)?, Settled::Done | Settled::Waits | Settled::Former)
+            {
                 return Ok(true);
             }
             let at = self.at(core, file, &local)?;
@@ -139,8 +141,8 @@ impl Volume {
 /// when a program here opened it, since nothing of what is written elsewhere had come, may still be of none.
 pub(super) fn is_as_known(local: &Local, now: Print) -> bool {
     // A program that sets its times has the print given up before.
-    let unchanged =
-        local.print.is_some_and(|then| now.has_bytes_of(&then)) || local.quiet && local.snapshot == Some(now);
+    let snapshot = local.snapshot.filter(|_| local.quiet);
+    let unchanged = local.print.or(snapshot).is_some_and(|then| now.has_bytes_of(&then));
     match &local.have {
         Some(have) => unchanged && *have == local.base,
         None => unchanged && local.base.is_empty() && now.size == 0,

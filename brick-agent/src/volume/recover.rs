@@ -235,6 +235,7 @@ impl Volume {
             batch.meta(STATE, &boot);
             batch.commit()?;
         }
+        volume.load_unproven(&mut volume.lock(), &dirty).map_err(failed("cannot be made ready"))?;
         volume.resume(&mut volume.lock());
         volume.show_newest_of_closed(&mut volume.lock());
         volume.retry_todo().map_err(failed("cannot be made ready"))?;
@@ -268,7 +269,7 @@ impl Volume {
         for file in dirty {
             match self.settle(core, file) {
                 Ok(Settled::Done) => {}
-                Ok(Settled::Writable | Settled::Written | Settled::Waits) => all = false,
+                Ok(Settled::Writable | Settled::Written | Settled::Waits | Settled::Former) => all = false,
                 Err(error) => {
                     tracing::warn!(%file, %error, "cannot be settled at the end; it stays dirty");
                     all = false;

@@ -62,12 +62,18 @@ impl Volume {
         self.remains_of(&at, file, local, &now)
     }
 
-    /// Whether a file is what is left of a copy, and others are still waited for.
+    /// Whether a file is what a power cut left of a copy, or of what was written here, and others are still waited for.
     pub(super) fn waits_for_word(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
-        match self.waiting_remains(core, file, local)? {
-            Some(of) => Ok(self.gives_way(file, &of)? || self.others_may_tell(core, file, &of)?),
-            None => Ok(false),
+        if let Some(of) = self.waiting_remains(core, file, local)? {
+            return Ok(self.gives_way(file, &of)? || self.others_may_tell(core, file, &of)?);
         }
+        if !core.unproven.contains(&file) || core.nodes.of(file).is_some_and(|n| n.writers > 0) {
+            return Ok(false);
+        }
+        let at = self.at(core, file, local)?;
+        let now = print_of(&access::stat(&at.dir, &at.name)?);
+        let Some(found) = self.found_as(core, &at, file, local, &now)? else { return Ok(false) };
+        Ok(self.former_of(file, local, &found)?.is_some() || self.others_may_hold(core))
     }
 
     /// Whether a member that was not heard yet may be the one that holds the version.

@@ -251,6 +251,7 @@ impl Served for Volume {
         let outrun = {
             let core = &mut *self.lock();
             core.told.says(from, heads);
+            self.wake_unproven(core, []);
             core.heads.get(&self.incarnation).copied().unwrap_or(0) < own
         };
         if outrun {

@@ -238,7 +238,7 @@ impl Volume {
 
     fn look_at(&self, files: Vec<FileId>) {
         let (mut again, mut in_conflict, mut unsaid) = (Vec::new(), Vec::new(), Vec::new());
-        let mut fallen = Vec::new();
+        let (mut fallen, mut former) = (Vec::new(), Vec::new());
         {
             let core = &mut *self.lock();
             for file in files {
@@ -262,6 +262,7 @@ impl Volume {
                     Ok(Settled::Writable) => again.push((file, AGAIN)),
                     Ok(Settled::Written) => again.push((file, SNAPSHOT)),
                     Ok(Settled::Waits) => again.push((file, REMAINS)),
+                    Ok(Settled::Former) => former.push(file),
                     Err(error) => {
                         tracing::warn!(%file, %error, "a written file cannot be settled yet; it stays dirty");
                         again.push((file, AGAIN));
@@ -275,6 +276,12 @@ impl Volume {
         for file in fallen {
             if let Err(error) = self.say_again(file) {
                 tracing::warn!(%file, %error, "an older version cannot be said again yet");
+                again.push((file, SNAPSHOT));
+            }
+        }
+        for file in former {
+            if let Err(error) = self.former_comes_back(file) {
+                tracing::warn!(%file, %error, "what a power cut left cannot be given up yet");
                 again.push((file, SNAPSHOT));
             }
         }
@@ -307,8 +314,10 @@ pub(super) enum Settled {
     Writable,
     /// A program has it open for writing.
     Written,
-    /// It is what a power cut left of a copy, and others are to be heard first.
+    /// It is what a power cut left of a file, and others are to be heard first.
     Waits,
+    /// It is that, and a version that a former life of this brick had made is to take its place.
+    Former,
 }
 
 impl Volume {
@@ -353,6 +362,15 @@ impl Volume {
             if self.others_may_tell(core, file, of)? {
                 return Ok(Settled::Waits);
             }
+        }
+        if let Some(found) = self.found_as(core, &at, file, &local, &print)? {
+            if self.former_of(file, &local, &found)?.is_some() {
+                return Ok(Settled::Former);
+            }
+            if self.others_may_hold(core) {
+                return Ok(Settled::Waits);
+            }
+            core.unproven.remove(&file);
         }
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);

@@ -45,6 +45,9 @@ impl Volume {
     pub(super) fn right_former(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
         let object = change.object(file)?;
         let is_former = |origin: &Incarnation| self.brick.former.contains(origin);
+        if change.core.unproven.contains(&file) {
+            self.say_unproven(change, file)?;
+        }
         let held = object.holders.get(&self.me).map(|reg| reg.stamp.origin);
         let writes = object.writers.get(&self.me).map(|reg| reg.stamp.origin);
         match held.into_iter().chain(writes).any(|origin| is_former(&origin)) {

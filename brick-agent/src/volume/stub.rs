@@ -370,7 +370,7 @@ impl Volume {
         };
         let doubted = self.doubted(file, version);
         let mut left: Vec<_> = holders.iter().copied().filter(|b| !doubted.contains(b)).collect();
-        if left.is_empty() {
+        if left.is_empty() && stub.given_up.load(Ordering::Acquire) > 0 {
             // The next one asks all of them again.
             self.lock().doubted.remove(&file);
             return Err(failed(if doubted.is_empty() { Reason::Unreachable } else { Reason::Corrupt }));
@@ -398,6 +398,11 @@ impl Volume {
                     left.retain(|b| !before.contains(b));
                 }
             }
+        }
+        if !doubted.is_empty() && stub.given_up.load(Ordering::Acquire) == 0 {
+            // That was when it was read before: what those have may be whole by now.
+            self.lock().doubted.remove(&file);
+            return self.ask(file, stub, from, to);
         }
         Err(failed(why))
     }

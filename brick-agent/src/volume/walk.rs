@@ -366,11 +366,17 @@ impl Volume {
         };
         let none = kind.is_file().then(VersionVector::new);
         // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
+        let found_mark = mark.clone().filter(|mark| mark.file == fresh);
         let copied = mark.filter(|mark| walked.end == End::PowerLost && kind.is_file() && mark.file == fresh);
         let copied = copied.and_then(|mark| mark.copy_of().cloned()).filter(|version| !version.is_empty());
         let origin = copied.map_or(Origin::Here, Origin::Remains);
         let remains = origin != Origin::Here;
-        access::set_mark(&at.dir, &at.name, &Mark { origin, ..Mark::new(fresh, none) })?;
+        if walked.end == End::PowerLost && kind.is_file() && !judging && !remains {
+            // Its maker may have told others of a version that the index did not keep.
+            self.is_unproven(core, &at, Mark::new(fresh, none), found_mark, &print_of(&raw))?;
+        } else {
+            access::set_mark(&at.dir, &at.name, &Mark { origin, ..Mark::new(fresh, none) })?;
+        }
         let print = if remains { Some(print_of(&access::stat(&at.dir, &at.name)?)) } else { None };
         let attr = Attr {
             mode: raw.st_mode & 0o7777,

@@ -178,10 +178,11 @@ impl Op {
         }
     }
 
-    /// The file of which it gives other room to bytes: those written later are nowhere before it.
+    /// The file of which it gives other room to bytes: those written later are nowhere before it. One that has the number of another
+    /// that is gone has room of its own.
     pub fn moved(&self) -> Option<u64> {
         match self {
-            Op::Resize { ino, .. } | Op::Punch { ino, .. } => Some(*ino),
+            Op::Make { ino, .. } | Op::Resize { ino, .. } | Op::Punch { ino, .. } => Some(*ino),
             _ => None,
         }
     }

@@ -441,6 +441,8 @@ impl Lab {
     pub fn converge(&self) {
         let mut last = String::new();
         wait(&format!("nothing is pending {last}"), || {
+            // What a power cut left waits for what others tell.
+            self.exchange();
             (0..self.count()).for_each(|n| self.settle(n));
             self.exchange();
             let outcomes: Vec<_> = (0..self.count()).map(|n| self.heal(n)).collect();

@@ -243,6 +243,10 @@ fn message(
     let mut text = match phase {
         JobPhase::Pending => return format!("waits for {}", waiting.join(", ")),
         JobPhase::Running => format!("{} of {} copied", files.done, human_files(files.total)),
+        // A target that did not hear somebody cannot know that.
+        JobPhase::Completed | JobPhase::Failed if files.total == 0 && failures(parts, true).is_some() => {
+            "nothing was copied".to_string()
+        }
         JobPhase::Completed | JobPhase::Failed if files.total == 0 => "nothing was left to copy".to_string(),
         JobPhase::Completed | JobPhase::Failed => {
             format!("{}, {} copied in {seconds}s", human_files(files.done), human_bytes(bytes.done))
@@ -294,6 +298,7 @@ fn failures(parts: &[(&TargetView, Part)], examples: bool) -> Option<String> {
         .map(|(reason, (count, example))| {
             let reason = reason.map_or("Failed", FailureReason::as_str);
             match examples && !example.is_empty() {
+                true if count == 0 => format!("{reason} ({example})"),
                 true => format!("{count} {reason} ({example})"),
                 false => format!("{count} {reason}"),
             }
@@ -443,6 +448,23 @@ mod tests {
         let p = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t], &LIMITS, None);
         assert_eq!(p.phase, JobPhase::Failed);
         assert_eq!(p.message, "0 files, 0 B copied in 4s; failed: 2 NoSpace (disk full)");
+    }
+
+    #[test]
+    fn who_was_not_heard_is_named_and_nobody_reads_that_nothing_was_left() {
+        let targets = [target("b", 0)];
+        let mut t = transfer("b", TransferPhase::Completed, 0, 0, 0);
+        let all = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t.clone()], &LIMITS, None);
+        assert_eq!(all.message, "nothing was left to copy");
+        t.failures = vec![TransferFailure {
+            reason: Some(FailureReason::Unreachable),
+            count: 0,
+            message: "no answer from ws-a".into(),
+            next_try: None,
+        }];
+        let p = progress(Some(at(0)), at(5), Some(at(1)), &targets, &[t], &LIMITS, None);
+        assert_eq!((p.phase, p.files.failed), (JobPhase::Completed, 0));
+        assert_eq!(p.message, "nothing was copied; failed: Unreachable (no answer from ws-a)");
     }
 
     #[test]
