@@ -28,6 +28,8 @@ pub enum Origin {
     Remains(VersionVector),
     /// They are what a power cut left of what was written here, and nothing proves which version that is.
     Found(Found),
+    /// There are none, or ranges of this version that were read from another brick: it is a stub.
+    Stub(VersionVector),
 }
 
 /// How a file was found after a power cut.
@@ -61,10 +63,15 @@ impl Mark {
         Mark { file, version: Some(version), origin: Origin::Copied }
     }
 
+    /// The mark of a stub, of this version if there is one.
+    pub fn stub(file: FileId, of: Option<&VersionVector>) -> Self {
+        Mark { file, version: None, origin: of.map_or(Origin::Here, |of| Origin::Stub(of.clone())) }
+    }
+
     /// The version of which the bytes are a copy, or what is left of one.
     pub fn copy_of(&self) -> Option<&VersionVector> {
         match &self.origin {
-            Origin::Here | Origin::Found(_) => None,
+            Origin::Here | Origin::Found(_) | Origin::Stub(_) => None,
             Origin::Copied => self.version.as_ref(),
             Origin::Remains(of) => Some(of),
         }
@@ -110,6 +117,8 @@ mod tests {
             Mark::new(FileId([7; 16]), Some(version.clone())),
             Mark::new(FileId([7; 16]), None),
             Mark::copied(FileId([7; 16]), version.clone()),
+            Mark::stub(FileId([7; 16]), Some(&version)),
+            Mark::stub(FileId([7; 16]), None),
         ];
         for mark in marks {
             let bytes = mark.to_bytes();

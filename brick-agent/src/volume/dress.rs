@@ -50,7 +50,7 @@ impl Volume {
         object: &Object,
         kind: &Kind,
     ) -> FsResult<()> {
-        let mark = Mark::new(file, None);
+        let mark = Mark::stub(file, object.head().map(|head| &head.version).filter(|_| kind.is_file()));
         let Some(open) = open else {
             access::set_mark(&at.dir, &at.name, &mark)?;
             set_owner_and_mode(at, object, kind)?;

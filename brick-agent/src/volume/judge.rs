@@ -138,18 +138,27 @@ impl Volume {
         // index would know that. So it is judged as what is found where there was a stub.
         let is_copy = mark.as_ref().is_some_and(|mark| mark.origin == Origin::Copied) && copied.is_some();
         let is_other_stub = is_stub && local.print.is_some_and(|then| then.ino != now.ino);
-        let gave_way = end == End::PowerLost
-            && local.dirty
-            && local.have.is_none()
+        let remains_gave_way = local.have.is_none()
             && local.base.is_empty()
             && local.print.is_some_and(|then| !now.has_bytes_of(&then))
             && (is_copy || is_other_stub);
+        // The index has what a program was writing, based on an older version than the copy is, or the stub, that the agent made since.
+        let is_known = |version| {
+            local.base.includes(version) || local.have.as_ref().is_some_and(|h| h.includes(version))
+        };
+        let brought = mark.as_ref().and_then(|mark| match &mark.origin {
+            Origin::Stub(version) => Some(version),
+            Origin::Copied => mark.version.as_ref(),
+            _ => None,
+        });
+        let is_later_copy = !local.base.is_empty() && brought.is_some_and(|version| !is_known(version));
+        let gave_way = end == End::PowerLost && local.dirty && (remains_gave_way || is_later_copy);
         let dirty = local.dirty && !gave_way;
         let whole_mark = mark.clone();
         let mark = mark.and_then(|mark| mark.version);
         let marked = mark.clone().filter(|version| !version.is_empty());
         let mut found = Found {
-            have: local.have.as_ref(),
+            have: local.have.as_ref().filter(|_| !gave_way),
             dirty,
             base: &local.base,
             synced: local.synced.as_ref(),

@@ -239,6 +239,7 @@ impl Volume {
         }
         if is_other {
             open.truncate(0)?;
+            access::set_file_mark(&*open, &Mark::stub(file, Some(&head.version)))?;
         }
         open.truncate(head.size)?;
         Ok(Arc::new(Stub {
