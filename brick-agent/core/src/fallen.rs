@@ -25,6 +25,8 @@ fn is_fallen(object: &Object, have: &VersionVector) -> bool {
     object.contents.iter().any(|c| after(&c.version))
         && !object.contents.iter().any(|c| c.version.includes(have) && object.is_held(&c.version))
         && !object.has_lost(have)
+        // What who removed the file had seen does not come back, though the file did.
+        && !object.is_removed(have)
 }
 
 /// Whether no brick says any more that it holds anything of it, though there were versions, and none is being written.

@@ -329,7 +329,7 @@ impl Object {
     }
 
     /// Whether the version, or one that came after it, was removed with the last of the names.
-    fn is_removed(&self, have: &VersionVector) -> bool {
+    pub fn is_removed(&self, have: &VersionVector) -> bool {
         let Some(seen) = self.removed() else { return false };
         self.contents.iter().any(|c| seen.includes(&c.version) && c.version.includes(have))
     }

@@ -10,6 +10,7 @@ use nearbrick_core::{BrickId, FileId, Incarnation, LinkId, Object, Op, Relation,
 use super::Volume;
 use super::change::Change;
 use super::core::Core;
+use super::scrub::Looked;
 use super::types::FsResult;
 use crate::heal::limit::Throttle;
 use crate::index::Local;
@@ -141,7 +142,12 @@ impl Volume {
     /// Says an older version again, as a new one. So its bytes are looked at first: what the disk has damaged would be nobody's
     /// damage any more.
     pub(super) fn say_again(&self, file: FileId) -> FsResult<()> {
-        self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
+        let looked = self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
+        if matches!(looked, Looked::Damaged(_)) {
+            // Another may have it whole, and not have said so yet. If none does: damage is no version all the same.
+            self.settler.later(file, FOR_EACH_BEFORE);
+            return Ok(());
+        }
         let core = &mut *self.lock();
         if !self.see_to_fallen(core, file)? {
             return Ok(());

@@ -455,3 +455,24 @@ fn t25_who_gave_damaged_bytes_once_is_asked_again_when_the_file_is_opened_anew()
     let volume = world.volume(2).unwrap();
     assert_eq!(Fs::new(&volume).read_file(at.as_ref()).unwrap(), whole);
 }
+
+/// The only copy of an older version that was known of was damaged when the newer one was lost: it was said again as the newest. As the seed
+/// had it.
+#[test]
+fn t25_the_only_copy_is_not_said_again_if_it_is_damaged() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read(
+        "4,6-7,10,14,26,52,56-57,63,71,73-75,77,84,88-89,92-93,95-97,100,108,110-111,118,130,133,136,139,146,150,163,165,187,206,209,212,228,\
+         231",
+    );
+    assert_eq!(Plan::new(1_701_963, faults).keeping(&keep).run(false).failure, None);
+}
+
+/// An edit brought a file back that another had deleted, and with it what a third one had kept of an older version that the deleter had seen.
+/// That one took itself for the holder of the newest version, and said it again beside the edit. As the seed had it.
+#[test]
+fn t07_what_a_deletion_had_seen_is_not_said_again_when_an_edit_brings_the_file_back() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("9,14,40,107,133-136,140,145,155,231-232,237,250");
+    assert_eq!(Plan::new(1_702_937, faults).keeping(&keep).run(false).failure, None);
+}
