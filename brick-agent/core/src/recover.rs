@@ -218,7 +218,10 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
         if found.base.is_empty() {
             return Verdict::Keep;
         }
-        let is_unproven = found.synced != Some(found.base) || hash_of(object, found.base).is_some();
+        // The hash of a version that has been replaced is not kept.
+        let is_older = object.contents.iter().any(|c| c.version.relation(found.base) == Relation::After);
+        let is_unproven =
+            is_older || found.synced != Some(found.base) || hash_of(object, found.base).is_some();
         return match proof(object, found) {
             Proof::NotLooked => Verdict::Hash,
             Proof::Is(version) if version == found.base => Verdict::Keep,

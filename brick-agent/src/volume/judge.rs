@@ -151,7 +151,9 @@ impl Volume {
             Origin::Copied => mark.version.as_ref(),
             _ => None,
         });
-        let is_later_copy = !local.base.is_empty() && brought.is_some_and(|version| !is_known(version));
+        // Or nothing was durable when a program began to write, nothing since, and it did not write for long: then it may have come later too.
+        let is_new = local.synced.is_none() && local.snapshot.is_none();
+        let is_later_copy = brought.is_some_and(|of| !of.is_empty() && (!is_known(of) || is_new));
         let gave_way = end == End::PowerLost && local.dirty && (remains_gave_way || is_later_copy);
         let dirty = local.dirty && !gave_way;
         let whole_mark = mark.clone();
@@ -184,6 +186,10 @@ impl Volume {
                 _ => Bytes::Read(self.hash_of(core, file, &local)?),
             };
             verdict = judge(&object, self.me, end, &found);
+        }
+        if verdict == Verdict::Lacking && gave_way && is_stub && !found.hollow {
+            // Ranges of it, or what a program wrote.
+            verdict = Verdict::SetAside;
         }
         let version = match &verdict {
             Verdict::RefreshPrint => local.have.clone(),

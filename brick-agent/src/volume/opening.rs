@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::heat::Access;
-use nearbrick_core::{BrickId, FileId, Kind, Object, Op, Relation};
+use nearbrick_core::{BrickId, FileId, Kind, Object, Op, Relation, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -90,8 +90,7 @@ impl Volume {
         let core = &*self.lock();
         let known = self.file_of(core, node).and_then(|f| Ok((self.object_of(f)?, self.local_of(f)?)));
         known.is_ok_and(|(object, local)| {
-            standing(&object, &local) != Standing::Whole
-                || !local.dirty && !self.writers_elsewhere(&object).is_empty()
+            standing(&object, &local) != Standing::Whole || !self.writers_elsewhere(&object).is_empty()
         })
     }
 
@@ -174,6 +173,16 @@ impl Volume {
         Ok(())
     }
 
+    /// Whether a dirty file, which no program here has open for writing, is being written elsewhere, or was.
+    fn is_closed_and_older(&self, core: &Core, file: FileId, object: &Object, local: &Local) -> bool {
+        let is_here = |version: &VersionVector| {
+            local.base.includes(version) || local.have.as_ref().is_some_and(|have| have.includes(version))
+        };
+        core.nodes.of(file).is_none_or(|n| n.writers == 0)
+            && (!self.writers_elsewhere(object).is_empty()
+                || object.contents.iter().any(|content| !is_here(&content.version)))
+    }
+
     fn try_open(&self, node: NodeId, writes: bool, truncates: bool, tried: Tried) -> FsResult<Step> {
         let core = &mut *self.lock();
         if core.nodes.get(node).is_none() {
@@ -200,8 +209,14 @@ impl Volume {
             local.have.as_ref().ok_or(Errno::IO)?;
             return self.open_whole(core, node, file, &object, &local, false, false).map(Step::Opened);
         }
-        // What is dirty here has its base already.
-        if writes && !local.dirty && !tried.asked {
+        let (mut local, mut object) = (local, object);
+        if writes && local.dirty && self.is_closed_and_older(core, file, &object, &local) {
+            // Closed a moment ago, and changed elsewhere before or since: what comes now is not based on what it was then.
+            self.settle(core, file)?;
+            (local, object) = (self.local_of(file)?, self.object_of(file)?);
+        }
+        // What is dirty here has its base already; but who empties it bases that on all that there is.
+        if writes && !tried.asked && (!local.dirty || truncates) {
             let writers = self.writers_elsewhere(&object);
             if !writers.is_empty() {
                 return Ok(Step::Ask(file, writers));

@@ -107,9 +107,15 @@ impl Volume {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let version = access::get_mark(staging, parked.as_bytes())?.and_then(|mark| mark.version);
-        let (Some(version), FileType::RegularFile) = (version, FileType::from_raw_mode(raw.st_mode)) else {
+        let mark = access::get_mark(staging, parked.as_bytes())?;
+        if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
             return Ok(());
+        }
+        let version = match mark {
+            Some(Mark { version: Some(version), .. }) => version,
+            // A stub that was about to be removed when the end came: it would be in the way for ever.
+            Some(mark) if mark.file == file => return access::unlink(staging, parked.as_bytes()),
+            _ => return Ok(()),
         };
         let kept = name_of(file, &version);
         match access::rename(staging, parked.as_bytes(), versions, kept.as_bytes(), RenameFlags::NOREPLACE) {

@@ -26,11 +26,11 @@ fn is_wrong(me: BrickId, object: &Object, local: &Local) -> bool {
 }
 
 /// Whether a version is here of which others do not know that it is: that was taken back while it was not sure, or they know of an
-/// older one only, as the end came before this one was said.
+/// older one only, or of one that it was in conflict with, as the end came before this one was said.
 pub(super) fn is_unsaid(me: BrickId, object: &Object, local: &Local) -> bool {
     let said = object.holders.get(&me).and_then(|reg| reg.value.as_ref());
     let is_more = |have: &VersionVector| match said {
-        Some(said) => have.relation(said) == Relation::After,
+        Some(said) => matches!(have.relation(said), Relation::After | Relation::Concurrent),
         None => !have.is_empty(),
     };
     !local.dirty && local.on_disk() && local.have.as_ref().is_some_and(is_more)

@@ -6,6 +6,7 @@
 //! * [`steps`]: what happens; [`program`]: what programs do; [`oracle`]: what they were told.
 //! * [`run`]: a run and its checks; [`shrink`]: a failing one with fewer steps.
 //! * [`cases`]: the tests; [`regressions`]: what they found once.
+//! * [`moving`]: one person at several workstations, and no fault.
 //! * [`heal_steps`], [`call_steps`]: one heal, and calls that make something, that end or fail at each of their steps.
 //!
 //! `NEARBRICK_CASES=20000` runs so many seeds; `NEARBRICK_SEED=7` runs one and prints what happens;
@@ -24,6 +25,7 @@ mod files;
 mod heal_steps;
 mod life;
 mod machine;
+mod moving;
 mod oracle;
 mod program;
 mod regressions;

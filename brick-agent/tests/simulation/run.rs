@@ -123,7 +123,8 @@ impl Plan {
     }
 }
 
-fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<(), String> {
+/// Does one step.
+pub fn one(world: &mut World, n: usize, step: &Step, chance: &mut Chance) -> Result<(), String> {
     world.say(format!("{n}, salt {}: {:?}", step.salt, step.what));
     match step.what.clone() {
         What::Program { member, action } => {

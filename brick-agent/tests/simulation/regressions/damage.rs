@@ -476,3 +476,30 @@ fn t07_what_a_deletion_had_seen_is_not_said_again_when_an_edit_brings_the_file_b
     let keep = shrink::read("9,14,40,107,133-136,140,145,155,231-232,237,250");
     assert_eq!(Plan::new(1_702_937, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A kill came when a version in conflict had been replaced here by the one that won, and that was not said: a start took the older word for
+/// enough, as neither includes the other, and all believed in the loser here. As the seed had it.
+#[test]
+fn t28_a_winner_that_a_kill_kept_from_being_said_is_said() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    assert_eq!(Plan::new(1_801_999, faults).run(false).failure, None);
+}
+
+/// A start found a stub that an earlier end had left where files wait for their places. It was in the way of what was kept of the file, when that
+/// was to come back: the file was missing at that member for good. As the seed had it.
+#[test]
+fn t28_a_stub_that_an_end_left_in_staging_is_not_in_the_way_for_ever() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    assert_eq!(Plan::new(1_805_679, faults).run(false).failure, None);
+}
+
+/// Copies that had not been durable when a program began to write were brought again after a power cut, and torn by the next, which left the
+/// index as it was before: they passed for what the program wrote. And a damaged file that was open, of a version that had been replaced
+/// elsewhere, for an edit. As the seeds had it.
+#[test]
+fn t01_what_the_index_has_as_being_written_may_be_a_copy_that_came_later() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    for seed in [1_800_953, 1_804_155, 1_805_763] {
+        assert_eq!(Plan::new(seed, faults).run(false).failure, None, "seed {seed}");
+    }
+}
