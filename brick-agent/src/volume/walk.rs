@@ -14,10 +14,10 @@ use super::{Volume, index_failed};
 use crate::brick::access;
 use crate::brick::disk::Dir;
 use crate::brick::mark::{Mark, Origin};
-use crate::index::Shown;
+use crate::index::{Shown, parked_name};
 use nearbrick_core::recover::End;
 use nearbrick_core::{Attr, FileId, Kind, LinkId, Object, Op, Place, VersionVector};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 impl Volume {
@@ -325,6 +325,12 @@ impl Volume {
                         return Ok(kind.is_dir().then_some(file));
                     }
                 }
+                if !object.exists(file) && kind.is_file() && local.dirty && !walked.parked.contains(&file) {
+                    // Others removed it while programs here were changing it: it waits, out of the way, for what comes of that.
+                    self.park_late(core, file, &at, place)?;
+                    todo.push(file);
+                    return Ok(None);
+                }
                 if !object.exists(file) && !kind.is_dir() {
                     // Its removal was in the journal; only the disk lagged behind.
                     self.remove_late(core, &at, place, mark, &object, walked.end)?;
@@ -407,6 +413,19 @@ impl Volume {
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))
+    }
+
+    /// What had made way for another when the end came, and is found where it was.
+    fn park_late(&self, core: &mut Core, file: FileId, at: &At, place: &Place) -> FsResult<()> {
+        let parked = parked_name(file).into_bytes();
+        access::rename(&at.dir, &at.name, &self.brick.staging, &parked, RenameFlags::NOREPLACE)?;
+        core.forget_dir(place.parent);
+        let mut change = Change::new(self, core);
+        let local = change.local_mut(file)?;
+        local.placed.retain(|_, there| there != place);
+        local.parked = true;
+        change.todo(file, true);
+        change.commit().map(drop)
     }
 
     /// Takes a name off the disk that the end left there: what it names is kept for a while, as it would have been then.

@@ -745,3 +745,22 @@ fn t01_a_copy_that_is_newer_than_what_the_index_has_as_being_written_is_a_copy()
         assert_eq!(plan(first, second).run(false).failure, None, "salts {first}, {second}");
     }
 }
+
+/// A file that a program had synced, and that was of no version yet, was replaced by another member, and made way for that. A power cut undid
+/// that on the disk, and not in the index: it passed for one whose removal the disk had not kept up with, and was removed.
+#[test]
+fn t01_what_made_way_while_it_was_being_changed_is_not_removed_where_the_disk_forgot_that() {
+    let cut = |salt| Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } };
+    for salt in (0..100).chain([906_933_215_792_392_211]) {
+        let steps = vec![
+            does(0, Action::Put { path: 0, len: 948, sync: true }),
+            pull(2, 0),
+            cut(14_123_684_470_165_779_505),
+            step(What::Start { member: 0 }),
+            does(2, Action::Save { path: 0, len: 1069, sync: false }),
+            pull(0, 2),
+            cut(salt),
+        ];
+        assert_eq!(Plan { faults: NONE, ..quiet(steps) }.run(false).failure, None, "salt {salt}");
+    }
+}
