@@ -11,6 +11,7 @@
 //! * [`peer`]: talking to other agents.
 //! * [`control`]: the Kubernetes API: what to mount, when to heal, reports.
 //! * [`supervisor`]: the volumes of this workstation, each by a task of its own.
+//! * [`csi`]: volumes for pods, by claims.
 //! * [`commands`]: what a person asks the running agent.
 //! * [`metrics`]: counts for Prometheus, without names of files.
 
@@ -18,6 +19,7 @@ pub mod brick;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod csi;
 pub mod fuse;
 pub mod heal;
 pub mod holder;

@@ -16,6 +16,10 @@ use nearbrick_agent::control::certificate::Certificate;
 use nearbrick_agent::control::report::Reporter;
 use nearbrick_agent::control::status::Reporting;
 use nearbrick_agent::control::watch::{Follower, Seen};
+use nearbrick_agent::csi::controller::ControllerService;
+use nearbrick_agent::csi::node::NodeService;
+use nearbrick_agent::csi::register::{self, Registration};
+use nearbrick_agent::csi::server::{self as csi_server, Socket};
 use nearbrick_agent::fuse;
 use nearbrick_agent::holder;
 use nearbrick_agent::holder::client::HolderOptions;
@@ -50,6 +54,8 @@ struct Cli {
 enum Command {
     /// Runs until SIGTERM or Ctrl-C; then it unmounts and closes every volume.
     Run(Box<Run>),
+    /// Makes volumes for claims, beside csi-provisioner: the controller of the CSI driver. Runs until SIGTERM or Ctrl-C.
+    CsiController(CsiController),
     /// Keeps mounts while their agent is away. An agent starts one by itself, unless it is told to join one.
     Hold(Hold),
     /// Deleted files and losers of conflicts that are kept on this workstation's bricks.
@@ -109,6 +115,16 @@ struct Hold {
     /// Ends when it keeps nothing and no agent is there.
     #[arg(long)]
     until_empty: bool,
+}
+
+#[derive(Args)]
+struct CsiController {
+    /// The socket on which csi-provisioner asks.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// Kubeconfig file; without it, the pod's service account.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
 }
 
 /// Who keeps mounts while the agent is away.
@@ -177,6 +193,13 @@ struct Run {
     /// together; at least 16Ki.
     #[arg(long, value_name = "BYTES", env = "NEARBRICK_SCRUB_BANDWIDTH", default_value = "32Mi", value_parser = bytes)]
     scrub_bandwidth: u64,
+    /// Shows volumes to pods: the socket of the CSI driver, at the same path as kubelet sees it. Off unless given.
+    #[arg(long, value_name = "PATH")]
+    csi_socket: Option<PathBuf>,
+    /// The folder in which kubelet looks for drivers, such as /var/lib/kubelet/plugins_registry; without it, somebody else registers the
+    /// driver.
+    #[arg(long, value_name = "DIR", requires = "csi_socket")]
+    csi_registration_dir: Option<PathBuf>,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -214,6 +237,12 @@ fn main() -> ExitCode {
         .init();
     let args = match command {
         Command::Run(args) => *args,
+        Command::CsiController(args) => {
+            return match in_runtime(csi_controller(args)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(line) => failed(&line),
+            };
+        }
         Command::Versions(versions) => {
             return match ask_versions(versions) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -235,15 +264,16 @@ fn main() -> ExitCode {
             };
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("cannot start threads: {error}")),
-    };
-    match runtime.block_on(run(args)) {
+    match in_runtime(run(args)) {
         Ok(Ended::ForGood) => ExitCode::SUCCESS,
         Ok(Ended::ToBeginAnew) => failed(&begin_anew()),
         Err(line) => failed(&line),
     }
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|e| format!("cannot start threads: {e}"))?.block_on(work)
 }
 
 /// Why the agent ended.
@@ -314,6 +344,26 @@ fn failed(line: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+async fn csi_controller(args: CsiController) -> Result<(), String> {
+    let api = ApiServer::connect(args.kubeconfig.as_deref(), "csi").await.map_err(|e| e.to_string())?;
+    let mut ends = Ends::new().map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let socket = csi_socket("--socket", &args.socket)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "the controller of the CSI driver starts");
+    let stop = CancellationToken::new();
+    let service = Arc::new(ControllerService::new(api.client));
+    let serving = tokio::spawn(csi_server::serve(socket, service, stop.clone()));
+    ends.wait().await;
+    stop.cancel();
+    let _ = serving.await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn csi_socket(flag: &str, at: &std::path::Path) -> Result<Socket, String> {
+    Socket::listen(at)
+        .map_err(|e| format!("{flag} {}: {e}: give a path at which a socket can be made", at.display()))
+}
+
 async fn run(args: Run) -> Result<Ended, String> {
     let address = peer_address(args.listen, args.advertise)?.to_string();
     fuse::available().map_err(|e| e.to_string())?;
@@ -336,6 +386,9 @@ async fn run(args: Run) -> Result<Ended, String> {
     let asked = commands::server::listen(&args.run_dir).map_err(|e| {
         format!("--run-dir {}: {e}: give a folder in which this agent may listen", args.run_dir.display())
     })?;
+    let for_pods = args.csi_socket.as_deref().map(|at| csi_socket("--csi-socket", at)).transpose()?;
+    let for_kubelet = args.csi_registration_dir.as_deref().map(register::socket);
+    let for_kubelet = for_kubelet.map(|at| csi_socket("--csi-registration-dir", &at)).transpose()?;
     tracing::info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "the brick agent starts");
 
     let registry = Arc::new(Registry::default());
@@ -363,6 +416,7 @@ async fn run(args: Run) -> Result<Ended, String> {
         seen: seen.clone(),
         gate: Mutex::new(()),
     };
+    let pods = NodeService::new(&args.node, &args.mounts_dir, facts.clone(), api.client.clone());
     let reporting = Reporting { address, mounts_dir: args.mounts_dir };
     let reporter = Reporter::new(api, &args.node, reporting, facts.clone(), seen);
 
@@ -371,11 +425,19 @@ async fn run(args: Run) -> Result<Ended, String> {
     if let Some(certificate) = certificate {
         tokio::spawn(certificate.keep(no_work.clone()));
     }
-    let serving = [
+    let mut serving = vec![
         tokio::spawn(server::serve(peers, tls, registry, stats, Limits::default(), no_service.clone())),
         tokio::spawn(metrics::serve(scrapes, metrics::routes(sources), no_service.clone())),
         tokio::spawn(commands::server::serve(asked, facts, no_work.clone())),
     ];
+    if let Some(socket) = for_pods {
+        serving.push(tokio::spawn(csi_server::serve(socket, Arc::new(pods), no_work.clone())));
+    }
+    // Kubelet asks the driver at once when it hears of it.
+    if let (Some(socket), Some(endpoint)) = (for_kubelet, args.csi_socket) {
+        let service = Arc::new(Registration { endpoint });
+        serving.push(tokio::spawn(csi_server::serve(socket, service, no_work.clone())));
+    }
     supervisor.resume();
     let following = tokio::spawn(follower.run(no_work.clone()));
     let reporting = tokio::spawn(reporter.run(no_reports.clone()));
