@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use nearbrick_e2e::control_plane::binaries;
@@ -23,10 +24,13 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn it_has_no_faults_that_helm_knows() {
-    for from in ["operator", "files"] {
-        let set = format!("certificates.from={from}");
+    for set in [
+        "certificates.from=operator",
+        "certificates.from=files",
+        "csi.enabled=true,csi.provisioner.image=csi-provisioner:v6",
+    ] {
         let said =
-            helm().arg("lint").arg("--strict").arg(chart()).args(["--set", &set]).output().expect("helm");
+            helm().arg("lint").arg("--strict").arg(chart()).args(["--set", set]).output().expect("helm");
         assert!(said.status.success(), "{}", text(&said));
     }
 }
@@ -39,6 +43,8 @@ fn what_is_wrong_with_values_is_said() {
         ("agent.bricksDir=bricks", "agent/bricksDir"),
         ("operator.awayAfter=soon", "operator/awayAfter"),
         ("agent.brickDir=/b", "brickDir"),
+        ("csi.enabled=true", "csi.provisioner.image"),
+        ("csi.storageClass.reclaimPolicy=Keep", "csi/storageClass/reclaimPolicy"),
     ] {
         let said = helm().arg("template").arg(chart()).args(["--set", set]).output().expect("helm");
         assert!(!said.status.success() && text(&said).contains(part), "{set}: {}", text(&said));
@@ -87,6 +93,43 @@ async fn it_is_installed_upgraded_and_uninstalled_and_the_volumes_definitions_st
     run(&["upgrade", "--set", "certificates.from=files"]);
     let operator = operators.get("nearbrick-operator").await.expect("the operator");
     assert!(arguments(&operator).contains(&"--no-certificates".to_owned()));
+
+    let with_csi = [
+        "upgrade",
+        "--set",
+        "csi.enabled=true,csi.provisioner.image=csi-provisioner:v6,agent.nodeSelector.lab=one",
+    ];
+    run(&with_csi);
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    let class = classes.get("nearbrick").await.expect("the class");
+    let parameters = class.parameters.unwrap_or_default();
+    let expected = [("deletionPolicy", "Retain"), ("nodeSelector", "lab=one"), ("replicas", "2")];
+    assert_eq!(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
+    let drivers: Api<CSIDriver> = Api::all(client.clone());
+    assert_eq!(drivers.get("nearbrick.io").await.expect("the driver").spec.attach_required, Some(false));
+    operators.get("nearbrick-csi").await.expect("what makes volumes for claims");
+    let agent = agents
+        .get("nearbrick-agent")
+        .await
+        .expect("agents")
+        .spec
+        .and_then(|s| s.template.spec)
+        .unwrap_or_default();
+    let told: Vec<_> = agent.containers.iter().flat_map(|c| c.args.clone().unwrap_or_default()).collect();
+    assert!(
+        told.contains(&"--csi-socket=/var/lib/kubelet/plugins/nearbrick.io/csi.sock".to_owned()),
+        "{told:?}"
+    );
+    let said = helm()
+        .arg("template")
+        .arg(chart())
+        .args(["--namespace", NAMESPACE])
+        .args(&with_csi[1..])
+        .output()
+        .expect("helm");
+    assert!(!text(&said).contains("nearbrick-system"), "{}", text(&said));
+    run(&["upgrade"]);
+    assert!(drivers.get_opt("nearbrick.io").await.expect("an answer").is_none());
 
     run(&["uninstall"]);
     kube_api::eventually("the operator is gone", std::time::Duration::from_secs(30), || async {
