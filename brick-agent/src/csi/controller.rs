@@ -3,6 +3,7 @@
 //! State is in the API alone. Whatever is asked a second time, after a crash or a lost answer, ends as it did the first time: the object's
 //! name follows from the name that CSI gives, and its annotations say what was asked for.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -231,18 +232,7 @@ impl ControllerService {
         let all = within(api.list(&ListParams::default()))
             .await
             .map_err(|e| Status::unavailable(format!("volumes cannot be listed: {}", e.line())))?;
-        let all: std::collections::BTreeMap<_, _> = all.items.iter().map(|v| (key(v), v)).collect();
-        let mut rest = all.range((from, Bound::Unbounded));
-        let most = if most == 0 { usize::MAX } else { most };
-        let page: Vec<_> = rest.by_ref().take(most).collect();
-        let next_token = match (rest.next(), page.last()) {
-            (Some(_), Some((last, _))) => last.to_string(),
-            _ => String::new(),
-        };
-        Ok(ListVolumesResponse {
-            entries: page.into_iter().map(|(_, volume)| entry(volume)).collect(),
-            next_token,
-        })
+        Ok(page(&all.items, from, most))
     }
 
     async fn look(&self, asked: VolumeId) -> Result<VolumeEntry, Status> {
@@ -291,6 +281,19 @@ impl ControllerService {
             .map_err(|e| said(&key, &e))?
             .ok_or_else(none)
     }
+}
+
+/// The next `most` volumes (0: all) in the order of their ids.
+fn page(all: &[WorkstationVolume], from: Bound<VolumeKey>, most: usize) -> ListVolumesResponse {
+    let all: BTreeMap<VolumeKey, &WorkstationVolume> = all.iter().map(|v| (key(v), v)).collect();
+    let mut rest = all.range((from, Bound::Unbounded));
+    let most = if most == 0 { usize::MAX } else { most };
+    let page: Vec<_> = rest.by_ref().take(most).collect();
+    let next_token = match (rest.next(), page.last()) {
+        (Some(_), Some((last, _))) => last.to_string(),
+        _ => String::new(),
+    };
+    ListVolumesResponse { entries: page.into_iter().map(|(_, volume)| entry(volume)).collect(), next_token }
 }
 
 fn key(volume: &WorkstationVolume) -> VolumeKey {
@@ -384,3 +387,7 @@ fn said(key: &VolumeKey, failed: &Failed) -> Status {
         Failed::Other(_) => Status::unavailable(line),
     }
 }
+
+#[cfg(test)]
+#[path = "controller/tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ pub(crate) fn object_name(name: &str) -> String {
         kept.insert(0, 'v');
     }
     let hash = blake3::hash(name.as_bytes()).to_hex();
-    format!("{kept}-{}", &hash[..16])
+    format!("{}-{}", kept.trim_end_matches('-'), &hash[..16])
 }
 
 /// Whether this is an RFC 1123 label.

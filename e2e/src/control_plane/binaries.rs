@@ -16,6 +16,9 @@ use crate::{paths, progress};
 pub const VERSION: &str = "v1.34.4";
 /// The version of helm.
 const HELM_VERSION: &str = "v3.19.5";
+/// The versions of the test suite of CSI drivers, and of the sidecar that serves claims.
+const CSI_SANITY_VERSION: &str = "v5.4.0";
+const CSI_PROVISIONER_VERSION: &str = "v6.3.0";
 const OLDEST_KUBERNETES: (u32, u32) = (1, 34);
 const OLDEST_ETCD: (u32, u32) = (3, 5);
 const OLDEST_HELM: (u32, u32) = (3, 17);
@@ -112,6 +115,20 @@ const KUBECTL: Program = Program {
     oldest: OLDEST_KUBECTL,
     version_args: &["version", "--client"],
 };
+const CSI_SANITY: Program = Program {
+    name: "csi-sanity",
+    module: ("csi-sanity", CSI_SANITY_VERSION),
+    package: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
+    oldest: (5, 4),
+    version_args: &["-version"],
+};
+const CSI_PROVISIONER: Program = Program {
+    name: "csi-provisioner",
+    module: ("csi-provisioner", CSI_PROVISIONER_VERSION),
+    package: "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
+    oldest: (6, 0),
+    version_args: &["--version"],
+};
 
 impl Binaries {
     /// Finds the three programs, and builds what is missing.
@@ -151,6 +168,24 @@ pub fn helm() -> Result<PathBuf> {
 pub fn kubectl() -> Result<PathBuf> {
     let [kubectl] = ensure([&KUBECTL])?;
     Ok(kubectl)
+}
+
+/// Finds csi-sanity, or builds it.
+///
+/// # Errors
+/// Go is missing, or the build fails.
+pub fn csi_sanity() -> Result<PathBuf> {
+    let [program] = ensure([&CSI_SANITY])?;
+    Ok(program)
+}
+
+/// Finds csi-provisioner, or builds it.
+///
+/// # Errors
+/// Go is missing, or the build fails.
+pub fn csi_provisioner() -> Result<PathBuf> {
+    let [program] = ensure([&CSI_PROVISIONER])?;
+    Ok(program)
 }
 
 fn cache_dir((module, version): (&str, &str)) -> Result<PathBuf> {
