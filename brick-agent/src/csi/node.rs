@@ -280,3 +280,7 @@ fn known_id(id: &str) -> Result<VolumeKey, Status> {
         Status::not_found(format!("there is no volume {id:?}: the volumeHandle of a PersistentVolume is NAMESPACE/NAME of a WorkstationVolume"))
     })
 }
+
+#[cfg(test)]
+#[path = "node/tests.rs"]
+mod tests;

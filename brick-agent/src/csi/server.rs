@@ -159,3 +159,7 @@ where
 pub(crate) fn not_offered(request: &Request) -> Reply {
     Status::unimplemented(format!("{} is not offered by this driver", request.uri().path())).into_http()
 }
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;
