@@ -3,11 +3,12 @@
 //! * [`node`] shows a volume, which the agent has mounted on its node, to pods: part of every agent;
 //! * [`controller`] makes `WorkstationVolume`s for claims: a process of its own, with an identity of its own, because an agent's
 //!   must not be able to make or delete anybody's volumes (`docs/SECURITY.md`);
-//! * `identity` is the same in both; [`server`] is gRPC on a Unix socket, [`register`] tells kubelet of it;
+//! * `identity` is the same in both; [`server`] is gRPC on a Unix socket (`authority`: also for kubelet), [`register`] tells kubelet of it;
 //! * `id`, `parameters`, `capability` are the rules, as functions on values; `mounts` asks the kernel; `types` are the messages.
 //!
 //! Invariant: nothing here touches files of a volume. What is unpublished or deleted is a mount or an object of the API.
 
+mod authority;
 mod capability;
 pub mod controller;
 mod id;

@@ -24,6 +24,8 @@ use tonic::server::Grpc;
 use tonic::{Response, Status};
 use tonic_prost::ProstCodec;
 
+use super::authority::Localhost;
+
 /// The largest message that is taken: kubelet's and the sidecars' are some kilobytes.
 const MAX_MESSAGE: usize = 1 << 20;
 /// Connections at a time; each of kubelet's calls may be one.
@@ -119,7 +121,7 @@ async fn connection(stream: UnixStream, service: Arc<dyn Service>, stop: Cancell
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(CALLS);
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    let connection = builder.serve_connection(TokioIo::new(Localhost::new(stream)), answer);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
