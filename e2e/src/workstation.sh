@@ -24,11 +24,12 @@ else
     bind "$1" "" "bricks volumes .machine run var"
     mkdir "$1/run" "$1/var" "$1/var/lib" "$1/var/log"
     bind "$1" /var "lib log run"
-    bind "$1" /var/lib "cni nearbrick"
+    bind "$1" /var/lib "cni kubelet nearbrick"
     ln -s ../run "$1/var/run"
     mount -t tmpfs -o mode=0755,size=256m nearbrick-lab "$1/run"
     mkdir -p "$1/run/lock" "$1/run/netns"
-    for own in cni nearbrick; do
+    # kubelet's is where drivers and their users look for it.
+    for own in cni kubelet nearbrick; do
         mkdir -p "$1/var/lib/$own" "$3/var-lib/$own"
         mount --bind "$3/var-lib/$own" "$1/var/lib/$own"
     done

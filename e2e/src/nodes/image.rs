@@ -13,6 +13,8 @@ use crate::programs::Programs;
 pub const PAUSE: &str = "nearbrick-lab/pause:1";
 /// The image of pods that run a shell.
 pub const SHELL: &str = "nearbrick-lab/shell:1";
+/// The image of the sidecar that serves claims.
+pub const CSI_PROVISIONER: &str = "nearbrick-lab/csi-provisioner:1";
 /// The tag of our own images: that of the chart's defaults.
 const TAG: &str = env!("CARGO_PKG_VERSION");
 
@@ -34,6 +36,14 @@ pub fn pack_all(dir: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
         )?,
         image(&format!("docker.io/library/nearbrick-agent:{TAG}"), &programs.agent, &["/brick-agent"])?,
     ])
+}
+
+/// Packs the sidecar that serves claims into `dir`; the archive.
+///
+/// # Errors
+/// The archive cannot be written.
+pub fn pack_csi_provisioner(dir: &Path, program: &Path) -> Result<PathBuf> {
+    pack(dir, CSI_PROVISIONER, program, &["/csi-provisioner"])
 }
 
 /// Packs one program, at the root of the image, with its libraries.

@@ -23,6 +23,8 @@ use crate::workstation::Workstation;
 
 /// The addresses of services.
 const SERVICES: &str = "10.96.0.0/16";
+/// kubelet's folder, of each node's own.
+const KUBELET: &str = "/var/lib/kubelet";
 /// How long a program of a node may take to answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -107,7 +109,7 @@ impl Node {
             Ok(self.ctr(&["version"]).is_ok())
         })?;
         for image in images {
-            self.ctr(&["images", "import", &image.display().to_string()])?;
+            self.import(image)?;
         }
         let option = |name: &str, value: &Path| format!("--{name}={}", value.display());
         begin(
@@ -116,13 +118,21 @@ impl Node {
             &[
                 option("config", &dir.join("kubelet.yaml")),
                 option("kubeconfig", &dir.join("kubelet.kubeconfig")),
-                option("root-dir", &dir.join("kubelet")),
+                option("root-dir", Path::new(KUBELET)),
                 format!("--hostname-override={}", seat.node),
                 format!("--node-ip={}", seat.address),
                 "--node-labels=nearbrick.io/workstation=true".to_owned(),
             ],
         )?;
         begin("kube-proxy", &binaries.proxy, &[option("config", &dir.join("kube-proxy.yaml"))])
+    }
+
+    /// Gives it an image more.
+    ///
+    /// # Errors
+    /// containerd does not take it.
+    pub fn import(&self, image: &Path) -> Result<()> {
+        self.ctr(&["images", "import", &image.display().to_string()])
     }
 
     /// Pods of all nodes reach each other, and the control plane.

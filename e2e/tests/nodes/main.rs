@@ -1,6 +1,7 @@
 //! What a lab installs: the chart, on nodes with kubelet and containerd, with pods and programs that use volumes.
 
 mod bundle;
+mod claims;
 mod existing;
 mod operators;
 mod pods;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Kind::Nodes,
         cases![
             pods::pods_and_people_share_a_volume_and_it_heals,
+            claims::pods_share_a_claim_and_find_their_files_wherever_they_are,
             upgrade::agents_are_replaced_while_programs_work,
             operators::another_one_takes_over,
             power::a_node_whose_plug_was_pulled_comes_back,
