@@ -128,7 +128,7 @@ async fn it_is_installed_upgraded_and_uninstalled_and_the_volumes_definitions_st
         .output()
         .expect("helm");
     assert!(!text(&said).contains("nearbrick-system"), "{}", text(&said));
-    run(&["upgrade"]);
+    run(&["upgrade", "--set", "csi.enabled=false"]);
     assert!(drivers.get_opt("nearbrick.io").await.expect("an answer").is_none());
 
     run(&["uninstall"]);
