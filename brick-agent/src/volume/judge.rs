@@ -259,6 +259,8 @@ impl Volume {
             change.refresh_print(file)?;
             change.commit()?;
         }
+        // Whatever else is to be set right: they are not forgotten.
+        self.say_unknown_xattrs(core, file, &at, &object)?;
         let raw = access::stat(&at.dir, &at.name)?;
         if has_other_owner_or_mode(&raw, &object) {
             return Ok(true);
@@ -270,8 +272,7 @@ impl Volume {
                 return Ok(true);
             }
         }
-        self.say_unknown_xattrs(core, file, &at, &object)?;
-        has_other_xattrs(&at, &object)
+        has_other_xattrs(&at, &self.object_of(file)?)
     }
 
     /// Attributes of which the index knows nothing: they were set just before the end.

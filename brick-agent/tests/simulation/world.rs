@@ -159,6 +159,12 @@ impl World {
         let machine = &mut self.machines[n];
         match machine.start(&self.net) {
             Ok(()) => {
+                // Whom the one before had asked answers nobody: its connections ended with it.
+                self.letters.retain(|letter| match letter {
+                    Letter::Answer { to, .. } | Letter::Told { to, answer: true, .. } => *to != n,
+                    Letter::Question { .. } | Letter::Told { .. } => true,
+                });
+                let machine = &self.machines[n];
                 let life = machine.volume().map(|v| v.status().incarnation);
                 if let Some(life) = life {
                     self.oracle.lives(n, life);

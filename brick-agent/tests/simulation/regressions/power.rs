@@ -764,3 +764,20 @@ fn t01_what_made_way_while_it_was_being_changed_is_not_removed_where_the_disk_fo
         assert_eq!(Plan { faults: NONE, ..quiet(steps) }.run(false).failure, None, "salt {salt}");
     }
 }
+
+/// Of a change of mode and an attribute after it the disk had kept both, and the index only that there is the file. The mode was set back, and the
+/// attribute stayed where it was, and was said to nobody.
+#[test]
+fn t18_an_attribute_of_which_only_the_disk_knows_is_said_where_the_mode_is_another_too() {
+    for salt in (0..60).chain([16_170_800_696_520_401_697]) {
+        let steps = vec![
+            step(What::End { member: 0, how: End::PowerCut, after: None }),
+            step(What::Start { member: 0 }),
+            does(0, Action::Open { path: 0, slot: 2, how: How::Create }),
+            does(0, Action::Chmod { path: 0, mode: 384 }),
+            does(0, Action::Xattr { path: 0, value: Some(249) }),
+            Step { salt, what: What::End { member: 0, how: End::PowerCut, after: None } },
+        ];
+        assert_eq!(Plan { seed: 2_000_447, ..quiet(steps) }.run(false).failure, None, "salt {salt}");
+    }
+}
