@@ -267,6 +267,10 @@ fn after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
 /// The mark alone says which version it is, and the object, as peers have it, which versions there are.
 fn without_index(object: &Object, found: &Found<'_>) -> Verdict {
     let Some(marked) = found.marked else {
+        // A stub of a version that others have forgotten: its holes are nobody's bytes.
+        if found.stub && found.hollow && found.size > 0 {
+            return Verdict::Lacking;
+        }
         // A stub, or a file that its maker has not settled yet.
         return match object.contents.is_empty() || found.made_here {
             true => Verdict::Edit(VersionVector::new()),

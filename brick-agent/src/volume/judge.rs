@@ -170,7 +170,7 @@ impl Volume {
             looks_same: same,
             marked_last: marked_last(&raw),
             size: now.size,
-            hollow: end == End::PowerLost && is_hollow(&at)?,
+            hollow: matches!(end, End::PowerLost | End::IndexLost) && is_hollow(&at)?,
             made_here: mark.is_some() && marked.is_none(),
             stub: is_stub,
             bytes: Bytes::NotRead,

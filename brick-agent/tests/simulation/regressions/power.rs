@@ -4,7 +4,7 @@ use super::super::cases::{NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest, verdict};
-use super::super::steps::{Action, How, Mass, Step, Transfer, What};
+use super::super::steps::{Action, Faults, How, Mass, Step, Transfer, What};
 use super::super::world::World;
 use super::{does, pull, step};
 
@@ -780,4 +780,20 @@ fn t18_an_attribute_of_which_only_the_disk_knows_is_said_where_the_mode_is_anoth
         ];
         assert_eq!(Plan { seed: 2_000_447, ..quiet(steps) }.run(false).failure, None, "salt {salt}");
     }
+}
+
+/// A file was heard of, with its size, and its maker lost the word of that with its power; who had heard of it lost its index. Of the version
+/// nobody knew any more, and the holes of its stub were taken for an edit. As the seed had it.
+#[test]
+fn t03_a_stub_of_a_version_that_all_have_forgotten_is_no_edit() {
+    let faults = Faults {
+        kills: true,
+        power: true,
+        disks: true,
+        clocks: true,
+        indexes: true,
+        compaction: true,
+        ..NONE
+    };
+    assert_eq!(Plan::new(2_101_941, faults).run(false).failure, None);
 }
