@@ -250,8 +250,19 @@ impl Volume {
             core.merged.entry(into).or_default().insert(dir);
             ahead.push_back(into);
         }
-        ahead.extend(self.index.wanted_in(dir).map_err(index_failed)?);
+        let inside = self.index.wanted_in(dir).map_err(index_failed)?;
+        ahead.extend(&inside);
         ahead.push_back(dir);
+        // What leaves the other one leaves names to who has another name there because of it.
+        if let Some(before) = before {
+            let mut places = Vec::new();
+            for file in inside {
+                let object = self.object_of(file)?;
+                let here = object.live_links().filter(|(_, reg)| reg.value.parent == dir);
+                places.extend(here.map(|(_, reg)| Place { parent: before, name: reg.value.name.clone() }));
+            }
+            self.with_claims(core, &places, ahead)?;
+        }
         Ok(())
     }
 

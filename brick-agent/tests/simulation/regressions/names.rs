@@ -202,3 +202,11 @@ fn t03_a_file_beside_another_has_one_name_everywhere_after_a_lost_index() {
         assert_eq!(Plan { seed, ..plan }.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// Two directories were one, and a file in it had a name beside its own because of one in the other. They came apart, and that one left with its
+/// directory: the other one kept the name beside its own, at the member that saw both at once. As the seed had it.
+#[test]
+fn t07_who_leaves_a_merged_directory_leaves_its_name_to_who_wants_it() {
+    let faults = Faults { kills: true, power: true, compaction: true, ..NONE };
+    assert_eq!(Plan::new(2_201_569, faults).run(false).failure, None);
+}
