@@ -1,6 +1,7 @@
 //! One workstation with the CSI driver. All that it mounts is below a directory of its own, and goes with it.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -115,8 +116,10 @@ impl World {
             .spawn();
         let (agent, controller) = (Running(agent.unwrap()), Running(controller.unwrap()));
         let world = World { agent, controller, _mounts: Mounts(dir.path().to_owned()), dir, ns, node };
+        // They are there a moment before anybody listens, and csi-sanity does not try again.
         support::eventually("both sockets", || async {
-            ["node.sock", "controller.sock"].iter().all(|name| world.at(name).exists()).then_some(())
+            let listens = |name: &&str| UnixStream::connect(world.at(name)).is_ok();
+            ["node.sock", "controller.sock"].iter().all(listens).then_some(())
         })
         .await;
         Some(world)
