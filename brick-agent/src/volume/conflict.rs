@@ -18,7 +18,7 @@ use nearbrick_core::{Attr, BrickId, Content, FileId, Kind, Object, Op, Place, Ve
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::{At, Core};
 use super::dress::{set_owner_and_mode, set_xattrs};
 use super::making::d_type;
@@ -27,7 +27,7 @@ use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, read};
 use crate::brick::access;
-use crate::brick::disk::{self, File, FileAccess, Reader, Stat};
+use crate::brick::disk::{self, File, FileAccess, Stat};
 use crate::brick::mark::Mark;
 use crate::heal::limit::Throttle;
 use crate::index::{Local, Print, Shown};
@@ -85,9 +85,7 @@ impl Loser {
         if let Some(hash) = read {
             return Ok(*hash);
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(Reader::new(&*self.data, 0)).map_err(|e| errno(&e))?;
-        Ok(*read.insert(*hasher.finalize().as_bytes()))
+        Ok(*read.insert(super::files::hash(&*self.data)?))
     }
 }
 

@@ -8,13 +8,13 @@ use nearbrick_core::FileId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::change::{Change, print_of};
+use super::change::{Change, errno, print_of};
 use super::core::Core;
 use super::listing::Listing;
 use super::stub::Stub;
 use super::types::{FsResult, HandleId, NodeId, Opened};
 use super::{Volume, index_failed};
-use crate::brick::disk::{File, FileAccess};
+use crate::brick::disk::{File, FileAccess, Reader};
 
 const SHARDS: u64 = 16;
 
@@ -94,6 +94,13 @@ impl Handles {
     pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         self.shard(id).remove(&id)
     }
+}
+
+/// BLAKE3 of all that is in a file.
+pub(super) fn hash(file: &dyn FileAccess) -> FsResult<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(Reader::new(file, 0)).map_err(|e| errno(&e))?;
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Fills `buf` with up to `len` bytes, fewer only at the end of the file.

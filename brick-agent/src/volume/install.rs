@@ -17,7 +17,7 @@ use super::staging::Staged;
 use super::types::FsResult;
 use super::versions::{Linked, Why};
 use crate::brick::access;
-use crate::brick::disk::{File, Reader};
+use crate::brick::disk::File;
 use crate::brick::mark::Mark;
 use crate::heal::chunk;
 use crate::index::Overlay;
@@ -173,8 +173,7 @@ impl Volume {
             let at = self.at(core, file, &local)?;
             (access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?, version)
         };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(Reader::new(&*data, 0)).map_err(|e| super::change::errno(&e))?;
+        let hash = super::files::hash(&*data)?;
         data.sync()?;
         let core = &mut *self.lock();
         let local = self.local_of(file)?;
@@ -183,7 +182,7 @@ impl Volume {
         }
         let mut change = Change::new(self, core);
         Self::synced_as(&mut change, file, &version)?;
-        change.emit(file, Op::Have { brick: self.me, version, hash: *hasher.finalize().as_bytes() })?;
+        change.emit(file, Op::Have { brick: self.me, version, hash })?;
         let moves_head = change.moves_head(file)?;
         change.commit()?;
         // Nobody was known to have it.

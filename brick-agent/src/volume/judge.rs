@@ -8,12 +8,13 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::{At, Core};
+use super::files::hash;
 use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
-use crate::brick::disk::{Reader, Stat as RawStat};
+use crate::brick::disk::Stat as RawStat;
 use crate::brick::mark::{Mark, Origin};
 use crate::index::{Local, Print};
 
@@ -456,8 +457,6 @@ impl Volume {
     pub(super) fn hash_of(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<[u8; 32]> {
         let at = self.at(core, file, local)?;
         let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(Reader::new(&*open, 0)).map_err(|e| errno(&e))?;
-        Ok(*hasher.finalize().as_bytes())
+        hash(&*open)
     }
 }

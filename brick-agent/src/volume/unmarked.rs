@@ -16,13 +16,13 @@ use nearbrick_core::{FileId, Kind, LinkId, Object, Op, Place, Stamp, VersionVect
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::Core;
 use super::rebuild::NOBODY;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 use crate::brick::access;
-use crate::brick::disk::{Dir, Reader};
+use crate::brick::disk::Dir;
 use crate::brick::mark::Mark;
 use crate::index::Print;
 
@@ -96,9 +96,8 @@ impl Volume {
             return Ok(None);
         }
         let data = access::open(dir, &place.name, OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK, 0)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(Reader::new(&*data, 0)).map_err(|e| errno(&e))?;
-        Ok((print_of(&data.stat()?) == print).then(|| (print, *hasher.finalize().as_bytes())))
+        let hash = super::files::hash(&*data)?;
+        Ok((print_of(&data.stat()?) == print).then_some((print, hash)))
     }
 
     /// Takes a name without a mark as what members have under its path. None: nobody has anything of that kind there.

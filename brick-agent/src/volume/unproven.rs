@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use nearbrick_core::recover::{End, Unproven, former_version};
 use nearbrick_core::scrub::hash_of;
-
 use nearbrick_core::{Content, FileId, Op, Reg};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Volume;
-use super::change::{Change, errno, print_of};
+use super::change::{Change, print_of};
 use super::core::{At, Core};
+use super::files::hash;
 use super::types::FsResult;
 use crate::brick::access;
-use crate::brick::disk::{File, Reader};
+use crate::brick::disk::File;
 use crate::brick::mark::{Found, Mark, Origin};
 use crate::index::{Local, Print};
 
@@ -192,7 +192,7 @@ impl Volume {
         let Some(former) = self.former(&mut self.lock(), file)? else { return Ok(()) };
         let may_be = former.known.filter(|_| former.print.size == former.content.size);
         let is_it = match may_be {
-            Some(known) => hash(&former.open)? == known,
+            Some(known) => hash(&*former.open)? == known,
             None => false,
         };
         let core = &mut *self.lock();
@@ -220,10 +220,4 @@ impl Volume {
         self.bring_about(core, vec![file]);
         Ok(())
     }
-}
-
-fn hash(open: &File) -> FsResult<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(Reader::new(&**open, 0)).map_err(|e| errno(&e))?;
-    Ok(*hasher.finalize().as_bytes())
 }

@@ -7,6 +7,7 @@ mod disks;
 mod members;
 mod names;
 mod power;
+mod unsynced;
 
 fn step(what: What) -> Step {
     Step { salt: 1, what }

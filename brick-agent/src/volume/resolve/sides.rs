@@ -9,9 +9,8 @@ use rustix::io::Errno;
 
 use super::{Hindrance, Plan};
 use crate::brick::access;
-use crate::brick::disk::{self, File, Reader};
+use crate::brick::disk::{self, File};
 use crate::volume::Volume;
-use crate::volume::change::errno;
 use crate::volume::conflict::copy;
 use crate::volume::types::FsResult;
 
@@ -50,12 +49,10 @@ impl Volume {
         if u64::try_from(data.stat()?.st_size) != Ok(size) {
             return Err(Hindrance::Damaged);
         }
-        if let Some(known) = side.hash {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(Reader::new(&**data, 0)).map_err(|error| errno(&error))?;
-            if *hasher.finalize().as_bytes() != known {
-                return Err(Hindrance::Damaged);
-            }
+        if let Some(known) = side.hash
+            && crate::volume::files::hash(&**data)? != known
+        {
+            return Err(Hindrance::Damaged);
         }
         data.sync()?;
         Ok(())
