@@ -388,6 +388,43 @@ fn p02_who_reads_on_after_wrong_bytes_is_told_and_the_next_one_gets_the_right_on
     assert_eq!(came_wrong, 1, "one of the two is asked first");
 }
 
+/// A member took a copy whose holder's disk had damaged it, and heard of the version's hash, which another had said, only later. Who opens
+/// the file from then on, also after an end without notice, gets the right bytes, and edits them.
+#[test]
+fn p02_a_copy_that_came_damaged_is_neither_read_nor_edited_once_its_hash_is_heard() {
+    needs!(Root);
+    for (writes, cut) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut lab = Lab::new(3, 3);
+        write(&lab, 0, "f", b"older bytes");
+        lab.converge();
+        write(&lab, 0, "f", b"the right bytes");
+        lab.pull(1, 0);
+        lab.pull(2, 0);
+        assert_eq!(lab.heal(1).files_done, 1);
+        rot(&mut lab, 0, "f", b"the wrong");
+        assert_eq!(read(&lab, 2, "f"), b"the wrong bytes", "nothing tells yet that they are wrong");
+        lab.pull(2, 1);
+        assert_eq!(lab.volume(2).status().scrub.disagreements, 1);
+        if cut {
+            lab.keep_index(2);
+            lab.remount(2);
+            lab.open(2);
+        }
+        if writes {
+            let fs = Fs::new(lab.volume(2));
+            let (_, opened) = fs.open(&path("f"), libc::O_RDWR, 0).unwrap();
+            assert_eq!(lab.volume(2).write(opened.handle, 15, b", edited"), Ok(8));
+            lab.volume(2).release(opened.handle);
+            lab.settle(2);
+            assert_eq!(read(&lab, 2, "f"), b"the right bytes, edited");
+        } else {
+            assert_eq!(read(&lab, 2, "f"), b"the right bytes");
+        }
+        assert_eq!(lab.volume(2).status().scrub.disagreements, 0);
+        assert_eq!(set_aside(&lab, 2).iter().filter(|kept| *kept == b"the wrong bytes").count(), 1);
+    }
+}
+
 #[test]
 fn p02_what_is_damaged_at_all_holders_is_not_read() {
     needs!(Root);

@@ -400,6 +400,13 @@ impl<'a> Change<'a> {
         if let Some((key, value)) = self.own_entries.then(|| self.volume.once.mark(self.made)).flatten() {
             self.batch.meta(&key, &value);
         }
+        for (file, version) in std::mem::take(&mut self.disagreed) {
+            let here = self.locals.get(&file).and_then(|local| local.now.as_ref()?.have.as_ref());
+            // Whoever has it can look whether it is the right one.
+            if here == Some(&version) {
+                self.volume.disagreed(file, version, &mut self.batch);
+            }
+        }
         let Change {
             volume,
             core,
@@ -415,7 +422,6 @@ impl<'a> Change<'a> {
             renamed_in,
             gone,
             mended,
-            disagreed,
             ..
         } = self;
         batch.commit().map_err(|error| {
@@ -465,15 +471,6 @@ impl<'a> Change<'a> {
         volume.to_be_replaced(core, concerned);
         if dir_moved {
             volume.dir_moved(core);
-        }
-        for (file, version) in disagreed {
-            // Whoever has it can look whether it is the right one.
-            if locals
-                .get(&file)
-                .is_some_and(|l| l.now.as_ref().and_then(|l| l.have.as_ref()) == Some(&version))
-            {
-                volume.disagreed(file, version);
-            }
         }
         if own_entries && let Some(remote) = volume.remote() {
             remote.hint();

@@ -52,6 +52,8 @@ enum Step {
     Fill(Arc<super::stub::Stub>),
     /// Ask those first who are writing it.
     Ask(FileId, Vec<BrickId>),
+    /// Two bricks say different hashes of what is here: compare it first.
+    Compare(FileId),
 }
 
 /// What was tried before the file is opened as it is.
@@ -61,6 +63,8 @@ struct Tried {
     older: bool,
     /// To ask who is writing it.
     asked: bool,
+    /// To compare what is here with the hash that is known.
+    compared: bool,
 }
 
 /// Tries, when the newest version changes while it is fetched.
@@ -81,7 +85,7 @@ impl Volume {
         let (writes, truncates) = intent(flags);
         Ok(match self.try_open(node, writes, truncates, Tried::default())? {
             Step::Opened(opened) => Some(self.spare_atime(opened, flags)?),
-            Step::Bring | Step::Fill(_) | Step::Ask(..) => None,
+            Step::Bring | Step::Fill(_) | Step::Ask(..) | Step::Compare(_) => None,
         })
     }
 
@@ -126,9 +130,15 @@ impl Volume {
                     self.ask_writers(file, &writers);
                     tried.asked = true;
                 }
+                Step::Compare(file) => {
+                    if let Err(error) = self.compare_disputed(file) {
+                        tracing::warn!(%file, %error, "cannot be compared now with the hash that another brick says");
+                    }
+                    tried.compared = true;
+                }
             }
         }
-        match self.try_open(node, writes, truncates, Tried { older: true, asked: true })? {
+        match self.try_open(node, writes, truncates, Tried { older: true, asked: true, compared: true })? {
             Step::Opened(opened) => self.spare_atime(opened, flags),
             _ => Err(Errno::IO),
         }
@@ -235,6 +245,10 @@ impl Volume {
                         tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and not all other bricks were heard");
                         return Err(Errno::IO);
                     }
+                }
+                // Damage must neither be read nor be what somebody's edit is based on.
+                if !tried.compared && !local.dirty && self.is_disputed(file) {
+                    return Ok(Step::Compare(file));
                 }
             }
             Standing::Stale if tried.older => self.show_older(core, file)?,

@@ -24,8 +24,13 @@ impl Told {
     /// A member says how far it has heard.
     pub fn says(&mut self, from: BrickId, theirs: &Heads) {
         // Who has heard of nothing at all, as its own index is being made anew, can tell nothing.
-        if !theirs.is_empty() && !self.heard.contains(&from) {
-            self.ahead.entry(from).or_insert_with(|| theirs.clone());
+        if theirs.is_empty() || self.heard.contains(&from) {
+            return;
+        }
+        let first = self.ahead.entry(from).or_insert_with(|| theirs.clone());
+        // A power cut took it from the member, too, and nobody will tell it any more.
+        if !includes(theirs, first) {
+            first.clone_from(theirs);
         }
     }
 
@@ -59,6 +64,17 @@ mod tests {
         ours.insert(other, 2);
         assert!(told.is_heard(peer, &ours));
         told.says(peer, &Heads::from([(one, 30)]));
+        assert!(told.is_heard(peer, &ours));
+    }
+
+    #[test]
+    fn what_a_member_has_lost_itself_is_not_waited_for() {
+        let (peer, lost, one) = (BrickId([1; 16]), Incarnation(1), Incarnation(2));
+        let mut told = Told::default();
+        told.says(peer, &Heads::from([(lost, 4), (one, 1)]));
+        let ours = Heads::from([(one, 9)]);
+        assert!(!told.is_heard(peer, &ours));
+        told.says(peer, &Heads::from([(one, 9)]));
         assert!(told.is_heard(peer, &ours));
     }
 }

@@ -8,7 +8,7 @@ use super::shrink;
 use super::steps::{Action, Faults, Step, What};
 
 /// All that can go wrong.
-const ALL: Faults = Faults {
+pub const ALL: Faults = Faults {
     kills: true,
     power: true,
     disks: true,

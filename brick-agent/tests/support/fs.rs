@@ -159,8 +159,11 @@ impl<'a> Fs<'a> {
 
     /// All bytes of a file.
     pub fn read_file(&self, path: &Path) -> FsResult<Vec<u8>> {
-        let stat = self.stat(path)?;
-        read_node(self.volume, stat.node)
+        match read_node(self.volume, self.stat(path)?.node) {
+            // The kernel looks the name up once more then.
+            Err(Errno::STALE) => read_node(self.volume, self.stat(path)?.node),
+            bytes => bytes,
+        }
     }
 
     /// The entries of a directory, read `max` at a time, without `.` and `..`.

@@ -24,7 +24,7 @@ use self::state::State;
 use super::types::FsResult;
 use super::{Volume, index_failed};
 use crate::heal::limit::Throttle;
-use crate::index::{Index, IndexError, encode};
+use crate::index::{Batch, Index, IndexError, encode};
 
 pub use state::{Fault, Pass};
 
@@ -221,11 +221,24 @@ impl Volume {
         }
     }
 
-    /// Two bricks say different hashes of a version that is here.
-    pub(super) fn disagreed(&self, file: FileId, version: VersionVector) {
+    /// Two bricks say different hashes of a version that is here. It is kept in the batch with which that is known: who opens the file after
+    /// that is not to get damage, also after an end without notice.
+    pub(super) fn disagreed(&self, file: FileId, version: VersionVector, batch: &mut Batch) {
         tracing::warn!(%file, "two bricks say different hashes of one version: one of the copies is damaged");
-        self.scrub.state().found(file, version, Fault::Disagreed);
-        self.tick();
+        let state = &mut *self.scrub.state();
+        state.found(file, version, Fault::Disagreed);
+        batch.meta(SCRUB, &encode(state));
+    }
+
+    /// Whether two bricks say different hashes of what is here, and it was not compared since.
+    pub(super) fn is_disputed(&self, file: FileId) -> bool {
+        self.scrub.state().open.get(&file).is_some_and(|open| open.fault == Fault::Disagreed)
+    }
+
+    /// Compares what is here with the hash that is known, now: damage is set aside where another brick has the version.
+    pub(super) fn compare_disputed(&self, file: FileId) -> FsResult<()> {
+        self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
+        self.keep_scrub()
     }
 
     fn scrub_stops(&self, cancel: &AtomicBool) -> bool {

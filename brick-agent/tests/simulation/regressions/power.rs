@@ -1,9 +1,10 @@
 //! Power that fails, and starts after it that are cut short.
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{ALL, NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest, verdict};
+use super::super::shrink;
 use super::super::steps::{Action, How, Mass, Step, Transfer, What};
 use super::super::world::World;
 use super::{does, pull, step};
@@ -650,4 +651,12 @@ fn t01_what_came_in_the_place_of_remains_is_a_copy_to_an_index_that_knows_the_re
         let plan = Plan { seed: 1_002_063, faults: NONE, ..quiet(one) };
         assert_eq!(plan.run(false).failure, None, "salts {first}, {second}");
     }
+}
+
+/// A member said how far it had heard, and lost that to a power cut before anybody else knew it. What another power cut had left of a copy waited
+/// for it for ever. As the seed had it.
+#[test]
+fn p01_what_a_member_lost_after_it_said_so_is_not_waited_for() {
+    let keep = shrink::read("18,24,29,31,35,42-45,64,66,72-73,75,88,93,95,111,115");
+    assert_eq!(Plan::new(2_401_184, ALL).keeping(&keep).run(false).failure, None);
 }
