@@ -4,16 +4,18 @@
 use std::collections::{BTreeSet, HashSet};
 
 use nearbrick_core::{FileId, Kind, Place};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::change::Change;
-use super::core::Core;
+use super::core::{At, Core};
+use super::judge::is_hollow;
 use super::types::FsResult;
 use super::walk::Found;
 use super::{Volume, index_failed};
 use crate::brick::access;
-use crate::index::parked_name;
+use crate::brick::disk::Dir;
+use crate::index::{Local, parked_name};
 
 impl Volume {
     /// Objects that are parked, also those of which that was not said before the end came.
@@ -22,6 +24,54 @@ impl Volume {
             std::str::from_utf8(&name).ok()?.strip_prefix("park-")?.parse::<FileId>().ok()
         };
         Ok(self.brick.staging.list()?.into_iter().filter_map(file).collect())
+    }
+
+    /// What is parked, and is no object that the index knows: nobody asks for it there, and it would be in the way of that object for ever,
+    /// should others tell of it again.
+    pub(super) fn clear_unknown_parked(&self) -> FsResult<()> {
+        for file in self.parked()? {
+            if self.object_of(file)?.kind.is_none() && self.local_or_none(file)? == Local::default() {
+                self.clear_unknown(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a file are kept in `versions/`. A directory in which there is something goes into the volume's root, as what is in it
+    /// may be known.
+    pub(super) fn clear_unknown(&self, file: FileId) -> FsResult<()> {
+        let (staging, parked) = (&self.brick.staging, parked_name(file));
+        let parked = parked.as_bytes();
+        let kind = FileType::from_raw_mode(access::stat(staging, parked)?.st_mode);
+        let to = |dir: &Dir, why: &str| {
+            let mut when = self.clock.now_ms();
+            loop {
+                let name = format!("{why}-{file}-{when}");
+                match access::rename(staging, parked, dir, name.as_bytes(), RenameFlags::NOREPLACE) {
+                    Err(Errno::EXIST) => when = when.saturating_add(1),
+                    done => {
+                        tracing::warn!(%file, "waited for its place, and nobody here knows it any more: kept as {name}");
+                        return done;
+                    }
+                }
+            }
+        };
+        match kind {
+            FileType::Directory => match access::rmdir(staging, parked) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => to(&self.brick.data, "recovered"),
+                done => done,
+            },
+            FileType::RegularFile => {
+                let at = At { dir: staging.clone(), name: parked.to_vec() };
+                let mark = access::get_mark(staging, parked)?;
+                if mark.is_some_and(|mark| mark.version.is_none()) && is_hollow(&at)? {
+                    access::unlink(staging, parked)
+                } else {
+                    to(&self.brick.versions, "unjudged")
+                }
+            }
+            _ => access::unlink(staging, parked),
+        }
     }
 
     /// The directories among them, of all of which the index says that they are parked from now on: so what is in them is found.

@@ -285,16 +285,8 @@ impl Volume {
     /// Objects that were on the way from one place to another when the index was lost.
     fn take_parked(&self, core: &mut Core) -> FsResult<()> {
         for file in self.parked()? {
-            let name = crate::index::parked_name(file);
             if self.object_of(file)?.kind.is_none() {
-                let kept = format!("unjudged-{file}");
-                tracing::warn!(%file, "nobody knows this object any more: kept as {}", self.brick.own("versions").join(&kept).display());
-                self.brick.staging.rename(
-                    name.as_bytes(),
-                    &*self.brick.versions,
-                    kept.as_bytes(),
-                    rustix::fs::RenameFlags::empty(),
-                )?;
+                self.clear_unknown(file)?;
                 continue;
             }
             let mut change = Change::new(self, core);

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nearbrick_core::replace::{Obstacle, Step, lacking, rank, same_set, step, with_stand_ins};
-use nearbrick_core::{BrickId, FileId, Object, Op, Stamp};
+use nearbrick_core::{BrickId, FileId, Incarnation, Object, Op, Stamp};
 use rustix::io::Errno;
 
 use super::change::Change;
@@ -442,6 +442,10 @@ impl Volume {
                 return Ok(());
             }
             Step::Done => return Ok(()),
+            // It is said once more as it is: that can be heard of.
+            Step::Wait(Obstacle::NotHeard) if set_at.is_none() && is_untold(change.core, origin) => {
+                set.value.clone()
+            }
             Step::Wait(obstacle) => {
                 waiting.why = Unplaced::Not(obstacle);
                 if obstacle == Obstacle::NotHeard {
@@ -509,6 +513,13 @@ impl Volume {
         }
         Ok(Wanted::NoRule)
     }
+}
+
+/// Whether nobody has more of a journal than is known here, and whose it was began a new one: what it said beside was lost, and is only
+/// to be seen in objects.
+fn is_untold(core: &Core, origin: Incarnation) -> bool {
+    let ours = core.heads.get(&origin);
+    core.acks.values().all(|known| known.ack.incarnation != origin && known.ack.heads.get(&origin) <= ours)
 }
 
 /// What the rules say of a file.

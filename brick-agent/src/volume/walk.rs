@@ -23,6 +23,7 @@ use rustix::io::Errno;
 impl Volume {
     /// Compares `data/` with the index, and takes over what differs.
     pub(super) fn walk(&self, core: &mut Core, end: End) -> FsResult<()> {
+        self.clear_unknown_parked()?;
         let mut found = Found::with(self.parked()?);
         let mut ahead = self.parked_dirs(core, &found.parked)?;
         ahead.push(FileId::ROOT);

@@ -5,7 +5,8 @@ use nearbrick_agent::brick::mark::Origin;
 use super::super::cases::{NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, after};
-use super::super::steps::{Action, How, Mass, Transfer, What};
+use super::super::shrink;
+use super::super::steps::{Action, Faults, How, Mass, Transfer, What};
 use super::{does, pull, step};
 
 /// Each waited for another that still had an index, and nobody had.
@@ -203,4 +204,13 @@ fn a_mark_says_of_a_copy_alone_that_it_is_one() {
     let snapshot = vec![write.clone(), What::Pass { ms: 40_000 }, What::Work { member: 1 }];
     assert_eq!(origin(snapshot), Origin::Here);
     assert_eq!(origin(vec![write]), Origin::Here);
+}
+
+/// A brick lost a file with its journal, after one member had compared itself with it. Of the journal that had set the file's replica set nobody heard
+/// any more, so nobody was known to have heard of the set, and the file never came to be where it was wanted. As the seed had it.
+#[test]
+fn t26_a_replica_set_that_no_journal_tells_any_more_is_said_again() {
+    let faults = Faults { kills: true, power: true, compaction: true, rules: true, ..NONE };
+    let keep = shrink::read("5,36,45,51,72-73,79");
+    assert_eq!(Plan::new(2_401_602, faults).keeping(&keep).run(false).failure, None);
 }
