@@ -119,6 +119,10 @@ impl Volume {
         if end == End::Killed && local.print.is_some_and(|then| then != now) {
             unnoted.dressed = is_dressed_otherwise(&at, &raw, &object)?;
         }
+        if end == End::PowerLost && local.dirty {
+            // Its print is from before a program had it open: names and attributes that it got since are not in it.
+            unnoted.moved = true;
+        }
         let same = looks_same(&now, local.print.as_ref(), unnoted);
         let synced = local.have.is_some() && local.synced == local.have;
         let goes_on = matches!(end, End::Killed | End::Running);

@@ -503,3 +503,13 @@ fn t01_what_the_index_has_as_being_written_may_be_a_copy_that_came_later() {
         assert_eq!(Plan::new(seed, faults).run(false).failure, None, "seed {seed}");
     }
 }
+
+/// A program had a file open for writing and wrote nothing; the disk turned a bit of it, others gave it another name, and the power was lost.
+/// By its new name it seemed to have been written to: the damage was an edit, and took the place of the good copy. As the seed had it.
+#[test]
+fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep =
+        shrink::read("6-7,10,13,25,41,43,46-47,58-59,74,80,115,117-118,143,154,159,170,174,177,243-244");
+    assert_eq!(Plan::new(2_401_126, faults).keeping(&keep).run(false).failure, None);
+}
