@@ -110,6 +110,13 @@ pub fn remains_give_way(object: &Object, me: BrickId, copy_of: &VersionVector) -
     !copy_of.is_empty() && object.holders_of(copy_of).any(|brick| brick != me)
 }
 
+/// The same for remains that are known not to be all of the copy: they give way to whatever another brick holds of the file, even though it
+/// lacks what that copy had, as nobody has that any more. `ours`: the version that they have become, if they have.
+pub fn torn_remains_give_way(object: &Object, me: BrickId, ours: Option<&VersionVector>) -> bool {
+    let is_ours = |version: &VersionVector| ours.is_some_and(|ours| ours.includes(version));
+    object.current().any(|c| !is_ours(&c.version) && object.holders_of(&c.version).any(|brick| brick != me))
+}
+
 /// Whether such remains are still neither whole nor a version of their own: nobody who was heard knows the version, and not all others were
 /// heard, of whom one may hold it.
 pub fn remains_wait(object: &Object, copy_of: &VersionVector, all_heard: bool) -> bool {
@@ -494,6 +501,14 @@ mod tests {
 
     #[test]
     fn t01_what_is_left_of_a_copy_waits_for_who_may_hold_it() {
+        // Torn ones give way to anything that another brick has, but not to themselves.
+        let torn =
+            |ops, ours: Option<u64>| torn_remains_give_way(&object(ops), brick(ME), ours.map(v).as_ref());
+        assert!(!torn(vec![], None));
+        assert!(!torn(vec![content(1), have(ME, 1)], None));
+        assert!(torn(vec![content(1), have(PEER, 1)], None));
+        assert!(!torn(vec![content(1), have(PEER, 1)], Some(1)));
+        assert!(torn(vec![content(2), have(PEER, 2)], Some(1)));
         assert!(remains_wait(&object(vec![]), &v(2), false));
         assert!(!remains_wait(&object(vec![]), &v(2), true));
         // An older version says nothing of this one; who knows it, or a newer one, has said who holds it.

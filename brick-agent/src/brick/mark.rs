@@ -14,6 +14,11 @@ pub const XATTR: &str = "trusted.nearbrick";
 const PLAIN: u8 = 1;
 /// Layout of one that does.
 const WITH_ORIGIN: u8 = 2;
+/// Layout of one that says with what its bytes can be compared, too.
+const WITH_CHECK: u8 = 3;
+
+/// The first bytes of the BLAKE3 of a copy: they tell whether all of it is there, and are short, so that marks stay in the inode.
+pub type Check = [u8; 4];
 
 /// Where bytes come from. What is not known to be a copy is never taken for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +35,8 @@ pub enum Origin {
     Found(Found),
     /// There are none, or ranges of this version that were read from another brick: it is a stub.
     Stub(VersionVector),
+    /// As [`Origin::Remains`], and not all of the copy is there.
+    Torn(VersionVector),
 }
 
 /// How a file was found after a power cut.
@@ -50,22 +57,31 @@ pub struct Mark {
     pub version: Option<VersionVector>,
     /// Where its bytes come from.
     pub origin: Origin,
+    /// Of a copy, if it is known.
+    pub check: Option<Check>,
 }
 
 impl Mark {
     /// The mark of an object.
     pub fn new(file: FileId, version: Option<VersionVector>) -> Self {
-        Mark { file, version, origin: Origin::Here }
+        Mark { file, version, origin: Origin::Here, check: None }
     }
 
-    /// The mark of a copy of this version.
-    pub fn copied(file: FileId, version: VersionVector) -> Self {
-        Mark { file, version: Some(version), origin: Origin::Copied }
+    /// The mark of a copy of this version, with the BLAKE3 of its bytes.
+    pub fn copied(file: FileId, version: VersionVector, hash: &[u8; 32]) -> Self {
+        let check = hash.first_chunk().copied();
+        Mark { file, version: Some(version), origin: Origin::Copied, check }
+    }
+
+    /// Whether bytes of this BLAKE3 are others than those that were marked so.
+    pub fn is_of_others(&self, hash: &[u8; 32]) -> bool {
+        self.check.is_some_and(|check| !hash.starts_with(&check))
     }
 
     /// The mark of a stub, of this version if there is one.
     pub fn stub(file: FileId, of: Option<&VersionVector>) -> Self {
-        Mark { file, version: None, origin: of.map_or(Origin::Here, |of| Origin::Stub(of.clone())) }
+        let origin = of.map_or(Origin::Here, |of| Origin::Stub(of.clone()));
+        Mark { origin, ..Mark::new(file, None) }
     }
 
     /// The version of which the bytes are a copy, or what is left of one.
@@ -73,16 +89,17 @@ impl Mark {
         match &self.origin {
             Origin::Here | Origin::Found(_) | Origin::Stub(_) => None,
             Origin::Copied => self.version.as_ref(),
-            Origin::Remains(of) => Some(of),
+            Origin::Remains(of) | Origin::Torn(of) => Some(of),
         }
     }
 
     /// Its bytes; short enough to stay in an ext4 inode for up to five writers.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Serialising to memory cannot fail for these types.
-        let Mark { file, version, origin } = self;
-        match origin {
-            Origin::Here => postcard::to_stdvec(&(PLAIN, file, version)),
+        let Mark { file, version, origin, check } = self;
+        match (origin, check) {
+            (_, Some(check)) => postcard::to_stdvec(&(WITH_CHECK, file, version, origin, check)),
+            (Origin::Here, None) => postcard::to_stdvec(&(PLAIN, file, version)),
             _ => postcard::to_stdvec(&(WITH_ORIGIN, file, version, origin)),
         }
         .unwrap_or_default()
@@ -90,18 +107,22 @@ impl Mark {
 
     /// Reads what [`Mark::to_bytes`] wrote; none if it is not that.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (file, version, origin) = match *bytes.first()? {
+        match *bytes.first()? {
             PLAIN => {
                 let (_, file, version): (u8, _, _) = postcard::from_bytes(bytes).ok()?;
-                (file, version, Origin::Here)
+                Some(Mark::new(file, version))
             }
             WITH_ORIGIN => {
                 let (_, file, version, origin): (u8, _, _, _) = postcard::from_bytes(bytes).ok()?;
-                (file, version, origin)
+                Some(Mark { origin, ..Mark::new(file, version) })
             }
-            _ => return None,
-        };
-        Some(Mark { file, version, origin })
+            WITH_CHECK => {
+                let (_, file, version, origin, check): (u8, _, _, _, Check) =
+                    postcard::from_bytes(bytes).ok()?;
+                Some(Mark { file, version, origin, check: Some(check) })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -116,7 +137,7 @@ mod tests {
         let marks = [
             Mark::new(FileId([7; 16]), Some(version.clone())),
             Mark::new(FileId([7; 16]), None),
-            Mark::copied(FileId([7; 16]), version.clone()),
+            Mark::copied(FileId([7; 16]), version.clone(), &[8; 32]),
             Mark::stub(FileId([7; 16]), Some(&version)),
             Mark::stub(FileId([7; 16]), None),
         ];
@@ -136,6 +157,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_without_a_check_is_read_and_tells_nothing() {
+        let version = VersionVector::from_iter([(Incarnation(1), 1)]);
+        let mark = Mark { check: None, ..Mark::copied(FileId([7; 16]), version, &[8; 32]) };
+        assert_eq!(mark.to_bytes()[0], WITH_ORIGIN);
+        assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark.clone()));
+        assert!(!mark.is_of_others(&[9; 32]));
+        let with = Mark { check: Some([8; 4]), ..mark };
+        assert!(with.is_of_others(&[9; 32]) && !with.is_of_others(&[8; 32]));
+    }
+
+    #[test]
     fn what_a_mark_is_a_copy_of() {
         let (file, one, two) = (
             FileId([7; 16]),
@@ -143,7 +175,7 @@ mod tests {
             VersionVector::from_iter([(Incarnation(2), 1)]),
         );
         assert_eq!(Mark::new(file, Some(one.clone())).copy_of(), None);
-        assert_eq!(Mark::copied(file, one.clone()).copy_of(), Some(&one));
+        assert_eq!(Mark::copied(file, one.clone(), &[8; 32]).copy_of(), Some(&one));
         let remains = Mark { origin: Origin::Remains(one.clone()), ..Mark::new(file, Some(two)) };
         assert_eq!(remains.copy_of(), Some(&one));
     }

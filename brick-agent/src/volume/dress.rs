@@ -1,5 +1,6 @@
 //! How an object looks on the disk: made as what it is, with owner, mode, times and attributes as members say.
 
+use nearbrick_core::recover::End;
 use nearbrick_core::{Attr, FileId, Kind, Object, Place, acl};
 use rustix::fs::{OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
@@ -8,6 +9,7 @@ use super::Volume;
 use super::amiss;
 use super::change::{Change, print_of};
 use super::core::{At, Core};
+use super::judge::{Unnoted, is_hollow};
 use super::opening::{Standing, standing};
 use super::types::{FsResult, SetTime};
 use crate::brick::access;
@@ -150,6 +152,9 @@ impl Volume {
             && (is_other && !is_empty_stub(&before, object, &local) || is_emptied)
             && change.core.nodes.of(file).is_none_or(|n| n.opens == 0)
         {
+            if self.is_whole_after_all(change.core, file, &at)? {
+                return self.adjust(core, file, &self.object_of(file)?);
+            }
             // Of an older version nothing is kept; the size is the newest one's.
             let open = access::open(&at.dir, &at.name, OFlags::WRONLY, 0)?;
             open.truncate(0)?;
@@ -183,6 +188,31 @@ impl Volume {
             return Err(Errno::NOSPC);
         }
         Ok(())
+    }
+}
+
+impl Volume {
+    /// Whether what is a stub by the index is marked as a whole version, and is not one that is empty: then something was done that could not
+    /// be said. It is that version from now on, or is kept in `versions/`; never are its bytes thrown away because nobody knows of them.
+    pub(super) fn is_whole_after_all(&self, core: &mut Core, file: FileId, at: &At) -> FsResult<bool> {
+        let mark = access::get_mark(&at.dir, &at.name)?.filter(|mark| mark.file == file);
+        let is_marked = mark.and_then(|mark| mark.version).is_some_and(|version| !version.is_empty());
+        if !is_marked || is_hollow(at)? {
+            return Ok(false);
+        }
+        let unnoted = Unnoted { moved: true, ..Unnoted::default() };
+        self.judge_file(core, file, unnoted, End::Killed, &mut Vec::new())?;
+        let (object, local) = (self.object_of(file)?, self.local_of(file)?);
+        if local.have.is_none() && !local.dirty {
+            self.give_up_bytes(
+                core,
+                file,
+                &local,
+                &object,
+                Some("is a copy that the index does not know of"),
+            )?;
+        }
+        Ok(true)
     }
 }
 

@@ -309,7 +309,7 @@ impl Volume {
         let staged = At { dir: self.brick.staging.clone(), name: a.staged.name.clone().into_bytes() };
         set_owner_and_mode(&staged, object, &Kind::File)?;
         let all_kept = set_xattrs(&staged, object)?;
-        access::set_mark(&staged.dir, &staged.name, &Mark::copied(a.file, a.version.clone()))?;
+        access::set_mark(&staged.dir, &staged.name, &Mark::copied(a.file, a.version.clone(), &a.hash))?;
         if object.head().is_some_and(|h| h.version == a.version) {
             set_mtime(&staged, object)?;
         }

@@ -11,6 +11,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{At, Core};
 use super::files::hash;
+use super::remains::found_remains;
 use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
@@ -180,8 +181,10 @@ impl Volume {
             stub: is_stub,
             bytes: Bytes::NotRead,
         };
-        if let Some(of) = copied.as_ref().filter(|_| is_found_again) {
-            return self.is_remains(core, file, &at, of.clone());
+        if let Some(mark) = whole_mark.as_ref().filter(|_| is_found_again)
+            && let Some(remains) = found_remains(&at, mark)
+        {
+            return self.is_remains(core, file, &at, remains);
         }
         let mut verdict = judge(&object, self.me, end, &found);
         if verdict == Verdict::Hash {
@@ -209,7 +212,7 @@ impl Volume {
         }
         let is_edit = matches!(verdict, Verdict::Edit(_)) || verdict == Verdict::Keep && local.dirty;
         if end == End::PowerLost && is_edit && !is_stub && copied.is_none() {
-            let was = whole_mark.filter(|mark| mark.file == file);
+            let was = whole_mark.clone().filter(|mark| mark.file == file);
             let version = was.as_ref().and_then(|mark| mark.version.clone()).unwrap_or_default();
             self.is_unproven(core, &at, Mark::new(file, Some(version)), was, &now)?;
             let mut change = Change::new(self, core);
@@ -228,10 +231,13 @@ impl Volume {
                 todo.push(file);
                 self.is_version(core, file, version, now, end)
             }
-            Verdict::Edit(base) => match copied.filter(|_| !dirty && base.is_empty()) {
-                Some(of) => self.is_remains(core, file, &at, of),
-                None => self.is_edit(core, file, base, end),
-            },
+            Verdict::Edit(base) => {
+                let mark = whole_mark.filter(|_| copied.is_some() && !dirty && base.is_empty());
+                match mark.and_then(|mark| found_remains(&at, &mark)) {
+                    Some(remains) => self.is_remains(core, file, &at, remains),
+                    None => self.is_edit(core, file, base, end),
+                }
+            }
             Verdict::SetAside | Verdict::Lacking => {
                 todo.push(file);
                 let why =

@@ -149,7 +149,9 @@ impl Volume {
     /// What waited for its place may be nowhere, after the power was lost.
     pub(super) fn is_still_parked(&self, core: &mut Core, file: FileId) -> FsResult<()> {
         let local = self.local_or_none(file)?;
+        // While the disk is ahead of the index it may be in its place.
         if !local.parked
+            || !core.amiss.is_empty()
             || access::stat(&self.brick.staging, parked_name(file).as_bytes()) != Err(Errno::NOENT)
         {
             return Ok(());

@@ -289,18 +289,12 @@ impl Volume {
                 self.vacate(core, place, file, ahead)?;
                 local = self.local_or_none(file)?;
                 let was = self.put_name(core, file, object, kind, &local, *link, place, &wanted)?;
-                let mut change = Change::new(self, core);
-                change.show(place, Some(Shown { file, link: *link, kind: d_type(kind) }));
-                let now = change.local_mut(file)?;
-                if let Some((old_link, old)) = &was {
-                    now.placed.remove(old_link);
-                    change.show(old, None);
+                let said = self.is_placed(core, file, kind, *link, place, was.as_ref());
+                if said.is_err() {
+                    let old = was.as_ref().map(|(_, old)| old.parent);
+                    self.names_not_said(core, old.into_iter().chain([place.parent]));
                 }
-                let now = change.local_mut(file)?;
-                now.placed.insert(*link, place.clone());
-                now.parked = false;
-                change.refresh_print(file)?;
-                change.commit()?;
+                said?;
                 if let Some((_, old)) = &was {
                     self.invalidate_entry(core, old);
                     self.left(old.parent, ahead)?;
@@ -321,13 +315,38 @@ impl Volume {
                 let mut change = Change::new(self, core);
                 change.show(&place, None);
                 change.local_mut(file)?.placed.remove(&link);
-                change.refresh_print(file)?;
-                change.commit()?;
+                if let Err(error) = change.refresh_print(file).and_then(|()| change.commit()) {
+                    self.names_not_said(core, [place.parent]);
+                    return Err(error);
+                }
                 self.invalidate_entry(core, &place);
                 self.left(place.parent, ahead)?;
             }
         }
         self.adjust(core, file, object)
+    }
+
+    /// Says that an object has its place on the disk, and that another of its names went for that.
+    fn is_placed(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        kind: &Kind,
+        link: LinkId,
+        place: &Place,
+        was: Option<&(LinkId, Place)>,
+    ) -> FsResult<()> {
+        let mut change = Change::new(self, core);
+        change.show(place, Some(Shown { file, link, kind: d_type(kind) }));
+        if let Some((old_link, old)) = was {
+            change.local_mut(file)?.placed.remove(old_link);
+            change.show(old, None);
+        }
+        let local = change.local_mut(file)?;
+        local.placed.insert(link, place.clone());
+        local.parked = false;
+        change.refresh_print(file)?;
+        change.commit().map(drop)
     }
 
     fn unlink_at(&self, core: &mut Core, place: &Place) -> FsResult<()> {

@@ -5,27 +5,60 @@
 //! give way to a whole copy, and are kept in `versions/`. Until somebody who knows the version was heard, or all other members were, nobody
 //! can open them, but to empty them, and no peer gets them: no reader sees half a file, and time alone makes nothing whole. If no other
 //! is known to hold that version then, they are a file like any other, and nothing of it is ever
-//! given up for less. A program that writes to it makes it its own.
+//! given up for less; unless the mark tells that not all of the copy is there, and another brick has some version of the file. A program that writes to it makes it its own.
 
-use nearbrick_core::recover::{remains_give_way, remains_wait};
+use nearbrick_core::recover::{remains_give_way, remains_wait, torn_remains_give_way};
 use nearbrick_core::{FileId, VersionVector};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{At, Core};
+use super::files::hash;
 use super::types::FsResult;
 use crate::brick::access;
 use crate::brick::mark::{Mark, Origin};
 use crate::index::{Local, Print};
 
-fn remains(mark: Option<Mark>, file: FileId) -> Option<(Option<VersionVector>, VersionVector)> {
-    match mark {
-        Some(Mark { file: of_file, version, origin: Origin::Remains(of) }) if of_file == file => {
-            Some((version, of))
-        }
+/// What is left of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remains {
+    /// Of this version.
+    pub of: VersionVector,
+    /// It is known that not all of it is there.
+    pub torn: bool,
+}
+
+impl Remains {
+    /// The same as it is marked.
+    pub fn origin(self) -> Origin {
+        if self.torn { Origin::Torn(self.of) } else { Origin::Remains(self.of) }
+    }
+}
+
+fn remains(mark: Option<Mark>, file: FileId) -> Option<(Option<VersionVector>, Remains)> {
+    let Mark { version, origin, .. } = mark.filter(|mark| mark.file == file)?;
+    match origin {
+        Origin::Remains(of) => Some((version, Remains { of, torn: false })),
+        Origin::Torn(of) => Some((version, Remains { of, torn: true })),
         _ => None,
     }
+}
+
+/// What is left of a copy after a power cut, of which the index does not know, by its mark.
+pub(super) fn found_remains(at: &At, mark: &Mark) -> Option<Remains> {
+    let of = mark.copy_of().filter(|of| !of.is_empty())?.clone();
+    let torn = match mark.origin {
+        Origin::Torn(_) => true,
+        Origin::Copied if mark.check.is_some() => {
+            let bytes = access::open(&at.dir, &at.name, OFlags::RDONLY | OFlags::NOATIME, 0);
+            // What the disk does not give now is told by nothing.
+            bytes.and_then(|open| hash(&*open)).is_ok_and(|hash| mark.is_of_others(&hash))
+        }
+        _ => false,
+    };
+    Some(Remains { of, torn })
 }
 
 impl Volume {
@@ -36,14 +69,14 @@ impl Volume {
         file: FileId,
         local: &Local,
         now: &Print,
-    ) -> FsResult<Option<VersionVector>> {
+    ) -> FsResult<Option<Remains>> {
         let is_untouched = local.have.is_none()
             && local.base.is_empty()
             && local.print.is_some_and(|then| now.has_bytes_of(&then));
         if !is_untouched {
             return Ok(None);
         }
-        Ok(remains(access::get_mark(&at.dir, &at.name)?, file).map(|(_, of)| of))
+        Ok(remains(access::get_mark(&at.dir, &at.name)?, file).map(|(_, remains)| remains))
     }
 
     /// The version of which a file is what is left of a copy, if it is of no version of its own yet.
@@ -52,7 +85,7 @@ impl Volume {
         core: &mut Core,
         file: FileId,
         local: &Local,
-    ) -> FsResult<Option<VersionVector>> {
+    ) -> FsResult<Option<Remains>> {
         // What programs make and write has no print yet.
         if !local.dirty || local.print.is_none() || local.have.is_some() || !local.base.is_empty() {
             return Ok(None);
@@ -64,8 +97,8 @@ impl Volume {
 
     /// Whether a file is what a power cut left of a copy, or of what was written here, and others are still waited for.
     pub(super) fn waits_for_word(&self, core: &mut Core, file: FileId, local: &Local) -> FsResult<bool> {
-        if let Some(of) = self.waiting_remains(core, file, local)? {
-            return Ok(self.gives_way(file, &of)? || self.others_may_tell(core, file, &of)?);
+        if let Some(remains) = self.waiting_remains(core, file, local)? {
+            return Ok(self.gives_way(file, &remains)? || self.others_may_tell(core, file, &remains)?);
         }
         if !core.unproven.contains(&file) || core.nodes.of(file).is_some_and(|n| n.writers > 0) {
             return Ok(false);
@@ -76,18 +109,17 @@ impl Volume {
         Ok(self.former_of(file, local, &found)?.is_some() || self.others_may_hold(core))
     }
 
-    /// Whether a member that was not heard yet may be the one that holds the version.
-    pub(super) fn others_may_tell(
-        &self,
-        core: &mut Core,
-        file: FileId,
-        of: &VersionVector,
-    ) -> FsResult<bool> {
+    /// Whether a member that was not heard yet may be the one that holds the version; or, where not all of it is here, somebody is writing
+    /// the file.
+    pub(super) fn others_may_tell(&self, core: &mut Core, file: FileId, remains: &Remains) -> FsResult<bool> {
         let config = self.config();
         let Core { told, heads, .. } = core;
         let mut others = config.members.iter().filter(|m| m.brick != self.me);
         let all_heard = others.all(|m| told.is_heard(m.brick, heads));
-        Ok(remains_wait(&self.object_of(file)?, of, all_heard))
+        let object = self.object_of(file)?;
+        // What somebody makes of it elsewhere is more than half of a copy.
+        let is_written = object.writing().any(|brick| brick != self.me);
+        Ok(remains_wait(&object, &remains.of, all_heard) || remains.torn && is_written)
     }
 
     /// The bytes of a file are what is left of a copy of this version.
@@ -96,10 +128,10 @@ impl Volume {
         core: &mut Core,
         file: FileId,
         at: &At,
-        of: VersionVector,
+        remains: Remains,
     ) -> FsResult<()> {
         tracing::warn!(%file, "is what a power cut left of a copy: it is not read before others were heard");
-        let mark = Mark { origin: Origin::Remains(of), ..Mark::new(file, Some(VersionVector::new())) };
+        let mark = Mark { origin: remains.origin(), ..Mark::new(file, Some(VersionVector::new())) };
         access::set_mark(&at.dir, &at.name, &mark)?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
         let since = self.clock.now_ms();
@@ -117,9 +149,15 @@ impl Volume {
         Ok(())
     }
 
-    /// Whether another brick is known to hold that version, or what came in its place.
-    pub(super) fn gives_way(&self, file: FileId, of: &VersionVector) -> FsResult<bool> {
-        Ok(remains_give_way(&self.object_of(file)?, self.me, of))
+    /// Whether another brick is known to hold that version, or what came in its place; or anything, if not all is there.
+    pub(super) fn gives_way(&self, file: FileId, remains: &Remains) -> FsResult<bool> {
+        self.gives_way_as(file, remains, None)
+    }
+
+    fn gives_way_as(&self, file: FileId, remains: &Remains, ours: Option<&VersionVector>) -> FsResult<bool> {
+        let object = self.object_of(file)?;
+        Ok(remains_give_way(&object, self.me, &remains.of)
+            || remains.torn && torn_remains_give_way(&object, self.me, ours))
     }
 
     /// What is here is kept in `versions/`, and a whole copy comes with the next heal.
@@ -145,8 +183,11 @@ impl Volume {
             Err(Errno::NOENT) => return Ok(false),
             mark => mark?,
         };
-        let Some((version, of)) = remains(mark, file) else { return Ok(false) };
-        if version != local.have || !self.gives_way(file, &of)? || self.changed_behind(core, file, &local)? {
+        let Some((version, remains)) = remains(mark, file) else { return Ok(false) };
+        if version != local.have
+            || !self.gives_way_as(file, &remains, local.have.as_ref())?
+            || self.changed_behind(core, file, &local)?
+        {
             return Ok(false);
         }
         self.give_way(core, file).map(|()| true)

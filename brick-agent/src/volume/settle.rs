@@ -387,7 +387,7 @@ impl Volume {
             };
             let before = print.ctime;
             let origin = match remains {
-                Some(of) => Origin::Remains(of),
+                Some(remains) => remains.origin(),
                 // A version that was made of it while it was written has no mark yet.
                 None if same => access::get_mark(&at.dir, &at.name)?
                     .filter(|mark| mark.file == file && mark.version.as_ref() == Some(&version))

@@ -225,6 +225,9 @@ impl Volume {
             || local
                 .print
                 .is_some_and(|then| !open.stat().is_ok_and(|raw| print_of(&raw).has_bytes_of(&then)));
+        if is_other && self.is_whole_after_all(core, file, &at)? {
+            return Err(Errno::STALE);
+        }
         if is_other || local.print.is_some() {
             let mut change = Change::new(self, core);
             let local = change.local_mut(file)?;
@@ -489,7 +492,7 @@ impl Volume {
             let time = SetTime::At(access::time(mtime.value.0, mtime.value.1));
             access::utimens(&at.dir, &at.name, None, Some(time))?;
         }
-        access::set_mark(&at.dir, &at.name, &Mark::copied(file, stub.version.clone()))?;
+        access::set_mark(&at.dir, &at.name, &Mark::copied(file, stub.version.clone(), &hash))?;
         let print = print_of(&access::stat(&at.dir, &at.name)?);
         let newest = object.head().is_some_and(|h| h.version == stub.version);
         let mut change = Change::new(self, core);

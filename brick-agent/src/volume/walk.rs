@@ -8,6 +8,7 @@ use super::core::{At, Core, Rebuild};
 use super::judge::Unnoted;
 use super::making::d_type;
 
+use super::remains::{Remains, found_remains};
 use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, index_failed};
@@ -375,8 +376,8 @@ impl Volume {
         // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
         let found_mark = mark.clone().filter(|mark| mark.file == fresh);
         let copied = mark.filter(|mark| walked.end == End::PowerLost && kind.is_file() && mark.file == fresh);
-        let copied = copied.and_then(|mark| mark.copy_of().cloned()).filter(|version| !version.is_empty());
-        let origin = copied.map_or(Origin::Here, Origin::Remains);
+        let copied = copied.and_then(|mark| found_remains(&at, &mark));
+        let origin = copied.map_or(Origin::Here, Remains::origin);
         let remains = origin != Origin::Here;
         if walked.end == End::PowerLost && kind.is_file() && !judging && !remains {
             // Its maker may have told others of a version that the index did not keep.

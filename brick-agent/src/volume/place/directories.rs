@@ -158,7 +158,10 @@ impl Volume {
             let local = change.local_mut(file)?;
             local.placed = BTreeMap::from([(link, place.clone())]);
             local.parked = false;
-            change.commit()?;
+            if let Err(error) = change.commit() {
+                self.names_not_said(core, was.iter().map(|old| old.parent).chain([place.parent]));
+                return Err(error);
+            }
             if new {
                 ahead.extend(self.index.wanted_in(file).map_err(index_failed)?);
             }

@@ -1,8 +1,9 @@
 //! Disks that refuse, and files that are emptied.
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{ALL, NONE, quiet};
 use super::super::disk::Trouble;
 use super::super::run::{Plan, verdict};
+use super::super::shrink;
 use super::super::steps::{Action, How, Step, What};
 use super::{does, pull, step};
 
@@ -87,4 +88,12 @@ fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
         ]);
         assert_eq!(Plan { seed, faults: NONE, ..plan }.run(false).failure, None, "seed {seed}");
     }
+}
+
+/// A file that had made way for another got its own place on a failing disk, and that could not be said. As it was not where it had waited, it
+/// counted as lost; and when it was found in its place it passed for a stub, and was emptied: what had been synced was gone. As the seed had it.
+#[test]
+fn p01_what_a_failing_disk_moved_and_did_not_say_is_neither_lost_nor_emptied() {
+    let keep = shrink::read("1,9,18,25,28,44");
+    assert_eq!(Plan::new(2_420_364, ALL).keeping(&keep).run(false).failure, None);
 }

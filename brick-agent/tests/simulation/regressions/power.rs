@@ -670,3 +670,14 @@ fn t01_what_waits_for_its_place_and_is_known_no_more_is_in_nobodys_way() {
     let keep = shrink::read("6-8,10,14,16,19,24,26,54,68,74,78-79,82,85,89,91-93,114,118,122,133");
     assert_eq!(Plan::new(2_400_440, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// One power cut left half of a copy, and another took from its maker that it had made that version: nobody knew it any more, so the half was
+/// a version like any other, and was read beside the whole file that its maker still had. As the seed had it.
+#[test]
+fn t01_half_of_a_copy_of_a_version_that_nobody_knows_any_more_is_not_read() {
+    let keep = shrink::read(
+        "3,6,8,15,18,20,24,30-31,34,37,43,66-67,70,72,76,78-79,101,105,107,109,112,118-120,123,125",
+    );
+    let faults = Faults { kills: true, power: true, compaction: true, ..NONE };
+    assert_eq!(Plan::new(2_443_815, faults).keeping(&keep).run(false).failure, None);
+}
