@@ -111,10 +111,18 @@ pub fn remains_give_way(object: &Object, me: BrickId, copy_of: &VersionVector) -
 }
 
 /// The same for remains that are known not to be all of the copy: they give way to whatever another brick holds of the file, even though it
-/// lacks what that copy had, as nobody has that any more. `ours`: the version that they have become, if they have.
-pub fn torn_remains_give_way(object: &Object, me: BrickId, ours: Option<&VersionVector>) -> bool {
+/// lacks what that copy had, as nobody has that any more; and as soon as the version is known: better none of it than half.
+/// `ours`: the version that they have become, if they have.
+pub fn torn_remains_give_way(
+    object: &Object,
+    me: BrickId,
+    copy_of: &VersionVector,
+    ours: Option<&VersionVector>,
+) -> bool {
     let is_ours = |version: &VersionVector| ours.is_some_and(|ours| ours.includes(version));
-    object.current().any(|c| !is_ours(&c.version) && object.holders_of(&c.version).any(|brick| brick != me))
+    let is_held = |version: &VersionVector| object.holders_of(version).any(|brick| brick != me);
+    ours.is_none() && object.knows(copy_of)
+        || object.current().any(|c| !is_ours(&c.version) && is_held(&c.version))
 }
 
 /// Whether such remains are still neither whole nor a version of their own: nobody who was heard knows the version, and not all others were
@@ -503,7 +511,7 @@ mod tests {
     fn t01_what_is_left_of_a_copy_waits_for_who_may_hold_it() {
         // Torn ones give way to anything that another brick has, but not to themselves.
         let torn =
-            |ops, ours: Option<u64>| torn_remains_give_way(&object(ops), brick(ME), ours.map(v).as_ref());
+            |ops, ours: Option<u64>| torn_remains_give_way(&object(ops), brick(ME), &v(3), ours.map(v).as_ref());
         assert!(!torn(vec![], None));
         assert!(!torn(vec![content(1), have(ME, 1)], None));
         assert!(torn(vec![content(1), have(PEER, 1)], None));

@@ -236,12 +236,12 @@ impl Volume {
             _ if truncates => {}
             // It may be torn, and others are to be heard first: no reader sees half a file.
             Standing::Whole => {
-                if let Some(of) = self.waiting_remains(core, file, &local)? {
-                    if self.gives_way(file, &of)? {
+                if let Some(remains) = self.waiting_remains(core, file, &local)? {
+                    if self.gives_way(file, &remains)? {
                         self.give_way(core, file)?;
                         return Err(Errno::STALE);
                     }
-                    if self.others_may_tell(core, file, &of)? {
+                    if self.others_may_tell(core, file, &remains)? {
                         tracing::info!(%file, "cannot be opened yet: a power cut left of a copy what may be torn, and not all other bricks were heard");
                         return Err(Errno::IO);
                     }

@@ -149,7 +149,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Whether another brick is known to hold that version, or what came in its place; or anything, if not all is there.
+    /// Whether another brick is known to hold that version, or what came in its place; or, if not all is there, anything, or
+    /// it is known at all.
     pub(super) fn gives_way(&self, file: FileId, remains: &Remains) -> FsResult<bool> {
         self.gives_way_as(file, remains, None)
     }
@@ -157,7 +158,7 @@ impl Volume {
     fn gives_way_as(&self, file: FileId, remains: &Remains, ours: Option<&VersionVector>) -> FsResult<bool> {
         let object = self.object_of(file)?;
         Ok(remains_give_way(&object, self.me, &remains.of)
-            || remains.torn && torn_remains_give_way(&object, self.me, ours))
+            || remains.torn && torn_remains_give_way(&object, self.me, &remains.of, ours))
     }
 
     /// What is here is kept in `versions/`, and a whole copy comes with the next heal.

@@ -355,11 +355,11 @@ impl Volume {
         };
         let mut print = print_of(&open.stat()?);
         let remains = self.remains_of(&at, file, &local, &print)?;
-        if let Some(of) = &remains {
-            if self.gives_way(file, of)? {
+        if let Some(remains) = &remains {
+            if self.gives_way(file, remains)? {
                 return self.give_way(core, file).map(|()| Settled::Done);
             }
-            if self.others_may_tell(core, file, of)? {
+            if self.others_may_tell(core, file, remains)? {
                 return Ok(Settled::Waits);
             }
         }
