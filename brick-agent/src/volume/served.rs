@@ -44,7 +44,8 @@ impl Volume {
         {
             return Ok(have.clone());
         }
-        let version = self.next_version(core, &self.object_of(file)?, &local.base);
+        let before = self.object_of(file)?;
+        let version = self.next_version(core, &before, &local.base);
         let mut change = Change::new(self, core);
         let content = Op::Content {
             brick: self.me,
@@ -63,7 +64,8 @@ impl Volume {
         now.quiet = false;
         now.mtime_at = entry.time;
         let now = now.clone();
-        let moves = self.has_other_names(&change.object(file)?, &now)?;
+        // What others did to it while it was removed has not come to the disk either.
+        let moves = !before.exists(file) || self.has_other_names(&change.object(file)?, &now)?;
         if moves {
             change.todo(file, true);
         }

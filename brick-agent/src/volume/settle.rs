@@ -372,6 +372,7 @@ impl Volume {
             }
             core.unproven.remove(&file);
         }
+        let was_removed = !self.object_of(file)?.exists(file);
         let mut change = Change::new(self, core);
         let same = is_as_known(&local, print);
         if same && (local.print == Some(print) || local.have.is_none()) {
@@ -433,8 +434,10 @@ impl Volume {
         let object = change.object(file)?;
         let unsaid = is_unsaid(self.me, &object, &local);
         // Removed by a peer while it was written here, so that it made way for another; or an edit brings back what was removed, under a
-        // name that is not the one that it has here, as where the index was lost and the disk alone told of its name.
-        let moves = !object.exists(file) || local.parked || self.has_other_names(&object, &local)?;
+        // name that is not the one that it has here, as where the index was lost and the disk alone told of its name. What others did to it while
+        // it was removed has not come to the disk.
+        let moves =
+            was_removed || !object.exists(file) || local.parked || self.has_other_names(&object, &local)?;
         if moves {
             // Should the end come before it has them: nothing else tells.
             change.todo(file, true);

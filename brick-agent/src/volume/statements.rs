@@ -42,7 +42,7 @@ fn holds(local: &Local, said: &VersionVector) -> bool {
 }
 
 impl Volume {
-    /// The same for what a former life said.
+    /// Makes true what a former life said, or this one of a file that it knew before.
     pub(super) fn right_former(&self, change: &mut Change<'_>, file: FileId) -> FsResult<()> {
         let object = change.object(file)?;
         let is_former = |origin: &Incarnation| self.brick.former.contains(origin);
@@ -51,7 +51,10 @@ impl Volume {
         }
         let held = object.holders.get(&self.me).map(|reg| reg.stamp.origin);
         let writes = object.writers.get(&self.me).map(|reg| reg.stamp.origin);
-        match held.into_iter().chain(writes).any(|origin| is_former(&origin)) {
+        // This life said it, deleted the file, and gave up what it knew of it; another, who has brought it back, still knows.
+        let local = change.local(file)?.unwrap_or_default();
+        let is_outlived = held == Some(self.incarnation) && local.is_stub() && object.exists(file);
+        match is_outlived || held.into_iter().chain(writes).any(|origin| is_former(&origin)) {
             true => self.right(change, file),
             false => Ok(()),
         }

@@ -129,7 +129,8 @@ impl Volume {
         }
         for file in found.parked.iter().copied() {
             let known = self.local_or_none(file)?;
-            if lost.remove(&file).is_some() || known.parked {
+            // Or it has no other place, as a start before this one found, and was ended.
+            if lost.remove(&file).is_some() || known.parked || known.placed.is_empty() {
                 let mut change = Change::new(self, core);
                 change.local_mut(file)?.parked = true;
                 change.commit()?;

@@ -2,7 +2,7 @@
 
 use nearbrick_agent::brick::mark::Origin;
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{ALL, NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, after};
 use super::super::shrink;
@@ -213,4 +213,28 @@ fn t26_a_replica_set_that_no_journal_tells_any_more_is_said_again() {
     let faults = Faults { kills: true, power: true, compaction: true, rules: true, ..NONE };
     let keep = shrink::read("5,36,45,51,72-73,79");
     assert_eq!(Plan::new(2_401_602, faults).keeping(&keep).run(false).failure, None);
+}
+
+/// A member deleted a file, gave up what it knew of it, and heard of it again from one who had edited it: others still believed that it held what
+/// it had held before. As the seed had it.
+#[test]
+fn t07_what_was_said_of_a_file_that_was_deleted_and_came_back_is_made_true() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("6,9,16,19,21,30,41,48,52-53,63,67,71,84,87,109");
+    assert_eq!(Plan::new(2_480_101, faults).keeping(&keep).run(false).failure, None);
+}
+
+/// Others set an attribute of a file and removed it, while it was being written here. The edit brought it back, at this member without the
+/// attribute. As the seeds had it.
+#[test]
+fn t07_a_file_that_an_edit_brings_back_has_the_attributes_that_others_set() {
+    let power = Faults { kills: true, power: true, compaction: true, ..NONE };
+    for (seed, faults, keep) in [
+        (2_482_414, power, "52,60-61,64,105,107"),
+        (2_480_071, ALL, "0,8,13,49,70"),
+        (2_482_414, Faults { rules: true, ..power }, "53,61-62,65,107,109"),
+    ] {
+        let plan = Plan::new(seed, faults).keeping(&shrink::read(keep));
+        assert_eq!(plan.run(false).failure, None, "seed {seed}");
+    }
 }

@@ -696,3 +696,12 @@ fn t01_half_of_a_copy_is_not_read_though_nobody_says_that_it_holds_it() {
     let keep = shrink::read("0,3-4,8-11,24,27,38,63,66,76-77");
     assert_eq!(Plan::new(2_440_721, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A power cut left a file where it had waited for its place, and the index had it in that place. A start took note that it was not there, and
+/// was killed; the next one knew of no place that it was missing from, and took it for lost. As the seed had it.
+#[test]
+fn t01_what_waits_for_its_place_is_found_by_the_second_start_too() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("45,67,69,71,78,109,116,124,128");
+    assert_eq!(Plan::new(2_480_761, faults).keeping(&keep).run(false).failure, None);
+}
