@@ -97,6 +97,18 @@ pub fn hash_of(object: &Object, version: &VersionVector) -> Option<[u8; 32]> {
     object.hashes.get(version).map(|said| said.1)
 }
 
+/// The version whose hash is not known before this operation of another brick, and is after it.
+pub fn first_hash<'a>(object: &Object, me: BrickId, op: &'a Op) -> Option<&'a VersionVector> {
+    let Op::Have { brick, version, .. } = op else { return None };
+    let is_new = *brick != me && hash_of(object, version).is_none() && object.would_keep_hash(version);
+    is_new.then_some(version)
+}
+
+/// The same for the versions of a state that is merged into `ours`.
+pub fn first_hashes<'a>(ours: &Object, theirs: &'a Object) -> impl Iterator<Item = &'a VersionVector> {
+    theirs.hashes.keys().filter(|version| hash_of(ours, version).is_none())
+}
+
 /// The version of which two bricks say different hashes, if this operation shows that.
 pub fn disagreement<'a>(object: &Object, op: &'a Op) -> Option<&'a VersionVector> {
     let Op::Have { version, hash, .. } = op else { return None };
@@ -183,6 +195,19 @@ mod tests {
         assert_eq!(verdict(&shared, 1, true, true, right), Verdict::Unproven);
         // A holder of what came after it has it no more; but a whole copy of that can be had.
         assert_eq!(verdict(&shared, 1, true, true, Bytes::Unreadable), Verdict::SetAside);
+    }
+
+    #[test]
+    fn a_hash_that_is_heard_first_is_noticed() {
+        let other = |who, n| Op::Have { brick: brick(who), version: v(n), hash: hash(n) };
+        let (none, two) = (object(vec![content(2)]), object(vec![content(2), other(3, 2)]));
+        assert_eq!(first_hash(&none, brick(ME), &other(3, 2)), Some(&v(2)));
+        assert_eq!(first_hash(&none, brick(ME), &other(ME, 2)), None);
+        assert_eq!(first_hash(&two, brick(ME), &other(4, 2)), None);
+        // It is not kept.
+        assert_eq!(first_hash(&two, brick(ME), &other(3, 1)), None);
+        assert_eq!(first_hashes(&none, &two).collect::<Vec<_>>(), [&v(2)]);
+        assert_eq!(first_hashes(&two, &two).count(), 0);
     }
 
     #[test]

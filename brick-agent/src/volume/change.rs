@@ -46,6 +46,8 @@ pub struct Change<'a> {
     renamed_in: BTreeSet<FileId>,
     /// Versions of which two bricks say different hashes.
     disagreed: Vec<(FileId, VersionVector)>,
+    /// Versions whose hash another brick was the first to say.
+    hashed: Vec<(FileId, VersionVector)>,
 }
 
 /// What a commit did.
@@ -84,6 +86,7 @@ impl<'a> Change<'a> {
             places: Vec::new(),
             renamed_in: BTreeSet::new(),
             disagreed: Vec::new(),
+            hashed: Vec::new(),
         }
     }
 
@@ -171,12 +174,15 @@ impl<'a> Change<'a> {
     }
 
     fn apply(&mut self, entry: &Entry) -> FsResult<()> {
+        let me = self.volume.me;
         let touched = self.load_object(entry.file).map_err(index_failed)?;
         let now = touched.now.get_or_insert_with(Object::default);
         let disagreed = scrub::disagreement(now, &entry.op).cloned();
+        let hashed = scrub::first_hash(now, me, &entry.op).cloned();
         now.apply(entry);
         touched.changed = true;
         self.disagreed.extend(disagreed.map(|version| (entry.file, version)));
+        self.hashed.extend(hashed.map(|version| (entry.file, version)));
         self.heads.insert(entry.origin, Heard { seq: entry.seq, time: entry.time });
         self.batch.entry(entry);
         Ok(())
@@ -188,6 +194,7 @@ impl<'a> Change<'a> {
         let touched = self.load_object(file).map_err(index_failed)?;
         let mut merged = touched.now.clone().unwrap_or_default();
         let disagreed = scrub::disagreement_of(&merged, &theirs).cloned();
+        let hashed: Vec<_> = scrub::first_hashes(&merged, &theirs).cloned().collect();
         merged.merge(theirs);
         let new = touched.now.as_ref() != Some(&merged);
         if new {
@@ -196,6 +203,7 @@ impl<'a> Change<'a> {
             self.clock.saw(latest);
         }
         self.disagreed.extend(disagreed.map(|version| (file, version)));
+        self.hashed.extend(hashed.into_iter().map(|version| (file, version)));
         Ok(new)
     }
 
@@ -400,13 +408,21 @@ impl<'a> Change<'a> {
         if let Some((key, value)) = self.own_entries.then(|| self.volume.once.mark(self.made)).flatten() {
             self.batch.meta(&key, &value);
         }
-        for (file, version) in std::mem::take(&mut self.disagreed) {
-            let here = self.locals.get(&file).and_then(|local| local.now.as_ref()?.have.as_ref());
-            // Whoever has it can look whether it is the right one.
-            if here == Some(&version) {
-                self.volume.disagreed(file, version, &mut self.batch);
-            }
-        }
+        let has = |file: &FileId, version: &VersionVector| {
+            let local = self.locals.get(file).and_then(|local| local.now.as_ref());
+            local.is_some_and(|local| local.have.as_ref() == Some(version))
+        };
+        let me = self.volume.me;
+        let is_said = |file: &FileId, version: &VersionVector| {
+            let object = self.objects.get(file).and_then(|object| object.now.as_ref());
+            object.is_some_and(|object| object.holders_of(version).any(|brick| brick == me))
+        };
+        // Whoever has it can look whether it is the right one. What was said was compared then, or was written here.
+        let disagreed = self.disagreed.iter().filter(|(file, version)| has(file, version));
+        let hashed =
+            self.hashed.iter().filter(|(file, version)| has(file, version) && !is_said(file, version));
+        let (disagreed, hashed) = (disagreed.cloned().collect(), hashed.cloned().collect());
+        self.volume.to_be_compared(disagreed, hashed, &mut self.batch);
         let Change {
             volume,
             core,

@@ -350,15 +350,15 @@ impl Program<'_> {
         if size == 0 {
             self.gives_up(at)?;
         }
-        let file = self.volume.object_behind(stat.node).ok_or(Errno::STALE)?;
-        // A newer version may be brought here first: it is that one which is cut off then.
+        // A newer version may be brought here first: it is that one which is cut off then. Or another file comes to have the name.
         if size > 0 && self.volume.waits_for_peer(stat.node) {
             let opened = self.volume.open_file(stat.node, libc::O_RDWR)?;
             self.volume.release(opened.handle);
         }
+        let node = self.fs().stat(at)?.node;
+        let file = self.volume.object_behind(node).ok_or(Errno::STALE)?;
         self.begins(file);
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
-        let node = self.fs().stat(at)?.node;
         let done = self.volume.setattr(node, None, &set);
         if size == 0 {
             self.gave_up(file);

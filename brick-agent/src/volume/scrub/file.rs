@@ -399,7 +399,7 @@ impl Volume {
                 local.have.is_some() || local.dirty || !object.replica_set().contains(&self.me)
             }
             Fault::OnlyCopy => !is_here,
-            Fault::Disagreed => !is_here || hash_of(&object, &open.version).is_none(),
+            Fault::Disagreed | Fault::NotCompared => !is_here || hash_of(&object, &open.version).is_none(),
         };
         if over || !object.exists(file) {
             return Ok(Since::Over);
@@ -408,7 +408,7 @@ impl Volume {
         Ok(match open.fault {
             Fault::OnlyCopy if others => Since::ToBeRead,
             // Who of the two is right.
-            Fault::Disagreed => Since::ToBeRead,
+            Fault::Disagreed | Fault::NotCompared => Since::ToBeRead,
             Fault::OnlyCopy | Fault::SetAside => Since::Same,
         })
     }

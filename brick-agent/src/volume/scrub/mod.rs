@@ -221,18 +221,33 @@ impl Volume {
         }
     }
 
-    /// Two bricks say different hashes of a version that is here. It is kept in the batch with which that is known: who opens the file after
-    /// that is not to get damage, also after an end without notice.
-    pub(super) fn disagreed(&self, file: FileId, version: VersionVector, batch: &mut Batch) {
-        tracing::warn!(%file, "two bricks say different hashes of one version: one of the copies is damaged");
+    /// Of versions that are here two bricks say different hashes, or another was the first to say one. It is kept in the batch with which that
+    /// is known: who opens the file after that is not to get damage, also after an end without notice.
+    pub(super) fn to_be_compared(
+        &self,
+        disagreed: Vec<(FileId, VersionVector)>,
+        hashed: Vec<(FileId, VersionVector)>,
+        batch: &mut Batch,
+    ) {
+        if disagreed.is_empty() && hashed.is_empty() {
+            return;
+        }
         let state = &mut *self.scrub.state();
-        state.found(file, version, Fault::Disagreed);
+        for (file, version) in hashed {
+            state.found(file, version, Fault::NotCompared);
+        }
+        for (file, version) in disagreed {
+            tracing::warn!(%file, "two bricks say different hashes of one version: one of the copies is damaged");
+            state.found(file, version, Fault::Disagreed);
+        }
         batch.meta(SCRUB, &encode(state));
     }
 
-    /// Whether two bricks say different hashes of what is here, and it was not compared since.
+    /// Whether what is here is to be compared with a hash that was heard since it came.
     pub(super) fn is_disputed(&self, file: FileId) -> bool {
-        self.scrub.state().open.get(&file).is_some_and(|open| open.fault == Fault::Disagreed)
+        let state = self.scrub.state();
+        let fault = state.open.get(&file).map(|open| open.fault);
+        matches!(fault, Some(Fault::Disagreed | Fault::NotCompared))
     }
 
     /// Compares what is here with the hash that is known, now: damage is set aside where another brick has the version.

@@ -64,6 +64,8 @@ pub enum Fault {
     OnlyCopy,
     /// Two bricks say different hashes.
     Disagreed,
+    /// It came before its hash was known, and was not compared with it yet. Mostly it is right.
+    NotCompared,
 }
 
 /// A fault that is not repaired yet.

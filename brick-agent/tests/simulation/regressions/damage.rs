@@ -513,3 +513,12 @@ fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
         shrink::read("6-7,10,13,25,41,43,46-47,58-59,74,80,115,117-118,143,154,159,170,174,177,243-244");
     assert_eq!(Plan::new(2_401_126, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A member had read a file from a holder whose disk had damaged it, and had not said that it had a copy when it heard of the hash: it read the damage
+/// again. As the seed had it.
+#[test]
+fn p02_a_copy_that_was_not_said_yet_is_compared_when_its_hash_is_heard() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
+    assert_eq!(Plan::new(2_481_128, faults).keeping(&keep).run(false).failure, None);
+}
