@@ -192,12 +192,15 @@ impl Volume {
 }
 
 impl Volume {
-    /// Whether what is a stub by the index is marked as a whole version, and is not one that is empty: then something was done that could not
-    /// be said. It is that version from now on, or is kept in `versions/`; never are its bytes thrown away because nobody knows of them.
+    /// Whether what is a stub by the index is marked as a whole version that no other brick is known to hold: then something was done that could
+    /// not be said. It is that version from now on, or is kept in `versions/`; never are its bytes thrown away because nobody knows of them.
     pub(super) fn is_whole_after_all(&self, core: &mut Core, file: FileId, at: &At) -> FsResult<bool> {
         let mark = access::get_mark(&at.dir, &at.name)?.filter(|mark| mark.file == file);
-        let is_marked = mark.and_then(|mark| mark.version).is_some_and(|version| !version.is_empty());
-        if !is_marked || is_hollow(at)? {
+        let Some(version) = mark.and_then(|mark| mark.version).filter(|version| !version.is_empty()) else {
+            return Ok(false);
+        };
+        let is_elsewhere = self.object_of(file)?.holders_of(&version).any(|brick| brick != self.me);
+        if is_elsewhere || is_hollow(at)? {
             return Ok(false);
         }
         let unnoted = Unnoted { moved: true, ..Unnoted::default() };
