@@ -119,6 +119,8 @@ impl Volume {
         let mut unnoted = unnoted;
         if end == End::Killed && local.print.is_some_and(|then| then != now) {
             unnoted.dressed = is_dressed_otherwise(&at, &raw, &object)?;
+            // It was being kept in `versions/`, as another was to take its place.
+            unnoted.moved |= raw.st_nlink as usize > local.placed.len().max(1);
         }
         if end == End::PowerLost && local.dirty {
             // Its print is from before a program had it open: names and attributes that it got since are not in it.

@@ -522,3 +522,14 @@ fn p02_a_copy_that_was_not_said_yet_is_compared_when_its_hash_is_heard() {
     let keep = shrink::read("7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
     assert_eq!(Plan::new(2_481_128, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A heal had just kept a damaged file in `versions/`, to put another in its place, when the agent was killed: by its one more name it seemed to
+/// have been written to. As the seed had it.
+#[test]
+fn t25_damage_is_no_edit_because_a_heal_was_about_to_replace_it() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read(
+        "5,7-8,10,13,19,41,52-53,86-91,100,104,107-108,117,121,124,140,148-149,167-168,171,175,179,187,201,214,218",
+    );
+    assert_eq!(Plan::new(2_500_179, faults).keeping(&keep).run(false).failure, None);
+}
