@@ -56,6 +56,7 @@ pub const TESTS: &[Package] = &[
     package("tar", "tar", "a test: archives on a volume"),
     package("vim", "vim", "a test: an editor on a volume"),
     package("setfattr", "attr", "a test: attributes on a volume"),
+    package("valgrind", "valgrind", "a test: numbers of instructions"),
     package("faketime", "faketime", "a test: workstations whose clocks are wrong"),
 ];
 

@@ -7,6 +7,7 @@
 //! * [`run`]: a run and its checks; [`shrink`]: a failing one with fewer steps.
 //! * [`cases`]: the tests; [`regressions`]: what they found once.
 //! * [`moving`]: one person at several workstations, and no fault.
+//! * [`instructions`]: what calls cost.
 //! * [`heal_steps`], [`call_steps`]: one heal, and calls that make something, that end or fail at each of their steps.
 //!
 //! `NEARBRICK_CASES=20000` runs so many seeds; `NEARBRICK_SEED=7` runs one and prints what happens;
@@ -23,6 +24,7 @@ mod clock;
 mod disk;
 mod files;
 mod heal_steps;
+mod instructions;
 mod life;
 mod machine;
 mod moving;

@@ -43,10 +43,19 @@ pub enum Need {
     Root,
     /// Root and `/dev/fuse`.
     Fuse,
+    /// The program `valgrind`.
+    Valgrind,
 }
 
 /// Whether it is to be had; says so if not.
 pub fn has(need: Need) -> bool {
+    if need == Need::Valgrind {
+        let has = std::process::Command::new("valgrind").arg("--version").output().is_ok();
+        if !has {
+            println!("left out: this test needs valgrind");
+        }
+        return has;
+    }
     if !rustix::process::geteuid().is_root() {
         println!("left out: this test needs root");
         return false;
