@@ -284,12 +284,13 @@ impl Volume {
             return Ok(());
         }
         let len = usize::try_from(end - offset).unwrap_or(len);
+        let began = stub.given_up.load(Ordering::Acquire);
         loop {
             if stub.is_spoiled() {
                 return Err(Errno::IO);
             }
             let given_up = stub.given_up.load(Ordering::Acquire);
-            self.fill(file, stub, offset, end)?;
+            self.fill(file, stub, offset, end, began)?;
             read_at(&*stub.file, offset, len, buf)?;
             match stub.gives(given_up) {
                 None => continue,
@@ -309,8 +310,9 @@ impl Volume {
 
     /// Has all of it filled in, from another holder if what came is wrong. Waits for holders.
     pub(super) fn fill_whole(&self, file: FileId, stub: &Arc<Stub>) -> FsResult<Completed> {
+        let began = stub.given_up.load(Ordering::Acquire);
         loop {
-            self.fill(file, stub, 0, stub.size())?;
+            self.fill(file, stub, 0, stub.size(), began)?;
             match self.complete_stub(file, stub)? {
                 Completed::Wrong => {}
                 completed => return Ok(completed),
@@ -318,8 +320,9 @@ impl Volume {
         }
     }
 
-    /// Has the bytes between `start` and `end` filled in. Waits for a holder.
-    pub(super) fn fill(&self, file: FileId, stub: &Stub, start: u64, end: u64) -> FsResult<()> {
+    /// Has the bytes between `start` and `end` filled in. Waits for a holder. `began`: how often all was given up when whoever waits for it
+    /// began to.
+    fn fill(&self, file: FileId, stub: &Stub, start: u64, end: u64, began: u64) -> FsResult<()> {
         let lacking = || gaps(&stub.filled(), start, end);
         if stub.is_whole() || lacking().is_empty() {
             return Ok(());
@@ -337,7 +340,7 @@ impl Volume {
             while at < end {
                 let until = end.min(at + window.most());
                 let asked = self.clock.now_ms();
-                let bytes = self.ask(file, stub, at, until)?;
+                let bytes = self.ask(file, stub, at, until, began)?;
                 window.took(until - at, self.clock.now_ms().saturating_sub(asked));
                 stub.put(at, &bytes)?;
                 at = until;
@@ -347,7 +350,7 @@ impl Volume {
     }
 
     /// Asks holders for a range: first who gave the rest, so that wrong bytes have one giver; and not those who gave wrong ones before.
-    fn ask(&self, file: FileId, stub: &Stub, from: u64, to: u64) -> FsResult<Vec<u8>> {
+    fn ask(&self, file: FileId, stub: &Stub, from: u64, to: u64, began: u64) -> FsResult<Vec<u8>> {
         let version = &stub.version;
         let object = self.object_of(file)?;
         let holders: Vec<_> = if object.head().is_some_and(|h| h.version == *version) {
@@ -374,7 +377,7 @@ impl Volume {
         };
         let doubted = self.doubted(file, version);
         let mut left: Vec<_> = holders.iter().copied().filter(|b| !doubted.contains(b)).collect();
-        if left.is_empty() && stub.given_up.load(Ordering::Acquire) > 0 {
+        if left.is_empty() && stub.given_up.load(Ordering::Acquire) > began {
             // The next one asks all of them again.
             self.lock().doubted.remove(&file);
             return Err(failed(if doubted.is_empty() { Reason::Unreachable } else { Reason::Corrupt }));
@@ -403,10 +406,10 @@ impl Volume {
                 }
             }
         }
-        if !doubted.is_empty() && stub.given_up.load(Ordering::Acquire) == 0 {
+        if !doubted.is_empty() && stub.given_up.load(Ordering::Acquire) == began {
             // That was when it was read before: what those have may be whole by now.
             self.lock().doubted.remove(&file);
-            return self.ask(file, stub, from, to);
+            return self.ask(file, stub, from, to, began);
         }
         Err(failed(why))
     }

@@ -39,7 +39,7 @@ fn world(members: usize) -> World {
 
 /// The first member has written all files.
 fn filled(members: usize) -> World {
-    let mut world = world(members);
+    let world = world(members);
     let volume = world.volume(0).unwrap();
     let fs = Fs::new(&volume);
     for n in 0..FILES {

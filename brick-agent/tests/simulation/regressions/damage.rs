@@ -533,3 +533,12 @@ fn t25_damage_is_no_edit_because_a_heal_was_about_to_replace_it() {
     );
     assert_eq!(Plan::new(2_500_179, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A holder had given wrong bytes to an open that failed, as the other one was down. It was whole again when the file was read next, and
+/// was not asked: the read failed. As the seed had it.
+#[test]
+fn t25_who_gave_wrong_bytes_to_an_open_that_failed_is_asked_by_the_next() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("6,13,67,69,72,74,80,116,164,194,197,202,205,207,230");
+    assert_eq!(Plan::new(2_521_182, faults).keeping(&keep).run(false).failure, None);
+}
