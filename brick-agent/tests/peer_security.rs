@@ -17,6 +17,7 @@ use nearbrick_agent::peer::tls::Tls;
 use nearbrick_agent::peer::wire::{self, FetchItem, FetchRequest, Heads, Hint, ReadRequest};
 use nearbrick_core::BrickId;
 use nearbrick_core::heal::Reason;
+use nearbrick_crds::files::OPERATOR;
 use peer_common::*;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,6 +137,76 @@ async fn s07_a_node_that_does_not_carry_the_volume_gets_nothing() {
     let read = tokio::task::spawn_blocking(move || client.read(file(1), &version(1), 0, 6, &[brick(1)]));
     assert_eq!(read.await.unwrap(), Err(Reason::Permission));
     assert_eq!(volume.rejected_kinds(), [""; 0]);
+}
+
+/// The status of an answer, and its text.
+async fn said(raw: &mut Raw, path: &str, body: impl Into<bytes::Bytes>) -> (StatusCode, String) {
+    let response = raw.post(path, body).await;
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s07_only_the_operator_may_ask_for_people_and_it_may_ask_for_nothing_else() {
+    let ca = Ca::new();
+    let (volume, server) = served(&ca, Limits::default()).await;
+    let question = r#"{"versions":{"path":""}}"#;
+    let at = path_of_operator();
+    let mut node = Raw::connect(&ca, &server).await;
+    let (status, line) = said(&mut node, &at, question).await;
+    assert_eq!((status, line.as_str()), (StatusCode::FORBIDDEN, "node ws-b is not the operator"));
+
+    let dir = ca.issue_operator();
+    let mut operator = Raw::connect_with(&dir, &server).await;
+    let (status, answer) = said(&mut operator, &at, question).await;
+    assert_eq!((status, answer.as_str()), (StatusCode::OK, r#"{"versions":{"versions":[],"cut":false}}"#));
+    let (status, answer) = said(&mut operator, &at, r#"{"where":{"path":"f"}}"#).await;
+    assert!(status == StatusCode::OK && answer.contains("NotFound"), "{answer}");
+    // Bytes of files, and the journal, are for members only.
+    for verb in ["journal", "hint", "acks", "compare", "newest", "keep", "fetch", "read", "chunks", "ranges"]
+    {
+        let (status, line) = said(&mut operator, &path(verb), wire::encode(&Heads::new())).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{verb}");
+        assert!(line.starts_with("the operator carries no brick"), "{line}");
+    }
+
+    for (path, body, wanted) in [
+        (at.clone(), "{".to_owned(), StatusCode::BAD_REQUEST),
+        (at.clone(), r#"{"erase":{}}"#.to_owned(), StatusCode::BAD_REQUEST),
+        (
+            at.clone(),
+            format!(r#"{{"where":{{"path":"{}"}}}}"#, "x".repeat(64 << 10)),
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+        (
+            at.replace(&brick(1).to_string(), &brick(8).to_string()),
+            question.to_owned(),
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+        (
+            at.replace(&VOLUME.to_string(), &uuid::Uuid::nil().to_string()),
+            question.to_owned(),
+            StatusCode::SERVICE_UNAVAILABLE,
+        ),
+        (format!("{at}/more"), question.to_owned(), StatusCode::NOT_FOUND),
+    ] {
+        // A body that is not taken ends its connection.
+        let mut operator = Raw::connect_with(&dir, &server).await;
+        assert_eq!(said(&mut operator, &path, body).await.0, wanted, "{path}");
+    }
+    assert_eq!(volume.rejected_kinds(), [""; 0]);
+}
+
+#[test]
+fn s08_the_operators_certificate_is_no_nodes() {
+    let ca = Ca::new();
+    // Even where it names a node as well.
+    let dir = ca.issue_with("ws-a", |params| {
+        params.subject_alt_names.push(rcgen::SanType::URI(OPERATOR.try_into().unwrap()));
+    });
+    let error = Tls::load(&dir, "ws-a").unwrap_err().to_string();
+    assert!(error.contains("the certificate is the operator's"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

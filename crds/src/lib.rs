@@ -16,6 +16,7 @@
 pub mod brick;
 pub mod condition;
 pub mod conflict;
+pub mod files;
 pub mod job;
 pub mod meta;
 pub mod migration;

@@ -200,8 +200,7 @@ fn below(at: &Path, path: &[u8]) -> Vec<u8> {
 }
 
 fn shown(volume: &Volume, at: &Path, kept: KeptVersion) -> Version {
-    let config = volume.config();
-    let writer = kept.writer.map(|b| config.member(b).map_or_else(|| b.to_string(), |m| m.node.clone()));
+    let writer = kept.writer.map(|brick| volume.node_of_brick(brick));
     Version {
         id: kept.id,
         file: kept.file,

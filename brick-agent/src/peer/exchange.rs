@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Object, VersionVector};
+use nearbrick_crds::files;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ use super::client::Client;
 use super::compare::{Compare, CompareReply, CompareRequest};
 use super::rubbish::Rubbish;
 use super::wire::{Acks, Heads};
-use super::{Served, Source};
+use super::{Refused, Served, Source};
 use crate::heal::chunk;
 use crate::volume::sync_copies::SYNC_LIMIT;
 
@@ -423,6 +424,10 @@ impl Served for Exchange {
 
     fn newest(&self, file: FileId) -> io::Result<Option<Object>> {
         self.journal.newest(file)
+    }
+
+    fn inquire(&self, ask: files::Ask) -> Result<files::Answer, Refused> {
+        self.journal.inquire(ask)
     }
 
     fn chunks(&self) -> &chunk::Cache {

@@ -6,6 +6,7 @@
 //! * [`server`] accepts connections, [`routes`] answers requests, [`send`] streams files.
 //! * [`client`]: the other side, with [`connection`]s kept per peer, and [`receive`] for streams.
 //! * [`exchange`]: keeps this brick's journal abreast of its peers'.
+//! * [`operator`]: what the operator asks for people, and nobody else may.
 //! * [`compare`]: what is asked when the journal alone cannot tell any more.
 //! * [`rubbish`]: counts what makes no sense, and logs it once per kind.
 //!
@@ -18,6 +19,7 @@ pub mod compare;
 pub mod connection;
 pub mod exchange;
 pub mod frame;
+pub mod operator;
 pub mod receive;
 pub mod routes;
 pub mod rubbish;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Object, VersionVector};
+use nearbrick_crds::files;
 
 use crate::heal::chunk;
 use compare::{CompareReply, CompareRequest};
@@ -66,6 +69,10 @@ impl Source {
         self.kind != SourceKind::Live
     }
 }
+
+/// Why a question of the operator is not answered: what kind of reason, and one clear line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub files::Refusal, pub String);
 
 /// What the server needs of a volume. All calls may block on the disk.
 pub trait Served: Send + Sync + 'static {
@@ -121,6 +128,13 @@ pub trait Served: Send + Sync + 'static {
     /// What is known of a file, after programs' changes to it here became a version: a peer is about to write it.
     fn newest(&self, _file: FileId) -> std::io::Result<Option<Object>> {
         Ok(None)
+    }
+    /// Answers what the operator asks for a person.
+    ///
+    /// # Errors
+    /// One clear line.
+    fn inquire(&self, _ask: files::Ask) -> Result<files::Answer, Refused> {
+        Err(Refused(files::Refusal::Failed, "this volume answers no such question".to_owned()))
     }
     /// Lists of chunks made lately.
     fn chunks(&self) -> &chunk::Cache;

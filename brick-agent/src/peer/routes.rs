@@ -3,7 +3,7 @@
 //!
 //! `POST /v2/volumes/VOLUME/bricks/BRICK/{journal,hint,acks,compare,newest,keep,fetch,read,chunks,ranges}`, where
 //! BRICK is the one that the caller believes it talks to: an agent on the address
-//! of another refuses (T27).
+//! of another refuses (T27). What the operator asks, and nobody else may, is in [`super::operator`]; of these it may ask none.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,9 +40,26 @@ const KEEPS: usize = 16;
 /// Requests whose bodies are held at a time; more wait their turn.
 const REQUESTS: usize = 64;
 
-/// The node on the other side, by its certificate.
-#[derive(Clone, Debug)]
-pub struct PeerNode(pub Arc<str>);
+/// Why nothing more is begun.
+const ENDING: &str = "this agent is about to end";
+
+/// Who is on the other side, by the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerNode {
+    /// The agent of this node.
+    Agent(Arc<str>),
+    /// The operator.
+    Operator,
+}
+
+impl std::fmt::Display for PeerNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PeerNode::Agent(node) => write!(f, "node {node}"),
+            PeerNode::Operator => f.write_str("the operator"),
+        }
+    }
+}
 
 /// What all requests share.
 pub struct Shared {
@@ -72,16 +89,17 @@ impl Shared {
 }
 
 /// A request that is not answered, with one line that says why.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl Refusal {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Refusal(status, why.into())
     }
 }
 
 /// The filter that answers every request.
 pub fn routes(shared: Arc<Shared>) -> BoxedFilter<(Response,)> {
+    let of_operator = super::operator::route(shared.clone());
     let shared = warp::any().map(move || shared.clone());
     warp::post()
         .and(warp::path!("v2" / "volumes" / Uuid / "bricks" / BrickId / String))
@@ -95,18 +113,19 @@ pub fn routes(shared: Arc<Shared>) -> BoxedFilter<(Response,)> {
                 Ok(response) => response,
                 Err(Refusal(status, why)) => {
                     stats.refused();
-                    tracing::debug!(node = %peer.0, %volume, %brick, verb, %status, "refused: {why}");
+                    tracing::debug!(from = %peer, %volume, %brick, verb, %status, "refused: {why}");
                     text(status, why)
                 }
             }
         })
-        .or_else(|error| async { Err(error) })
+        .or(of_operator)
+        .unify()
         .recover(|_| async { Ok::<_, Infallible>(text(StatusCode::NOT_FOUND, "no such request".to_owned())) })
         .unify()
         .boxed()
 }
 
-fn text(status: StatusCode, why: String) -> Response {
+pub(super) fn text(status: StatusCode, why: String) -> Response {
     let mut response = Response::new(why.into());
     *response.status_mut() = status;
     response
@@ -128,8 +147,12 @@ where
     let Some(served) = shared.registry.get(volume) else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("volume {volume} is not served here")));
     };
-    let Some(from) = served.brick_of(&peer.0) else {
-        let why = format!("node {} carries no brick of volume {volume}", peer.0);
+    let from = match peer {
+        PeerNode::Agent(node) => served.brick_of(node),
+        PeerNode::Operator => None,
+    };
+    let Some(from) = from else {
+        let why = format!("{peer} carries no brick of volume {volume}");
         return Err(Refusal::new(StatusCode::FORBIDDEN, why));
     };
     if served.brick() != brick {
@@ -138,7 +161,7 @@ where
     }
     let caller = Caller { shared, served: &served, from };
     // Held until the reply is made: bounds what all bodies together take.
-    let turn = shared.requests.acquire().await.map_err(|_| closing())?;
+    let turn = shared.requests.acquire().await.map_err(|_| closing(ENDING))?;
     let body = caller.body(length, body).await?;
     match verb {
         "keep" => {
@@ -159,8 +182,41 @@ where
     }
 }
 
-fn closing() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "this agent is about to end")
+pub(super) fn closing(why: &str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+/// Takes a request's body, as far as it is within its bound.
+pub(super) async fn collect<B: Buf>(
+    length: Option<u64>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send,
+    max: usize,
+    too_big: &(dyn Fn() -> Refusal + Sync),
+) -> Result<Bytes, Refusal> {
+    if length.is_some_and(|n| n > max as u64) {
+        return Err(too_big());
+    }
+    let whole = async {
+        let mut whole = Vec::new();
+        let mut body = std::pin::pin!(body);
+        while let Some(part) = body.next().await {
+            let mut part =
+                part.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the request body was cut"))?;
+            if whole.len() + part.remaining() > max {
+                return Err(too_big());
+            }
+            while part.has_remaining() {
+                let bytes = part.chunk();
+                let n = bytes.len();
+                whole.extend_from_slice(bytes);
+                part.advance(n);
+            }
+        }
+        Ok(Bytes::from(whole))
+    };
+    tokio::time::timeout(BODY_LIMIT, whole)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request body is too slow")))
 }
 
 /// An authorised request.
@@ -182,30 +238,7 @@ impl Caller<'_> {
         body: impl Stream<Item = Result<B, warp::Error>> + Send,
     ) -> Result<Bytes, Refusal> {
         let too_big = || self.rubbish(StatusCode::PAYLOAD_TOO_LARGE, "a request body over its bound");
-        if length.is_some_and(|n| n > wire::MAX_REQUEST as u64) {
-            return Err(too_big());
-        }
-        let collect = async {
-            let mut whole = Vec::new();
-            let mut body = std::pin::pin!(body);
-            while let Some(part) = body.next().await {
-                let mut part =
-                    part.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the request body was cut"))?;
-                if whole.len() + part.remaining() > wire::MAX_REQUEST {
-                    return Err(too_big());
-                }
-                while part.has_remaining() {
-                    let bytes = part.chunk();
-                    let n = bytes.len();
-                    whole.extend_from_slice(bytes);
-                    part.advance(n);
-                }
-            }
-            Ok(Bytes::from(whole))
-        };
-        tokio::time::timeout(BODY_LIMIT, collect).await.unwrap_or_else(|_| {
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request body is too slow"))
-        })
+        collect(length, body, wire::MAX_REQUEST, &too_big).await
     }
 
     fn decode<T: DeserializeOwned>(&self, body: &[u8], why: &str) -> Result<T, Refusal> {
@@ -305,7 +338,7 @@ impl Caller<'_> {
         if request.heads.len() > wire::MAX_HEADS {
             return Err(self.rubbish(StatusCode::BAD_REQUEST, "a request to keep a version over its bound"));
         }
-        let _turn = self.shared.keeps.acquire().await.map_err(|_| closing())?;
+        let _turn = self.shared.keeps.acquire().await.map_err(|_| closing(ENDING))?;
         let from = self.from;
         let KeepRequest { heads, file, version } = request;
         let kept = self.blocking(move |served| served.keep(from, &heads, file, &version)).await?;
@@ -347,7 +380,7 @@ impl Caller<'_> {
         &self,
         work: impl FnOnce(Outlet, &dyn Served) + Send + 'static,
     ) -> Result<Response, Refusal> {
-        let turn = self.shared.streams.clone().acquire_owned().await.map_err(|_| closing())?;
+        let turn = self.shared.streams.clone().acquire_owned().await.map_err(|_| closing(ENDING))?;
         let (outlet, mut body) = Outlet::new(Handle::current(), self.shared.stats.bytes_sent.clone());
         let served = self.served.clone();
         tokio::task::spawn_blocking(move || {

@@ -25,7 +25,7 @@ use warp::reply::Response;
 
 use super::Served;
 use super::routes::{PeerNode, Shared, routes};
-use super::tls::{Tls, node_of};
+use super::tls::{Tls, Who, who_of};
 
 /// The volumes that this agent serves to peers.
 #[derive(Default)]
@@ -170,17 +170,20 @@ impl Server {
             Err(_) => return refused(&"the handshake took too long"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let (node, not_after) = match certificate.map(node_of) {
+        let (who, not_after) = match certificate.map(who_of) {
             Some(Ok(found)) => found,
             Some(Err(error)) => return refused(&error),
             None => return refused(&"there is no certificate"),
         };
-        let node: Arc<str> = node.into();
-        let Some(_counted) = self.count(&node) else {
-            return refused(&format_args!("node {node} has too many connections"));
+        let peer = match who {
+            Who::Node(node) => PeerNode::Agent(node.into()),
+            Who::Operator => PeerNode::Operator,
+        };
+        let Some(_counted) = self.count(&peer.to_string().into()) else {
+            return refused(&format_args!("{peer} has too many connections"));
         };
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
-        self.http(stream, PeerNode(node), not_after, &activity).await;
+        self.http(stream, peer, not_after, &activity).await;
         self.stats.connections.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -1,4 +1,4 @@
-//! Certificates: who this agent is, and which node the other side is.
+//! Certificates: who this agent is, and which node the other side is, or whether it is the operator.
 //!
 //! The folder has `ca.crt`, `tls.crt` and `tls.key` (PEM). A certificate names
 //! one node, in its only DNS subject alternative name. TLS 1.3 both ways;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nearbrick_crds::files::OPERATOR;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -69,6 +70,18 @@ pub enum BadPeerName {
     /// Its DNS name is not a node's.
     #[error("the certificate's DNS name is not a node's name")]
     NotANode,
+    /// It is the operator's.
+    #[error("the certificate is the operator's, and no node's")]
+    Operator,
+}
+
+/// Who asks, by a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The agent of this node.
+    Node(String),
+    /// The operator.
+    Operator,
 }
 
 /// Whether `name` can be a node's name here: a DNS subdomain as Kubernetes has
@@ -99,10 +112,32 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<(String, i64), BadPee
             _ => None,
         })
         .collect();
+    if is_operators(&parsed) {
+        return Err(BadPeerName::Operator);
+    }
     match dns.as_slice() {
         [name] if is_node_name(name) => Ok(((*name).to_owned(), parsed.validity().not_after.timestamp())),
         [_] => Err(BadPeerName::NotANode),
         other => Err(BadPeerName::Count(other.len())),
+    }
+}
+
+/// Whether it has the operator's URI. No node's certificate has one: whoever signs those says which names are in them.
+fn is_operators(certificate: &X509Certificate<'_>) -> bool {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let mut all = names.iter().flat_map(|san| &san.value.general_names);
+    all.any(|name| matches!(name, GeneralName::URI(uri) if *uri == OPERATOR))
+}
+
+/// Who a certificate is of, and when it ends (seconds since 1970).
+///
+/// # Errors
+/// It is neither the operator's nor of one node.
+pub fn who_of(certificate: &CertificateDer<'_>) -> Result<(Who, i64), BadPeerName> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| BadPeerName::Unreadable)?;
+    match is_operators(&parsed) {
+        true => Ok((Who::Operator, parsed.validity().not_after.timestamp())),
+        false => node_of(certificate).map(|(node, ends)| (Who::Node(node), ends)),
     }
 }
 

@@ -163,6 +163,7 @@ impl VolumeTask {
             }),
         );
         volume.set_remote(client.clone());
+        volume.set_scrub_rate(self.inner.scrubs.clone());
         volume.set_led(false);
         let exchange = Exchange::new(volume.clone(), client.clone(), Pace::default());
         client.set_members(&config.members);

@@ -22,6 +22,7 @@
 //! * `scrub`: the whole brick looked through, from time to time.
 //! * `resume`: what programs opened through an agent before this one; `once`: calls that it did not answer.
 //! * `refused`: entries of peers that make no sense.
+//! * `inquiry`: what a person asks of files through the API server.
 //! * `usage`: how much groups of files are used here; `moves`: what moved here is read once more.
 //! * `replace`: replica sets of files that exist follow the placement rules.
 //! * `recover`: what is found at the start; `rebuild`: an index that was lost; `unmarked`: files that were no brick's before; `status`: counts for the reports.
@@ -47,6 +48,7 @@ mod count;
 mod dress;
 mod durable;
 mod files;
+mod inquiry;
 mod install;
 mod judge;
 mod listing;
@@ -221,6 +223,7 @@ pub struct Volume {
     transfers: staging::Claims,
     versions: versions::Versions,
     scrub: scrub::Scrub,
+    reading: inquiry::Reading,
     usage: usage::Usage,
     moves: moves::Moves,
     /// The index is made anew because the directory was adopted.

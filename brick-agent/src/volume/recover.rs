@@ -200,6 +200,7 @@ impl Volume {
             transfers: Default::default(),
             versions: Default::default(),
             scrub,
+            reading: Default::default(),
             usage,
             moves: Default::default(),
             proven: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Object, Op, VersionVector};
+use nearbrick_crds::files;
 use rustix::fs::OFlags;
 use std::sync::atomic::Ordering;
 
@@ -17,7 +18,7 @@ use crate::heal::chunk;
 use crate::index::{Local, Print};
 use crate::peer::compare::{CompareReply, CompareRequest};
 use crate::peer::wire::{self, Acks, Heads};
-use crate::peer::{Served, Source, SourceKind};
+use crate::peer::{Refused, Served, Source, SourceKind};
 
 /// Copies of files that are being written, at most. They take space only where the file changed since.
 const MOMENTS: usize = 64;
@@ -288,6 +289,10 @@ impl Served for Volume {
 
     fn newest(&self, file: FileId) -> std::io::Result<Option<Object>> {
         self.newest_for_peer(file).map_err(std::io::Error::from)
+    }
+
+    fn inquire(&self, ask: files::Ask) -> Result<files::Answer, Refused> {
+        Volume::inquire(self, ask)
     }
 
     fn chunks(&self) -> &chunk::Cache {

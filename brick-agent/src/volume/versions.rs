@@ -487,7 +487,7 @@ impl Volume {
     }
 
     /// What is shown at a path.
-    fn file_at(&self, path: &[u8]) -> FsResult<Option<FileId>> {
+    pub(super) fn file_at(&self, path: &[u8]) -> FsResult<Option<FileId>> {
         let _core = self.lock();
         let mut at = FileId::ROOT;
         for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {

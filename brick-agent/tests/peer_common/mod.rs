@@ -20,9 +20,10 @@ use nearbrick_agent::peer::exchange::Journal;
 use nearbrick_agent::peer::server::{Limits, Registry, Stats, serve};
 use nearbrick_agent::peer::tls::Tls;
 use nearbrick_agent::peer::wire::Heads;
-use nearbrick_agent::peer::{FetchSink, Served, Source, SourceKind};
+use nearbrick_agent::peer::{FetchSink, Refused, Served, Source, SourceKind};
 use nearbrick_core::heal::Reason;
 use nearbrick_core::{BrickId, Entry, FileId, Incarnation, Object, Op, VersionVector};
+use nearbrick_crds::files::{self, OPERATOR};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -89,6 +90,13 @@ impl Ca {
         std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
         std::fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
         dir
+    }
+
+    /// The folder of the operator: its URI is in the certificate, beside the name by which the API server knows it.
+    pub fn issue_operator(&self) -> PathBuf {
+        self.issue_with("files.lab.svc", |params| {
+            params.subject_alt_names.push(rcgen::SanType::URI(OPERATOR.try_into().unwrap()));
+        })
     }
 
     pub fn tls(&self, node: &str) -> Arc<Tls> {
@@ -263,6 +271,15 @@ impl Served for Memory {
         Ok((object != Object::default()).then_some(object))
     }
 
+    fn inquire(&self, ask: files::Ask) -> Result<files::Answer, Refused> {
+        match ask {
+            files::Ask::Versions { path } if path.is_empty() => {
+                Ok(files::Answer::Versions(files::KeptPage::default()))
+            }
+            _ => Err(Refused(files::Refusal::NotFound, "there is no such file".to_owned())),
+        }
+    }
+
     fn chunks(&self) -> &Cache {
         &self.lists
     }
@@ -410,10 +427,31 @@ pub struct Raw {
 
 impl Raw {
     pub async fn connect(ca: &Ca, server: &Running) -> Self {
-        let tls = ca.tls("ws-b");
+        Raw::connect_as(ca.tls("ws-b").current().client.clone(), server).await
+    }
+
+    /// With what is in a folder of the CA, whoever's certificate that is.
+    pub async fn connect_with(dir: &Path, server: &Running) -> Self {
+        use rustls_pki_types::pem::PemObject;
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(dir.join("ca.crt")).unwrap()).unwrap();
+        let chain = vec![CertificateDer::from_pem_file(dir.join("tls.crt")).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(dir.join("tls.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        Raw::connect_as(Arc::new(config), server).await
+    }
+
+    async fn connect_as(config: Arc<rustls::ClientConfig>, server: &Running) -> Self {
         let stream = TcpStream::connect(server.address).await.unwrap();
         let name = ServerName::try_from("ws-a").unwrap();
-        let stream = TlsConnector::from(tls.current().client.clone()).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Raw { sender }
@@ -424,6 +462,11 @@ impl Raw {
         let request = Request::post(path).header("host", "ws-a").body(Full::new(body.into())).unwrap();
         self.sender.send_request(request).await.unwrap()
     }
+}
+
+/// Where the operator asks.
+pub fn path_of_operator() -> String {
+    format!("/v2/operator/volumes/{VOLUME}/bricks/{}", brick(1))
 }
 
 /// Where a request of this kind goes.

@@ -13,7 +13,7 @@ mod names;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use nearbrick_core::{FileId, VersionVector};
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ use self::file::Since;
 use self::state::State;
 use super::types::FsResult;
 use super::{Volume, index_failed};
-use crate::heal::limit::Throttle;
+use crate::heal::limit::{Limiter, Throttle};
 use crate::index::{Batch, Index, IndexError, encode};
 
 pub use state::{Fault, Pass};
@@ -38,12 +38,23 @@ const BYTES: u64 = 64 << 20;
 const OF_A_FILE: u64 = 4 << 10;
 
 /// The scrub of a volume.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Scrub {
     state: Mutex<State>,
     /// One pass at a time.
     one: Mutex<()>,
     wanted: watch::Sender<u64>,
+    /// What all looks at bytes share.
+    rate: OnceLock<Arc<Limiter>>,
+}
+
+/// What is known of the copy of one file.
+#[derive(Debug, Default)]
+pub(super) struct ScrubOf {
+    /// A fault was found that is not repaired yet.
+    pub faulty: bool,
+    /// The last pass that came to its end.
+    pub last: Option<Pass>,
 }
 
 /// What is known of the last look through the brick, and of the present one.
@@ -78,6 +89,11 @@ impl Scrub {
         Ok(Scrub { state: Mutex::new(state), ..Scrub::default() })
     }
 
+    /// For reading what somebody asks for: no faster than passes do.
+    pub(super) fn throttle(&self) -> Throttle {
+        Throttle::new(None, self.rate.get().cloned())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,6 +121,17 @@ impl Volume {
         };
         self.keep_scrub()?;
         Ok(began)
+    }
+
+    /// All that is read to look at bytes takes no more than this together.
+    pub fn set_scrub_rate(&self, rate: Arc<Limiter>) {
+        // The first stays: there is one for all volumes.
+        let _ = self.scrub.rate.set(rate);
+    }
+
+    pub(super) fn scrub_of(&self, file: FileId) -> ScrubOf {
+        let state = self.scrub.state();
+        ScrubOf { faulty: state.open.contains_key(&file), last: state.last.clone() }
     }
 
     /// Ticks when somebody asks for a pass: then call [`Volume::scrub`].
