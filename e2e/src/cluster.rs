@@ -28,6 +28,25 @@ pub const API_PORT: u16 = 6443;
 /// The port of the operator's metrics and health.
 pub const OPERATOR_PORT: u16 = 8080;
 
+/// The port at which the API server asks the operator for lists of files.
+pub const FILES_PORT: u16 = 8443;
+
+/// The operator is no pod where workstations are processes: so its Service is told where it is.
+fn files_service(record: &Record) -> String {
+    let address = record.control_address();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: nearbrick-files, namespace: {SYSTEM_NAMESPACE}}}\n\
+         spec: {{ports: [{{name: files, port: 443, targetPort: {FILES_PORT}}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: nearbrick-files, namespace: {SYSTEM_NAMESPACE}, labels: {{kubernetes.io/service-name: nearbrick-files}}}}\n\
+         addressType: IPv4\nports: [{{name: files, port: {FILES_PORT}, protocol: TCP}}]\n\
+         endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]\n---\n\
+         apiVersion: apiregistration.k8s.io/v1\nkind: APIService\nmetadata: {{name: v1alpha1.files.nearbrick.io}}\n\
+         spec:\n  group: files.nearbrick.io\n  version: v1alpha1\n  groupPriorityMinimum: 100\n  versionPriority: 10\n  \
+         service: {{name: nearbrick-files, namespace: {SYSTEM_NAMESPACE}, port: 443}}\n"
+    )
+}
+
 /// The control plane and the operator of a lab.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -225,10 +244,11 @@ impl Cluster {
         }))
         .context("odd namespace")?;
         kube_api::apply_typed(client, &namespace).await?;
-        for file in ["rbac.yaml", "admission.yaml"] {
+        for file in ["rbac.yaml", "admission.yaml", "files-rbac.yaml"] {
             kube_api::apply_file(client, &paths::workspace().join("charts/nearbrick/files").join(file))
                 .await?;
         }
+        kube_api::apply(client, &files_service(record)).await?;
         for seat in &record.seats {
             let node: Node = serde_json::from_value(json!({
                 "apiVersion": "v1", "kind": "Node",
@@ -258,7 +278,9 @@ impl Cluster {
             .arg(self.file("operator.kubeconfig"))
             .arg("--listen")
             .arg(format!("0.0.0.0:{OPERATOR_PORT}"))
-            .args(["--lease-namespace", SYSTEM_NAMESPACE, "--identity", "lab"]);
+            .args(["--lease-namespace", SYSTEM_NAMESPACE, "--identity", "lab"])
+            .arg("--files-listen")
+            .arg(format!("0.0.0.0:{FILES_PORT}"));
         self.operator().start(&mut command, &self.identity.dir)?;
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
 use nearbrick_e2e::control_plane::binaries;
 use nearbrick_e2e::{ControlPlane, kube_api, paths};
@@ -27,6 +28,8 @@ fn it_has_no_faults_that_helm_knows() {
     for set in [
         "certificates.from=operator",
         "certificates.from=files",
+        "certificates.from=files,files.certificateSecret=operator",
+        "files.enabled=false",
         "csi.enabled=true,csi.provisioner.image=csi-provisioner:v6",
     ] {
         let said =
@@ -43,6 +46,7 @@ fn what_is_wrong_with_values_is_said() {
         ("agent.bricksDir=bricks", "agent/bricksDir"),
         ("operator.awayAfter=soon", "operator/awayAfter"),
         ("agent.brickDir=/b", "brickDir"),
+        ("files.certificateSecret=A_B", "files/certificateSecret"),
         ("csi.enabled=true", "csi.provisioner.image"),
         ("csi.storageClass.reclaimPolicy=Keep", "csi/storageClass/reclaimPolicy"),
     ] {
@@ -82,6 +86,12 @@ async fn it_is_installed_upgraded_and_uninstalled_and_the_volumes_definitions_st
     };
     let operator = operators.get("nearbrick-operator").await.expect("the operator");
     assert!(!arguments(&operator).contains(&"--no-certificates".to_owned()));
+    let files = |d: &Deployment| arguments(d).iter().any(|a| a.starts_with("--files-listen"));
+    let services: Api<APIService> = Api::all(client.clone());
+    const FILES: &str = "v1alpha1.files.nearbrick.io";
+    assert!(files(&operator));
+    let service = services.get(FILES).await.expect("the API of files").spec.and_then(|s| s.service);
+    assert_eq!(service.and_then(|s| s.namespace).as_deref(), Some(NAMESPACE));
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
     for name in ["nearbrick-agent", "nearbrick-holder"] {
         agents.get(name).await.expect(name);
@@ -93,6 +103,14 @@ async fn it_is_installed_upgraded_and_uninstalled_and_the_volumes_definitions_st
     run(&["upgrade", "--set", "certificates.from=files"]);
     let operator = operators.get("nearbrick-operator").await.expect("the operator");
     assert!(arguments(&operator).contains(&"--no-certificates".to_owned()));
+    // The operator has no certificate then, by which agents know it.
+    assert!(!files(&operator) && services.get_opt(FILES).await.expect("a look").is_none());
+    run(&["upgrade", "--set", "certificates.from=files,files.certificateSecret=operator"]);
+    let operator = operators.get("nearbrick-operator").await.expect("the operator");
+    assert!(
+        files(&operator) && arguments(&operator).contains(&"--files-tls-dir=/etc/nearbrick/files".to_owned())
+    );
+    services.get(FILES).await.expect("the API of files");
 
     let with_csi = [
         "upgrade",

@@ -1,6 +1,6 @@
 //! The Nearbrick operator: makes bricks, decides placement, makes heal jobs, and sums up.
 //!
-//! It only talks to the Kubernetes API, never touches file data, and holds no state of its own: end it
+//! It only talks to the Kubernetes API, and for lists of files that people ask for to agents ([`files`]), never touches file data, and holds no state of its own: end it
 //! at any moment and nothing is lost. One of several acts at a time ([`lease`]). What it decides is in
 //! [`plan`], without a client; each controller (`volume`, `brick`, `heal`, `job`, `policy`, `workstation`, `migration`, `conflict`) reads
 //! from [`stores`], decides, and applies.
@@ -13,6 +13,7 @@ mod conflict;
 mod context;
 mod controller;
 mod error;
+pub mod files;
 mod finalizer;
 mod heal;
 pub mod http;
@@ -57,6 +58,8 @@ pub struct Options {
     pub settings: Settings,
     /// Whether agents get their certificates from here.
     pub certificates: bool,
+    /// How lists of files are served; none: they are not.
+    pub files: Option<files::Config>,
 }
 
 /// Runs until the shutdown. An error is one line for a person.
@@ -65,6 +68,10 @@ pub struct Options {
 /// lease, stops acting at once, and stands for election again.
 pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Result<(), String> {
     let listener = http::bind(options.listen).await?;
+    let for_files = match options.files {
+        Some(config) => Some((files::bind(&config).await?, config)),
+        None => None,
+    };
     let metrics = Arc::new(Metrics::default());
     let published = http::Published::default();
     let page = Page::new(published.clone(), People::new(&cluster)?);
@@ -79,6 +86,9 @@ pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Resul
             );
         })
     };
+    let files = for_files.map(|(listener, config)| {
+        tokio::spawn(files::run(config, listener, client.clone(), shutdown.clone()))
+    });
     let contact = metrics.clone();
     let identity = options.lease.identity.clone();
     let signs_in = options.certificates.then(|| options.lease.namespace.clone());
@@ -121,6 +131,9 @@ pub async fn run(cluster: Config, options: Options, shutdown: Shutdown) -> Resul
     }
     // The server ends with the shutdown; a panic in it was reported by the runtime.
     let _ = server.await;
+    if let Some(files) = files {
+        let _ = files.await;
+    }
     Ok(())
 }
 

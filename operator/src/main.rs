@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use nearbrick_operator::plan::job::Limits;
-use nearbrick_operator::{Options, Settings, lease, shutdown};
+use nearbrick_operator::{Options, Settings, files, lease, shutdown};
 use tracing_subscriber::EnvFilter;
 
 /// The Nearbrick operator.
@@ -52,6 +52,15 @@ struct Run {
     /// Agents get their certificates elsewhere, from cert-manager for example.
     #[arg(long)]
     no_certificates: bool,
+    /// Where lists of files are served to the API server; without it they are not.
+    #[arg(long)]
+    files_listen: Option<SocketAddr>,
+    /// The Service, in the namespace of the lease, by which the API server comes for them.
+    #[arg(long, default_value = "nearbrick-files")]
+    files_service: String,
+    /// A folder with ca.crt, tls.crt and tls.key for that, and to ask agents; needed with --no-certificates.
+    #[arg(long)]
+    files_tls_dir: Option<PathBuf>,
     /// How long a heal job waits for an agent that reports to start its part.
     #[arg(long, default_value = "5m", value_parser = duration)]
     start_within: Duration,
@@ -92,8 +101,18 @@ async fn run(args: Run) -> Result<(), String> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{}-{}", host.trim(), std::process::id())
     });
+    if args.files_listen.is_some() && args.no_certificates && args.files_tls_dir.is_none() {
+        return Err("--files-listen with --no-certificates needs --files-tls-dir: a certificate by which agents know the operator".to_owned());
+    }
+    let files = args.files_listen.map(|listen| files::Config {
+        listen,
+        service: args.files_service,
+        namespace: args.lease_namespace.clone(),
+        tls_dir: args.files_tls_dir,
+    });
     let options = Options {
         certificates: !args.no_certificates,
+        files,
         listen: args.listen,
         lease: lease::Config::new(args.lease_namespace, args.lease_name, identity),
         settings: Settings {

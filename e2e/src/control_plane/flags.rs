@@ -11,6 +11,9 @@ use crate::record::Kind;
 /// The API server, as pods know it.
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
+/// As whom the API server passes requests on.
+const FRONT_PROXY: &str = "front-proxy-client";
+
 /// The cluster's CA, and the files that the API server needs.
 pub struct Keys {
     /// Signs users' certificates.
@@ -33,6 +36,10 @@ impl Keys {
         let dns = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let subject = Subject { name: "kube-apiserver", dns: &dns, addresses, ..Default::default() };
         authority.sign(&subject)?.write(dir, "apiserver")?;
+        // With this one it passes requests on to those who answer for other groups: signed by nobody else's authority.
+        let front = Authority::new("nearbrick-lab-front-proxy")?;
+        write_file(&dir.join("front-proxy-ca.crt"), front.cert(), 0o644)?;
+        front.sign(&Subject { name: FRONT_PROXY, ..Default::default() })?.write(dir, "front-proxy")?;
         let (public, private) = token_keys()?;
         write_file(&dir.join("tokens.pub"), &public, 0o644)?;
         write_file(&dir.join("tokens.key"), &private, 0o600)?;
@@ -91,6 +98,15 @@ pub fn apiserver(keys: &Path, etcd: u16, bind: IpAddr, advertise: IpAddr, port: 
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        format!("--requestheader-client-ca-file={}", key("front-proxy-ca.crt")),
+        format!("--requestheader-allowed-names={FRONT_PROXY}"),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        format!("--proxy-client-cert-file={}", key("front-proxy.crt")),
+        format!("--proxy-client-key-file={}", key("front-proxy.key")),
+        // No address of a Service leads anywhere from here: it goes to the pods behind it.
+        "--enable-aggregator-routing=true".to_owned(),
     ]
 }
 

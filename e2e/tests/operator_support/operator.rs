@@ -43,6 +43,7 @@ impl Operator {
         patience(&mut lease);
         let options = Options {
             certificates: false,
+            files: None,
             listen: address,
             lease,
             settings: Settings {

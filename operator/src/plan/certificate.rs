@@ -36,6 +36,13 @@ pub fn judge(
         return Verdict::Deny("NotAnAgent", format!("{user} is no agent: certificates are for {agents}"));
     }
     let node = match extra.get(NODE_CLAIM).map(Vec::as_slice) {
+        // What ends so is a Service to the API server: the operator's own certificate has such a name.
+        Some([node]) if node.ends_with(".svc") => {
+            return Verdict::Deny(
+                "ServiceName",
+                format!("node {node} is called like a Service: give it another name"),
+            );
+        }
         Some([node]) if !node.is_empty() => node,
         _ => {
             let line = "the token is bound to no pod, so that it names no node".to_owned();
@@ -80,6 +87,7 @@ mod tests {
         assert_eq!(of(AGENTS, &["a"], &asked(&["a"], 0)), "a");
         for (user, nodes, dns, others, reason) in [
             ("system:admin", &["a"][..], &["a"][..], 0, "NotAnAgent"),
+            (AGENTS, &["files.lab.svc"], &["files.lab.svc"], 0, "ServiceName"),
             (AGENTS, &[], &["a"], 0, "NoNode"),
             (AGENTS, &[""], &[""], 0, "NoNode"),
             (AGENTS, &["a", "b"], &["a"], 0, "NoNode"),

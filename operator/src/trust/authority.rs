@@ -1,5 +1,6 @@
 //! The certificate authority of the agents: its key and certificate, and what it signs.
 
+use nearbrick_crds::files::OPERATOR;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -91,17 +92,33 @@ impl Authority {
         node: &str,
         asked_for: Option<Duration>,
     ) -> Result<String, rcgen::Error> {
-        let mut params = CertificateParams::new([node.to_owned()])?;
-        params.distinguished_name.push(DnType::CommonName, node);
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let now = OffsetDateTime::now_utc();
-        let good_for = asked_for.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
-        (params.not_before, params.not_after) = (now - BEFORE, now + good_for);
+        let params = both_ends(node, node, asked_for.unwrap_or(LONGEST))?;
         Ok(params.signed_by(&request.0.public_key, &self.issuer)?.pem())
     }
+
+    /// A certificate and a key for the operator itself, as PEM: the API server calls it `dns`, and agents know it by its URI.
+    ///
+    /// # Errors
+    /// The name cannot stand in a certificate.
+    pub fn sign_operator(&self, dns: &str) -> Result<(String, String), rcgen::Error> {
+        let mut params = both_ends("nearbrick operator", dns, LONGEST)?;
+        params.subject_alt_names.push(SanType::URI(OPERATOR.try_into()?));
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+    }
+}
+
+/// What is in a certificate for both ends of a connection.
+fn both_ends(name: &str, dns: &str, good_for: Duration) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new([dns.to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - BEFORE, now + good_for.clamp(SHORTEST, LONGEST));
+    Ok(params)
 }
 
 #[cfg(test)]
@@ -124,6 +141,31 @@ mod tests {
         let signed = authority.sign(&request, "ws-a", Some(Duration::hours(48))).unwrap();
         let again = Issuer::from_ca_cert_pem(&signed, KeyPair::generate().unwrap());
         assert!(again.is_ok(), "it can be read: {signed}");
+    }
+
+    /// The names of a certificate.
+    fn names(pem: &str) -> Vec<String> {
+        use rustls_pki_types::pem::PemObject;
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let der = rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        let names = parsed.subject_alternative_name().unwrap().unwrap();
+        names.value.general_names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn no_node_gets_the_operators_name_whatever_it_asks_for() {
+        let (certificate, key) = Authority::make().unwrap();
+        let authority = Authority::read(&certificate, &key).unwrap();
+        let mut params = CertificateParams::new(["ws-a".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI(OPERATOR.try_into().unwrap()));
+        let wanted = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let request = Request::parse(wanted.as_bytes()).unwrap();
+        assert_eq!(request.asked(), Asked { dns: vec!["ws-a".to_owned()], others: 1 }, "it would be denied");
+        let signed = authority.sign(&request, "ws-a", None).unwrap();
+        assert_eq!(names(&signed), ["DNSName(ws-a)"]);
+        let (own, _) = authority.sign_operator("files.lab.svc").unwrap();
+        assert_eq!(names(&own), ["DNSName(files.lab.svc)", &format!("URI({OPERATOR})")]);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use crate::context::{Context, News};
 use crate::error::{Error, is_conflict};
 use crate::plan::certificate::{Verdict, judge};
 use crate::shutdown::Shutdown;
-use authority::{Authority, Request};
+pub(crate) use authority::Authority;
+use authority::Request;
 
 const KEY: &str = "ca.key";
 /// Between two looks at Secret and ConfigMap.
@@ -121,8 +122,7 @@ impl Signer {
     }
 
     fn odd(&self, why: &rcgen::Error) -> Error {
-        let name = format!("{}/{NAME}", self.namespace);
-        Error::Certificate(format!("Secret {name}: {why}; delete it, and a new authority is made"))
+        odd(&self.namespace, why)
     }
 
     /// Says whether a request is granted.
@@ -158,11 +158,7 @@ impl Signer {
             Some(secret) => secret,
             None => self.make(&secrets).await?,
         };
-        let text = |key: &str| {
-            let bytes = secret.data.as_ref().and_then(|d| d.get(key));
-            bytes.map(|b| String::from_utf8_lossy(&b.0).into_owned()).unwrap_or_default()
-        };
-        let authority = Authority::read(&text(CERTIFICATE), &text(KEY)).map_err(|e| self.odd(&e))?;
+        let authority = in_secret(&secret, &self.namespace)?;
         self.publish(authority.certificate()).await?;
         Ok(authority)
     }
@@ -201,6 +197,40 @@ impl Signer {
         let params = PatchParams::apply(OPERATOR_MANAGER).force();
         maps.patch(NAME, &params, &Patch::Apply(&map)).await.map(drop).map_err(Error::api(what))
     }
+}
+
+fn odd(namespace: &str, why: &rcgen::Error) -> Error {
+    Error::Certificate(format!("Secret {namespace}/{NAME}: {why}; delete it, and a new authority is made"))
+}
+
+fn in_secret(secret: &Secret, namespace: &str) -> Result<Authority, Error> {
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|d| d.get(key));
+        bytes.map(|b| String::from_utf8_lossy(&b.0).into_owned()).unwrap_or_default()
+    };
+    Authority::read(&text(CERTIFICATE), &text(KEY)).map_err(|e| odd(namespace, &e))
+}
+
+/// The authority that signs now, and all that agents are told to trust, as PEM; none while the operator that leads has not made and
+/// published it.
+///
+/// # Errors
+/// A request; what is there cannot be used.
+pub(crate) async fn published(
+    client: &Client,
+    namespace: &str,
+) -> Result<Option<(Authority, String)>, Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let what = format!("read Secret {namespace}/{NAME}");
+    let Some(secret) = secrets.get_opt(NAME).await.map_err(Error::api(what))? else { return Ok(None) };
+    let authority = in_secret(&secret, namespace)?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let what = format!("read ConfigMap {namespace}/{NAME}");
+    let map = maps.get_opt(NAME).await.map_err(Error::api(what))?;
+    let trusted = map.and_then(|m| m.data?.remove(CERTIFICATE)).unwrap_or_default();
+    // What it signs is of use only where it is trusted.
+    let is_trusted = trusted.contains(authority.certificate().trim());
+    Ok(is_trusted.then_some((authority, trusted)))
 }
 
 /// The certificates to trust, in PEM: this one first, then those of `before`, without a double, and not more than [`MOST_TRUSTED`].
