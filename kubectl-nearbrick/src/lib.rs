@@ -4,12 +4,14 @@
 //! * [`status`]: volumes, workstations, and what is pending, as values; [`table`]: as text.
 //! * [`wait`]: `flush` and `leave`, which go on until all is copied.
 //! * [`conflicts`]: the open conflicts, and a person's word on them.
+//! * [`files`]: files of one volume, as agents know them: what is pending, who holds which version, kept versions, and copies read.
 //! * [`bundle`]: what somebody needs who is to help and was not there.
 //! * [`usage`]: who uses what, why it is where it is, and moves.
 
 pub mod bundle;
 pub mod cluster;
 pub mod conflicts;
+pub mod files;
 pub mod status;
 pub mod table;
 pub mod usage;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use nearbrick_crds::files::RestoreRequest;
 
 use crate::cluster::{Cluster, Scope};
 use crate::table::Paint;
@@ -117,6 +120,69 @@ pub enum Command {
         /// How it is shown.
         #[arg(short, long, default_value = "table")]
         output: Output,
+    },
+    /// Lists the files of which a brick lacks the newest data: who lacks it, since when, and what it waits for.
+    Pending {
+        /// The volume.
+        volume: String,
+        /// Only what this workstation lacks; its agent is asked first.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only this file, or what is below this directory, from the volume's root.
+        #[arg(long)]
+        path: Option<String>,
+        /// So many files at most; all if not given.
+        #[arg(long)]
+        limit: Option<u64>,
+        /// How it is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Shows which workstation holds which version of a file, who wrote it, and whether the copy is known to be good.
+    Where {
+        /// The volume.
+        volume: String,
+        /// The file, from the volume's root.
+        path: String,
+        /// How it is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Lists versions that are kept (deleted, replaced, or lost in a conflict), or brings one back.
+    Versions {
+        /// The volume.
+        volume: String,
+        /// The file, or a directory, from the volume's root; all if not given.
+        path: Option<String>,
+        /// Only on this workstation.
+        #[arg(long)]
+        node: Option<String>,
+        /// The version to bring back, as the list names it. What is there now is kept too.
+        #[arg(long, value_name = "VERSION")]
+        restore: Option<String>,
+        /// Where it is put, from the volume's root; where it was if not given.
+        #[arg(long, requires = "restore")]
+        to: Option<String>,
+        /// How the list is shown.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Has the workstations read their copies now and compare them with their hashes; succeeds if none is damaged.
+    Verify {
+        /// The volume.
+        volume: String,
+        /// Only on this workstation.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only this file, or what is below this directory, from the volume's root.
+        #[arg(long)]
+        path: Option<String>,
+        /// Only asks for it.
+        #[arg(long)]
+        no_wait: bool,
+        /// The longest wait, for example `30m`.
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        timeout: Duration,
     },
     /// Says which bricks are to hold a file or directory, because of what, and what is still to come.
     Why {
@@ -226,6 +292,26 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Undo { which } => conflicts::undo(&cluster, &scope, &which).await,
         Command::Heat { volume, output } => usage::heat(&cluster, &scope, &volume, output, paint).await,
+        Command::Pending { volume, node, path, limit, output } => {
+            let part = files::Part { node, path, limit };
+            files::pending(&cluster, &scope, &volume, &part, output, paint).await
+        }
+        Command::Where { volume, path, output } => {
+            files::whereabouts(&cluster, &scope, &volume, &path, output, paint).await
+        }
+        Command::Versions { volume, path, node, restore: Some(version), to, .. } => {
+            let path = path.unwrap_or_default();
+            let wanted = RestoreRequest { version, path, to, node };
+            files::restore(&cluster, &scope, &volume, &wanted).await
+        }
+        Command::Versions { volume, path, node, output, .. } => {
+            let part = files::Part { node, path, limit: None };
+            files::versions(&cluster, &scope, &volume, &part, output, paint).await
+        }
+        Command::Verify { volume, node, path, no_wait, timeout } => {
+            let part = files::Part { node, path, limit: None };
+            files::verify(&cluster, &scope, &volume, &part, (!no_wait).then_some(timeout)).await
+        }
         Command::Why { volume, path } => usage::why(&cluster, &scope, &volume, &path).await,
         Command::Migrate { volume, paths, to, from, dry_run } => {
             let wanted = usage::Move { volume, paths, to, from, dry_run };

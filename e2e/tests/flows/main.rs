@@ -2,6 +2,7 @@
 
 mod api_away;
 mod examples;
+mod files;
 mod heal;
 mod hub;
 mod jobs;
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
             heal::a_deleted_job_ends_at_once_and_leaves_what_came,
             heal::all_pairs_heal_side_by_side_and_kubectl_shows_how_far_they_are,
             heal::without_anything_pending_makes_no_job,
+            files::the_group_is_known_to_kubectl,
+            files::what_is_pending_is_listed_in_pages,
+            files::where_a_file_is_and_its_versions_come_back,
+            files::only_who_may_see_a_namespace_may_ask_and_only_by_the_api_server,
             loss::the_others_read_every_file,
             loss::a_return_catches_up,
             migration::a_project_follows_the_person_who_works_on_it,

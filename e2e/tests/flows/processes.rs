@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clocks;
+mod files;
 #[allow(dead_code)]
 mod plugin;
 
@@ -17,6 +18,10 @@ fn main() -> ExitCode {
         Kind::Processes,
         cases![
             clocks::that_are_apart_neither_stop_heals_nor_decide_what_is_newer,
+            files::the_group_is_known_to_kubectl,
+            files::what_is_pending_is_listed_in_pages,
+            files::where_a_file_is_and_its_versions_come_back,
+            files::only_who_may_see_a_namespace_may_ask_and_only_by_the_api_server,
             bad_input::a_folder_that_is_no_brick,
             bad_input::a_brick_of_another_volume,
             bad_input::a_file_system_without_attributes,
