@@ -236,4 +236,9 @@ fn copies_are_read_and_what_the_disk_damaged_is_named() {
     assert!(began.is_some());
     lab.scrub(1);
     assert!(whereabouts(&lab, 1, "beside").bricks[1].verified_at.is_some());
+    // What was written here was not read yet by anybody; the pass says its hash.
+    write(&lab, 1, "new", b"new");
+    assert_eq!(whereabouts(&lab, 1, "new").bricks[1].verified_at, None);
+    lab.scrub(1);
+    assert!(whereabouts(&lab, 1, "new").bricks[1].verified_at.is_some());
 }

@@ -186,7 +186,12 @@ pub async fn where_a_file_is_and_its_versions_come_back(lab: Lab) -> Result<()> 
     if !all.status.success() || !["ws-a: ", "ws-b: ", "ws-c: "].iter().all(|node| lines.contains(node)) {
         fail!("verify: {lines}");
     }
-    Ok(())
+    eventually("the copy is known to be good", LIMIT, || async {
+        let found: FileWhereabouts = said(&scene, &["where", "tree", "one"]).map_err(|e| e.to_string())?;
+        let known = found.status.bricks[0].verified_at.is_some();
+        known.then_some(()).ok_or(format!("{found:?}"))
+    })
+    .await
 }
 
 pub async fn only_who_may_see_a_namespace_may_ask_and_only_by_the_api_server(lab: Lab) -> Result<()> {

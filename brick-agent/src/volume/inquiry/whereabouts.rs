@@ -6,6 +6,7 @@ use nearbrick_crds::files::{BrickHolding, Holding, Refusal, Whereabouts};
 
 use super::super::Volume;
 use super::super::core::Core;
+use super::super::scrub::Pass;
 use super::{Told, checked, failed, time};
 use crate::config::Member;
 use crate::index::Local;
@@ -68,10 +69,7 @@ impl Volume {
         file: nearbrick_core::FileId,
     ) -> BrickHolding {
         let scrub = self.scrub_of(file);
-        let held_since = object.holders.get(&self.me).filter(|reg| reg.value.is_some());
-        // A pass in which files were left out says nothing of any of them.
-        let read = scrub.last.filter(|pass| pass.left == 0);
-        let verified = read.filter(|pass| held_since.is_some_and(|reg| reg.stamp.millis() < pass.began_ms));
+        let verified = scrub.last.filter(|pass| was_read(object, self.me, pass));
         let verified = verified.filter(|_| !scrub.faulty && local.have.is_some() && !local.dirty);
         let written = local.dirty || core.nodes.of(file).is_some_and(|n| n.writers > 0);
         let all = shared_holding(self, object, member, true);
@@ -83,6 +81,14 @@ impl Volume {
             ..all
         }
     }
+}
+
+/// Whether a pass that came to its end has found the copy right. One in which files were left out says nothing of any of them. What came to
+/// be here while it went on was read then too, unless programs here wrote it: a brick says that it has a version after it has read it.
+fn was_read(object: &Object, me: BrickId, pass: &Pass) -> bool {
+    let Some(held) = object.holders.get(&me).filter(|reg| reg.value.is_some()) else { return false };
+    let (since, written) = (held.stamp.millis(), object.contents.iter().any(|c| c.stamp == held.stamp));
+    pass.left == 0 && (since < pass.began_ms || !written && pass.ended_ms.is_some_and(|ended| since <= ended))
 }
 
 fn shared_holding(volume: &Volume, object: &Object, member: &Member, has_joined: bool) -> BrickHolding {
