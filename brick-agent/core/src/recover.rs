@@ -510,8 +510,9 @@ mod tests {
     #[test]
     fn t01_what_is_left_of_a_copy_waits_for_who_may_hold_it() {
         // Torn ones give way to anything that another brick has, but not to themselves.
-        let torn =
-            |ops, ours: Option<u64>| torn_remains_give_way(&object(ops), brick(ME), &v(3), ours.map(v).as_ref());
+        let torn = |ops, ours: Option<u64>| {
+            torn_remains_give_way(&object(ops), brick(ME), &v(3), ours.map(v).as_ref())
+        };
         assert!(!torn(vec![], None));
         assert!(!torn(vec![content(1), have(ME, 1)], None));
         assert!(torn(vec![content(1), have(PEER, 1)], None));
