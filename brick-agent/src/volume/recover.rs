@@ -264,6 +264,9 @@ impl Volume {
             return;
         }
         self.settler.stop();
+        if let Err(error) = self.make_good() {
+            tracing::debug!(%error, "the disk and the index are still apart");
+        }
         let core = &mut *self.lock();
         let dirty: Vec<_> = core.tally.dirty.keys().copied().collect();
         let mut all = true;
@@ -283,8 +286,10 @@ impl Volume {
             if self.must_reopen() {
                 batch.meta(STATE, OUTRUN);
                 batch.meta(OUTRUN_AT, &encode(&core.began_at));
-            } else {
+            } else if core.amiss.is_empty() {
                 batch.meta(STATE, CLEAN);
+            } else {
+                tracing::warn!("the disk is not as the index has it; it is looked through at the next start");
             }
             batch.commit()?;
             self.index.persist()
