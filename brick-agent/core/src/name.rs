@@ -58,6 +58,15 @@ pub fn conflict_name(name: &[u8], tag: &str, n: u32) -> Vec<u8> {
     out
 }
 
+/// The name of which `name` is a sibling name, if it is one: what [`conflict_name`] made it of, unless that was too long.
+pub fn name_before_conflict(name: &[u8]) -> Option<Vec<u8>> {
+    const MARK: &[u8] = b" (conflict, ";
+    let at = name.windows(MARK.len()).rposition(|part| part == MARK)?;
+    let end = at + name[at..].iter().position(|b| *b == b')')?;
+    let ext = &name[end + 1..];
+    (ext.is_empty() || ext.starts_with(b".")).then(|| [&name[..at], ext].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +97,12 @@ mod tests {
     fn conflict_names_keep_the_extension_and_fit() {
         assert_eq!(conflict_name(b"a.txt", "ws-a", 0), b"a (conflict, ws-a).txt");
         assert_eq!(conflict_name(b".bashrc", "ws-a", 2), b".bashrc (conflict, ws-a, 2)");
+        for (name, n) in [(&b"a.txt"[..], 0), (b".bashrc", 2), (b"plan", 0), (b"x (conflict, ws-a)", 1)] {
+            assert_eq!(name_before_conflict(&conflict_name(name, "ws-a, 2026-11-28", n)).unwrap(), name);
+        }
+        assert_eq!(name_before_conflict(b"plan"), None);
+        assert_eq!(name_before_conflict(b"plan (conflict, "), None);
+        assert_eq!(name_before_conflict(b"plan (conflict, x) too"), None);
         let long = [b'x'; 255];
         assert_eq!(conflict_name(&long, "ws-a", 0).len(), 255);
         assert_eq!(check(&conflict_name(&long, "ws-a", 0)), Ok(()));

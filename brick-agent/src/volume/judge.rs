@@ -289,7 +289,13 @@ impl Volume {
     }
 
     /// Attributes of which the index knows nothing: they were set just before the end.
-    fn say_unknown_xattrs(&self, core: &mut Core, file: FileId, at: &At, object: &Object) -> FsResult<()> {
+    pub(super) fn say_unknown_xattrs(
+        &self,
+        core: &mut Core,
+        file: FileId,
+        at: &At,
+        object: &Object,
+    ) -> FsResult<()> {
         let unknown = unknown_xattrs(at, object)?;
         if unknown.is_empty() {
             return Ok(());

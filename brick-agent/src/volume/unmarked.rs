@@ -124,6 +124,8 @@ impl Volume {
         let mut change = Change::new(self, core);
         self.found_at(&mut change, file, link, place, kind)?;
         change.commit()?;
+        // Members know nothing of these: they are not to be on this disk alone.
+        self.say_unknown_xattrs(core, file, &at, &object)?;
         if kind.is_file() {
             match version.zip(hash) {
                 Some((version, hash)) => {

@@ -127,6 +127,14 @@ pub struct Catalog {
 /// Read when it is first asked for.
 pub type Versions = Mutex<Option<Catalog>>;
 
+/// Whether what was at `at` was the file at `path`, or below it; or lost that name in a conflict.
+fn was_at(at: &[u8], path: &[u8]) -> bool {
+    let is_below = at.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+    let (dir, name) = at.split_at(at.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1));
+    let before = || nearbrick_core::name::name_before_conflict(name);
+    is_below || path.strip_prefix(dir).is_some_and(|of| before().is_some_and(|name| name == of))
+}
+
 /// The name of a version of a file.
 pub(super) fn name_of(file: FileId, version: &VersionVector) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("nearbrick.io 2026 name of a kept version");
@@ -438,10 +446,8 @@ impl Volume {
         };
         let fits = |kept: &KeptVersion| {
             path.is_none_or(|path| {
-                let below = |at: &Vec<u8>| {
-                    at.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-                };
-                now_there.is_some() && kept.file == now_there || kept.path.as_ref().is_some_and(below)
+                now_there.is_some() && kept.file == now_there
+                    || kept.path.as_ref().is_some_and(|at| was_at(at, path))
             })
         };
         let mut all = Vec::new();
@@ -530,5 +536,21 @@ mod tests {
         assert_eq!(said_by(&format!("damaged-{file}-1234")), (Some(file), Why::Damaged));
         assert_eq!(said_by(&format!("unjudged-{file}")), (Some(file), Why::Unjudged));
         assert_eq!(said_by("put here by a person"), (None, Why::Lost));
+    }
+
+    #[test]
+    fn a_version_is_found_by_the_name_that_it_lost() {
+        let lost = b"d/plan (conflict, ws-a, 2026-11-28 12.27.16).txt";
+        for (at, path, found) in [
+            (&b"d/plan.txt"[..], &b"d/plan.txt"[..], true),
+            (b"d/plan.txt", b"d", true),
+            (b"d/plan.txt", b"d/plan", false),
+            (lost, b"d/plan.txt", true),
+            (lost, b"plan.txt", false),
+            (lost, b"d/other.txt", false),
+            (b"plan (conflict, ws-a)", b"plan", true),
+        ] {
+            assert_eq!(was_at(at, path), found, "{}", String::from_utf8_lossy(at));
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Names that go, come back, and stand in each other's way.
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{ALL, NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, verdict};
+use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Transfer, What};
 use super::{does, pull, step};
 
@@ -209,4 +210,12 @@ fn t03_a_file_beside_another_has_one_name_everywhere_after_a_lost_index() {
 fn t07_who_leaves_a_merged_directory_leaves_its_name_to_who_wants_it() {
     let faults = Faults { kills: true, power: true, compaction: true, ..NONE };
     assert_eq!(Plan::new(2_201_569, faults).run(false).failure, None);
+}
+
+/// A file of which the index was lost was taken as what others have at its path. An attribute of which only its disk knew stayed there alone. As
+/// the seed had it.
+#[test]
+fn t18_an_attribute_of_what_is_taken_for_another_file_is_said() {
+    let keep = shrink::read("17,26,64,110,117");
+    assert_eq!(Plan::new(2_560_179, ALL).keeping(&keep).run(false).failure, None);
 }
