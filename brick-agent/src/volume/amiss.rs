@@ -34,6 +34,11 @@ impl Amiss {
         self.touched.is_empty() && self.unlike.is_empty() && self.dirs.is_empty() && self.unmade.is_empty()
     }
 
+    /// Whether names in this directory may not be as the index has them.
+    pub fn has_dir(&self, dir: FileId) -> bool {
+        self.dirs.contains(&dir)
+    }
+
     /// Whether a file that looks like this was only changed back.
     pub fn is_only_touched(&self, file: FileId, now: &Print) -> bool {
         self.touched.get(&file) == Some(now)

@@ -191,7 +191,14 @@ impl Volume {
             return Ok(At { dir: self.brick.staging.clone(), name: parked_name(file).into_bytes() });
         }
         let place = local.place().ok_or(Errno::NOENT)?;
-        self.at_place(core, place)
+        let at = self.at_place(core, place)?;
+        if core.amiss.has_dir(place.parent)
+            && access::get_mark(&at.dir, &at.name)?.is_some_and(|mark| mark.file != file)
+        {
+            // It was moved, and that could not be said yet: what has its name now is not to be taken for it.
+            return Err(Errno::NOENT);
+        }
+        Ok(at)
     }
 
     /// A place in `data/` on the disk.

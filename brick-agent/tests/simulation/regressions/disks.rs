@@ -106,3 +106,12 @@ fn t23_an_end_before_disk_and_index_agree_is_not_clean() {
     let keep = shrink::read("13,16,18,22,37,84");
     assert_eq!(Plan::new(2_541_461, faults).keeping(&keep).run(false).failure, None);
 }
+
+/// A file was renamed over another on a full disk, which could neither be said nor undone. A program that changed the other one then changed
+/// the first, which had its name; and it was marked as the other: what had been synced was gone. As the seed had it.
+#[test]
+fn t23_what_has_the_name_of_a_file_for_a_while_is_not_written_as_that_file() {
+    let faults = Faults { disks: true, compaction: true, ..NONE };
+    let keep = shrink::read("10,17,53,55-56,71");
+    assert_eq!(Plan::new(2_560_065, faults).keeping(&keep).run(false).failure, None);
+}
