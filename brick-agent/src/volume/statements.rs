@@ -53,7 +53,10 @@ impl Volume {
         let writes = object.writers.get(&self.me).map(|reg| reg.stamp.origin);
         // This life said it, deleted the file, and gave up what it knew of it; another, who has brought it back, still knows.
         let local = change.local(file)?.unwrap_or_default();
-        let is_outlived = held == Some(self.incarnation) && local.is_stub() && object.exists(file);
+        let writing = object.writers.get(&self.me).filter(|reg| reg.value).map(|reg| reg.stamp.origin);
+        let is_outlived = object.exists(file)
+            && (held == Some(self.incarnation) && local.is_stub()
+                || writing == Some(self.incarnation) && !local.dirty);
         match is_outlived || held.into_iter().chain(writes).any(|origin| is_former(&origin)) {
             true => self.right(change, file),
             false => Ok(()),

@@ -238,3 +238,11 @@ fn t07_a_file_that_an_edit_brings_back_has_the_attributes_that_others_set() {
         assert_eq!(plan.run(false).failure, None, "seed {seed}");
     }
 }
+
+/// The same, of a file that the member was writing when it deleted it: all waited for what would come of that, for ever. As the seed had it.
+#[test]
+fn t07_who_deleted_a_file_is_not_writing_it_when_it_comes_back() {
+    let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
+    let keep = shrink::read("5,11,17,59,63-66,71,86");
+    assert_eq!(Plan::new(2_601_756, faults).keeping(&keep).run(false).failure, None);
+}
