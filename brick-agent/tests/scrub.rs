@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use nearbrick_agent::brick::mark::{Mark, XATTR};
 use nearbrick_agent::heal::limit::{Limiter, Throttle, Timer};
-use nearbrick_agent::index::Print;
 use nearbrick_core::FileId;
 use nearbrick_core::heal::Reason;
 use support::fs::{Fs, path, read_all};
-use support::members::Lab;
+use support::members::{Lab, print_of};
 use support::tree;
 
 fn write(lab: &Lab, n: usize, at: &str, bytes: &[u8]) {
@@ -44,17 +43,6 @@ fn file_at(at: &Path) -> FileId {
     let mut value = vec![0; 4096];
     let len = rustix::fs::getxattr(at, XATTR, &mut value[..]).unwrap();
     Mark::from_bytes(&value[..len]).unwrap().file
-}
-
-fn print_of(at: &Path) -> Print {
-    let meta = fs::metadata(at).unwrap();
-    let nsec = |n: i64| u32::try_from(n).unwrap();
-    Print {
-        ino: meta.ino(),
-        size: meta.size(),
-        mtime: (meta.mtime(), nsec(meta.mtime_nsec())),
-        ctime: (meta.ctime(), nsec(meta.ctime_nsec())),
-    }
 }
 
 /// The disk turns bytes of a file: its times are as they were.

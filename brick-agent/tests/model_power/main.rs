@@ -8,18 +8,16 @@ mod support;
 mod unproven;
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nearbrick_agent::brick::mark::{Mark, XATTR};
-use nearbrick_agent::index::{Local, Print};
 use nearbrick_agent::volume::{Later, VolumeOptions};
-use nearbrick_core::FileId;
 use support::clock::AheadClock;
 use support::fs::{Fs, path, write_all};
-use support::members::Lab;
+use support::members::{Lab, print_of};
 use support::tree;
 
 const ONE: &[u8] = b"the first version ";
@@ -51,28 +49,6 @@ fn mark_of(at: &Path) -> Mark {
 
 fn set_mark(at: &Path, mark: &Mark) {
     rustix::fs::setxattr(at, XATTR, &mark.to_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
-}
-
-fn print_of(at: &Path) -> Print {
-    let meta = std::fs::metadata(at).unwrap();
-    let nsec = |n: i64| u32::try_from(n).unwrap();
-    Print {
-        ino: meta.ino(),
-        size: meta.size(),
-        mtime: (meta.mtime(), nsec(meta.mtime_nsec())),
-        ctime: (meta.ctime(), nsec(meta.ctime_nsec())),
-    }
-}
-
-/// Changes what the index of a closed brick says is here.
-fn say(lab: &Lab, n: usize, file: FileId, change: impl FnOnce(&mut Local)) {
-    let index = lab.index(n);
-    let mut local = index.local(file).unwrap().unwrap();
-    change(&mut local);
-    let mut batch = index.batch();
-    batch.local(file, Some(&local));
-    batch.commit().unwrap();
-    index.persist().unwrap();
 }
 
 /// Bytes in place, as a disk that has the rest of the inode already.
@@ -110,7 +86,7 @@ fn t01_times_that_reached_the_disk_without_the_bytes_are_no_version() {
         let (mut lab, at) = written_twice(true);
         overwrite(&at, left);
         // The inode is as it was.
-        say(&lab, 0, mark_of(&at).file, |local| local.print = Some(print_of(&at)));
+        lab.say_local(0, mark_of(&at).file, |local| local.print = Some(print_of(&at)));
         lab.open(0);
         lab.converge();
         lab.one_tree();
@@ -138,7 +114,7 @@ fn t01_damage_is_no_edit_of_a_version_of_which_only_others_know_that_it_was_copi
     let mtime = std::fs::metadata(&at).unwrap().modified().unwrap();
     overwrite(&at, &[0; 18]);
     File::options().write(true).open(&at).unwrap().set_modified(mtime).unwrap();
-    say(&lab, 0, mark_of(&at).file, |local| local.print = Some(print_of(&at)));
+    lab.say_local(0, mark_of(&at).file, |local| local.print = Some(print_of(&at)));
     lab.open(0);
     lab.converge();
     lab.one_tree();
@@ -293,7 +269,7 @@ fn t01_a_stub_whose_bytes_were_lost_is_a_stub_again() {
         // The index has the copy, and the disk lost its rename.
         std::fs::rename(&aside, &at).unwrap();
         assert_eq!(mark_of(&at).version, None);
-        say(&lab, 1, mark_of(&at).file, |local| local.synced = None);
+        lab.say_local(1, mark_of(&at).file, |local| local.synced = None);
         lab.open(1);
         lab.converge();
         lab.one_tree();

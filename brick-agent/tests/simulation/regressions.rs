@@ -1,13 +1,22 @@
 //! What seeds found once, each under the name of what must hold.
 
-use super::steps::{Action, Step, What};
+use super::run::Plan;
+use super::shrink;
+use super::steps::{Action, Faults, Step, What};
 
 mod damage;
 mod disks;
 mod members;
 mod names;
 mod power;
+mod remains;
 mod unsynced;
+
+/// What a seed found, with the steps that it takes, is found no more.
+fn stays_mended(seed: u64, faults: Faults, keep: &str) {
+    let plan = Plan::new(seed, faults).keeping(&shrink::read(keep));
+    assert_eq!(plan.run(false).failure, None, "seed {seed}");
+}
 
 fn step(what: What) -> Step {
     Step { salt: 1, what }

@@ -1,5 +1,6 @@
 //! Volumes of one process that are members of one volume.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use nearbrick_agent::config::{Member as Address, PlacementRule, StaleReads, VolumeConfig};
 use nearbrick_agent::heal::limit::Throttle;
 use nearbrick_agent::heal::{self, HealOutcome, HealRequest};
-use nearbrick_agent::index::{Index, Local};
+use nearbrick_agent::index::{Index, Local, Print};
 use nearbrick_agent::peer::Served;
 use nearbrick_agent::peer::compare::Compare;
 use nearbrick_agent::peer::wire::{self, Acks};
@@ -478,5 +479,17 @@ impl Drop for Lab {
                 volume.close();
             }
         }
+    }
+}
+
+/// What a file looks like, as the index has it.
+pub fn print_of(at: &std::path::Path) -> Print {
+    let meta = std::fs::metadata(at).unwrap();
+    let nsec = |n: i64| u32::try_from(n).unwrap();
+    Print {
+        ino: meta.ino(),
+        size: meta.size(),
+        mtime: (meta.mtime(), nsec(meta.mtime_nsec())),
+        ctime: (meta.ctime(), nsec(meta.ctime_nsec())),
     }
 }

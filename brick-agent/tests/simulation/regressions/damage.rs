@@ -4,11 +4,10 @@ use super::super::cases::{NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after};
-use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Step, Transfer, What};
 use super::super::support::fs::{Fs, path};
 use super::super::world::World;
-use super::{does, pull, step};
+use super::{does, pull, stays_mended, step};
 
 /// A damaged copy was opened for writing, and nothing was written to it. What that made a version of was the damage.
 #[test]
@@ -309,8 +308,7 @@ fn t25_the_last_whole_copy_may_be_removed_by_a_program() {
 #[test]
 fn t25_a_copy_that_a_start_finds_is_said() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("6,12-13,48,57,67-72,75-76,78,98,112,115,132,136,149,169");
-    assert_eq!(Plan::new(762_302, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(762_302, faults, "6,12-13,48,57,67-72,75-76,78,98,112,115,132,136,149,169");
 }
 
 /// The copy of the brick that was asked first was damaged, and nobody had seen that yet. What came from it had not the hash that all know, and
@@ -461,11 +459,12 @@ fn t25_who_gave_damaged_bytes_once_is_asked_again_when_the_file_is_opened_anew()
 #[test]
 fn t25_the_only_copy_is_not_said_again_if_it_is_damaged() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read(
+    stays_mended(
+        1_701_963,
+        faults,
         "4,6-7,10,14,26,52,56-57,63,71,73-75,77,84,88-89,92-93,95-97,100,108,110-111,118,130,133,136,139,146,150,163,165,187,206,209,212,228,\
          231",
     );
-    assert_eq!(Plan::new(1_701_963, faults).keeping(&keep).run(false).failure, None);
 }
 
 /// An edit brought a file back that another had deleted, and with it what a third one had kept of an older version that the deleter had seen.
@@ -473,8 +472,7 @@ fn t25_the_only_copy_is_not_said_again_if_it_is_damaged() {
 #[test]
 fn t07_what_a_deletion_had_seen_is_not_said_again_when_an_edit_brings_the_file_back() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("9,14,40,107,133-136,140,145,155,231-232,237,250");
-    assert_eq!(Plan::new(1_702_937, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(1_702_937, faults, "9,14,40,107,133-136,140,145,155,231-232,237,250");
 }
 
 /// A kill came when a version in conflict had been replaced here by the one that won, and that was not said: a start took the older word for
@@ -509,9 +507,11 @@ fn t01_what_the_index_has_as_being_written_may_be_a_copy_that_came_later() {
 #[test]
 fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    let keep =
-        shrink::read("6-7,10,13,25,41,43,46-47,58-59,74,80,115,117-118,143,154,159,170,174,177,243-244");
-    assert_eq!(Plan::new(2_401_126, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(
+        2_401_126,
+        faults,
+        "6-7,10,13,25,41,43,46-47,58-59,74,80,115,117-118,143,154,159,170,174,177,243-244",
+    );
 }
 
 /// A member had read a file from a holder whose disk had damaged it, and had not said that it had a copy when it heard of the hash: it read the damage
@@ -519,8 +519,7 @@ fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
 #[test]
 fn p02_a_copy_that_was_not_said_yet_is_compared_when_its_hash_is_heard() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
-    assert_eq!(Plan::new(2_481_128, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_481_128, faults, "7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
 }
 
 /// A heal had just kept a damaged file in `versions/`, to put another in its place, when the agent was killed: by its one more name it seemed to
@@ -528,10 +527,11 @@ fn p02_a_copy_that_was_not_said_yet_is_compared_when_its_hash_is_heard() {
 #[test]
 fn t25_damage_is_no_edit_because_a_heal_was_about_to_replace_it() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read(
+    stays_mended(
+        2_500_179,
+        faults,
         "5,7-8,10,13,19,41,52-53,86-91,100,104,107-108,117,121,124,140,148-149,167-168,171,175,179,187,201,214,218",
     );
-    assert_eq!(Plan::new(2_500_179, faults).keeping(&keep).run(false).failure, None);
 }
 
 /// A holder had given wrong bytes to an open that failed, as the other one was down. It was whole again when the file was read next, and
@@ -539,6 +539,5 @@ fn t25_damage_is_no_edit_because_a_heal_was_about_to_replace_it() {
 #[test]
 fn t25_who_gave_wrong_bytes_to_an_open_that_failed_is_asked_by_the_next() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("6,13,67,69,72,74,80,116,164,194,197,202,205,207,230");
-    assert_eq!(Plan::new(2_521_182, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_521_182, faults, "6,13,67,69,72,74,80,116,164,194,197,202,205,207,230");
 }

@@ -3,9 +3,8 @@
 use super::super::cases::{ALL, NONE, quiet};
 use super::super::disk::Trouble;
 use super::super::run::{Plan, verdict};
-use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Step, What};
-use super::{does, pull, step};
+use super::{does, pull, stays_mended, step};
 
 /// What could not be removed from a disk that was read-only for a while stood in the way of the file that took its name.
 #[test]
@@ -94,8 +93,7 @@ fn t22_a_version_that_a_program_emptied_is_given_to_nobody() {
 /// counted as lost; and when it was found in its place it passed for a stub, and was emptied: what had been synced was gone. As the seed had it.
 #[test]
 fn p01_what_a_failing_disk_moved_and_did_not_say_is_neither_lost_nor_emptied() {
-    let keep = shrink::read("1,9,18,25,28,44");
-    assert_eq!(Plan::new(2_420_364, ALL).keeping(&keep).run(false).failure, None);
+    stays_mended(2_420_364, ALL, "1,9,18,25,28,44");
 }
 
 /// A directory was removed on a full disk, which could neither be said nor undone; the agent ended cleanly before that was mended, so that no start
@@ -103,8 +101,7 @@ fn p01_what_a_failing_disk_moved_and_did_not_say_is_neither_lost_nor_emptied() {
 #[test]
 fn t23_an_end_before_disk_and_index_agree_is_not_clean() {
     let faults = Faults { disks: true, compaction: true, ..NONE };
-    let keep = shrink::read("13,16,18,22,37,84");
-    assert_eq!(Plan::new(2_541_461, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_541_461, faults, "13,16,18,22,37,84");
 }
 
 /// A file was renamed over another on a full disk, which could neither be said nor undone. A program that changed the other one then changed
@@ -112,6 +109,5 @@ fn t23_an_end_before_disk_and_index_agree_is_not_clean() {
 #[test]
 fn t23_what_has_the_name_of_a_file_for_a_while_is_not_written_as_that_file() {
     let faults = Faults { disks: true, compaction: true, ..NONE };
-    let keep = shrink::read("10,17,53,55-56,71");
-    assert_eq!(Plan::new(2_560_065, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_560_065, faults, "10,17,53,55-56,71");
 }

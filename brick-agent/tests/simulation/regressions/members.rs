@@ -7,7 +7,7 @@ use super::super::machine::End;
 use super::super::run::{Plan, after};
 use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Mass, Transfer, What};
-use super::{does, pull, step};
+use super::{does, pull, stays_mended, step};
 
 /// Each waited for another that still had an index, and nobody had.
 #[test]
@@ -211,8 +211,7 @@ fn a_mark_says_of_a_copy_alone_that_it_is_one() {
 #[test]
 fn t26_a_replica_set_that_no_journal_tells_any_more_is_said_again() {
     let faults = Faults { kills: true, power: true, compaction: true, rules: true, ..NONE };
-    let keep = shrink::read("5,36,45,51,72-73,79");
-    assert_eq!(Plan::new(2_401_602, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_401_602, faults, "5,36,45,51,72-73,79");
 }
 
 /// A member deleted a file, gave up what it knew of it, and heard of it again from one who had edited it: others still believed that it held what
@@ -220,8 +219,7 @@ fn t26_a_replica_set_that_no_journal_tells_any_more_is_said_again() {
 #[test]
 fn t07_what_was_said_of_a_file_that_was_deleted_and_came_back_is_made_true() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("6,9,16,19,21,30,41,48,52-53,63,67,71,84,87,109");
-    assert_eq!(Plan::new(2_480_101, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_480_101, faults, "6,9,16,19,21,30,41,48,52-53,63,67,71,84,87,109");
 }
 
 /// Others set an attribute of a file and removed it, while it was being written here. The edit brought it back, at this member without the
@@ -243,6 +241,5 @@ fn t07_a_file_that_an_edit_brings_back_has_the_attributes_that_others_set() {
 #[test]
 fn t07_who_deleted_a_file_is_not_writing_it_when_it_comes_back() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
-    let keep = shrink::read("5,11,17,59,63-66,71,86");
-    assert_eq!(Plan::new(2_601_756, faults).keeping(&keep).run(false).failure, None);
+    stays_mended(2_601_756, faults, "5,11,17,59,63-66,71,86");
 }

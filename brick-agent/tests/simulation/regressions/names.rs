@@ -3,9 +3,8 @@
 use super::super::cases::{ALL, NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, verdict};
-use super::super::shrink;
 use super::super::steps::{Action, Faults, How, Transfer, What};
-use super::{does, pull, step};
+use super::{does, pull, stays_mended, step};
 
 /// It was removed by who had heard of its name and not of its bytes, and waited in `staging/`, out of the way of
 /// what was renamed over it, until it was settled: then it was shown everywhere but where it was written.
@@ -216,6 +215,5 @@ fn t07_who_leaves_a_merged_directory_leaves_its_name_to_who_wants_it() {
 /// the seed had it.
 #[test]
 fn t18_an_attribute_of_what_is_taken_for_another_file_is_said() {
-    let keep = shrink::read("17,26,64,110,117");
-    assert_eq!(Plan::new(2_560_179, ALL).keeping(&keep).run(false).failure, None);
+    stays_mended(2_560_179, ALL, "17,26,64,110,117");
 }
