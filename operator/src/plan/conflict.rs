@@ -198,7 +198,9 @@ fn is_offered(volume: &Volume, resolution: &str, versions: &[FileVersion]) -> bo
 
 fn outcome(volume: &Volume, carried: &CarriedOut, versions: &[FileVersion]) -> String {
     let what = match versions.iter().find(|v| v.chosen == Some(true)).and_then(|v| v.writer.as_deref()) {
-        Some(writer) => format!("the version of {writer} has the name, the others are in versions/"),
+        Some(writer) => format!(
+            "the version of {writer} has the name, the others are kept: a brick that has one puts it into versions/ when a heal replaces it"
+        ),
         None => "all versions stay, as files of their own".to_string(),
     };
     let until = carried.at.as_ref().and_then(|at| at.0.checked_add(volume.retention).ok());
