@@ -29,6 +29,13 @@ pub(super) fn is_hollow(at: &At) -> FsResult<bool> {
     }
 }
 
+/// Whether the disk lacks some bytes of a file.
+pub(super) fn has_holes(at: &At) -> FsResult<bool> {
+    let open = access::open(&at.dir, &at.name, OFlags::RDONLY, 0)?;
+    let size = u64::try_from(open.stat()?.st_size).unwrap_or(0);
+    Ok(size > 0 && open.seek_hole(0)? < size)
+}
+
 /// What the agent may have done to an inode and not noted when the end came: none of it touches a byte.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Unnoted {

@@ -44,17 +44,7 @@ impl Volume {
         let parked = parked.as_bytes();
         let kind = FileType::from_raw_mode(access::stat(staging, parked)?.st_mode);
         let to = |dir: &Dir, why: &str| {
-            let mut when = self.clock.now_ms();
-            loop {
-                let name = format!("{why}-{file}-{when}");
-                match access::rename(staging, parked, dir, name.as_bytes(), RenameFlags::NOREPLACE) {
-                    Err(Errno::EXIST) => when = when.saturating_add(1),
-                    done => {
-                        tracing::warn!(%file, "waited for its place, and nobody here knows it any more: kept as {name}");
-                        return done;
-                    }
-                }
-            }
+            self.keep_as(&At { dir: staging.clone(), name: parked.to_vec() }, dir, why, file)
         };
         match kind {
             FileType::Directory => match access::rmdir(staging, parked) {
@@ -71,6 +61,25 @@ impl Volume {
                 }
             }
             _ => access::unlink(staging, parked),
+        }
+    }
+
+    /// Puts what no object here knows out of the tree, so that nothing of it is lost.
+    pub(super) fn keep_unjudged(&self, at: &At, file: FileId) -> FsResult<()> {
+        self.keep_as(at, &self.brick.versions, "unjudged", file)
+    }
+
+    fn keep_as(&self, at: &At, dir: &Dir, why: &str, file: FileId) -> FsResult<()> {
+        let mut when = self.clock.now_ms();
+        loop {
+            let name = format!("{why}-{file}-{when}");
+            match access::rename(&at.dir, &at.name, dir, name.as_bytes(), RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => when = when.saturating_add(1),
+                done => {
+                    tracing::warn!(%file, "is marked as what nobody here knows any more: kept as {name}");
+                    return done;
+                }
+            }
         }
     }
 

@@ -32,13 +32,12 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::index_failed;
-use super::judge::Unnoted;
+use super::judge::{Unnoted, has_holes};
 use super::making::d_type;
 use super::recover::REBUILD;
 use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
-use crate::brick::disk::Stat as RawStat;
 use crate::brick::mark::Mark;
 use crate::config::Adopt;
 use crate::index::Shown;
@@ -304,18 +303,18 @@ impl Volume {
         place: &Place,
         mark: Option<&Mark>,
         kind: &Kind,
-        raw: &RawStat,
         todo: &mut Vec<FileId>,
     ) -> FsResult<Option<Option<FileId>>> {
         let Some(mark) = mark.filter(|m| m.file != FileId::ROOT) else { return Ok(None) };
         let (file, object) = (mark.file, self.object_of(mark.file)?);
-        let sparse =
-            u64::try_from(raw.st_blocks).unwrap_or(0) * 512 < u64::try_from(raw.st_size).unwrap_or(0);
         let Some(known) = &object.kind else {
-            if kind.is_file() && mark.version.is_none() && sparse {
-                // Of a file that nobody knows any more, and of which not all bytes were here.
-                self.keep_aside(core, place, file)?;
-                return Ok(Some(None));
+            if kind.is_file() && mark.version.is_none() {
+                let at = self.at_place(core, place)?;
+                if has_holes(&at)? {
+                    // Of a file that nobody knows any more, and of which not all bytes were here.
+                    self.keep_unjudged(&at, file)?;
+                    return Ok(Some(None));
+                }
             }
             return Ok(None);
         };
@@ -340,17 +339,5 @@ impl Volume {
         self.judge_file(core, file, Unnoted::default(), End::IndexLost, todo)?;
         todo.push(file);
         Ok(Some(kind.is_dir().then_some(file)))
-    }
-
-    /// Puts a file with holes where bytes were, of which nobody tells what they were, out of the tree.
-    pub(super) fn keep_aside(&self, core: &mut Core, place: &Place, file: FileId) -> FsResult<()> {
-        let at = self.at_place(core, place)?;
-        let name = format!("unjudged-{file}");
-        tracing::warn!(
-            %file,
-            "nobody knows this file any more, and not all of it was here: kept as {}",
-            self.brick.own("versions").join(&name).display()
-        );
-        at.dir.rename(&at.name, &*self.brick.versions, name.as_bytes(), rustix::fs::RenameFlags::empty())
     }
 }

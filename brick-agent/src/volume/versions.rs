@@ -534,7 +534,7 @@ mod tests {
         assert_eq!(said_by(&name), (Some(file), Why::Lost));
         assert_ne!(name, name_of(file, &version.bumped(Incarnation(3))));
         assert_eq!(said_by(&format!("damaged-{file}-1234")), (Some(file), Why::Damaged));
-        assert_eq!(said_by(&format!("unjudged-{file}")), (Some(file), Why::Unjudged));
+        assert_eq!(said_by(&format!("unjudged-{file}-1234")), (Some(file), Why::Unjudged));
         assert_eq!(said_by("put here by a person"), (None, Why::Lost));
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::change::{Change, print_of};
 use super::core::{At, Core, Rebuild};
-use super::judge::Unnoted;
+use super::judge::{Unnoted, is_hollow};
 use super::making::d_type;
 
 use super::remains::{Remains, found_remains};
@@ -144,7 +144,7 @@ impl Volume {
         while let Some((place, mark)) = new.pop() {
             let was_lost = mark.as_ref().map(|mark| mark.file).filter(|file| lost.contains_key(file));
             // Whatever ended: the holes of a stub are nobody's bytes.
-            if self.is_unknown_stub(core, &place, mark.as_ref(), end)? {
+            if self.is_unknown_stub(core, &place, mark.as_ref())? {
                 continue;
             }
             let dir = self.take_name(core, &place, mark, &walked, &mut lost, &mut todo)?;
@@ -271,7 +271,7 @@ impl Volume {
             mark => mark,
         };
         if core.rebuild == Rebuild::Judging {
-            if let Some(taken) = self.take_marked(core, place, mark.as_ref(), &kind, &raw, todo)? {
+            if let Some(taken) = self.take_marked(core, place, mark.as_ref(), &kind, todo)? {
                 return Ok(taken);
             }
             let is_nobodys = match &mark {
@@ -467,13 +467,7 @@ impl Volume {
     }
 
     /// A stub of a file of which the index did not keep that it heard of it: others will tell it again.
-    fn is_unknown_stub(
-        &self,
-        core: &mut Core,
-        place: &Place,
-        mark: Option<&Mark>,
-        end: End,
-    ) -> FsResult<bool> {
+    fn is_unknown_stub(&self, core: &mut Core, place: &Place, mark: Option<&Mark>) -> FsResult<bool> {
         let Some(mark) = mark.filter(|mark| mark.version.is_none()) else { return Ok(false) };
         if self.object_of(mark.file)?.kind.is_some() || core.rebuild != Rebuild::No {
             return Ok(false);
@@ -483,12 +477,9 @@ impl Volume {
         if FileType::from_raw_mode(raw.st_mode) != FileType::RegularFile {
             return Ok(false);
         }
-        // Without a cut it may be a copy that took the mark along, in which somebody wrote since.
-        if end == End::PowerLost || raw.st_blocks == 0 {
-            access::unlink(&at.dir, &at.name)?;
-        } else {
-            self.keep_aside(core, place, mark.file)?;
-        }
+        // Bytes in it may be more than ranges that were read: a copy that took the mark along, in which somebody wrote since, or a whole
+        // file of which the disk spoiled the mark.
+        if is_hollow(&at)? { access::unlink(&at.dir, &at.name) } else { self.keep_unjudged(&at, mark.file) }?;
         Ok(true)
     }
 

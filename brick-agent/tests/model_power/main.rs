@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nearbrick_agent::brick::mark::{Mark, XATTR};
 use nearbrick_agent::volume::{Later, VolumeOptions};
+use nearbrick_core::FileId;
 use support::clock::AheadClock;
 use support::fs::{Fs, path, write_all};
 use support::members::{Lab, print_of};
@@ -198,6 +199,31 @@ fn t01_a_stub_of_which_the_index_knows_nothing_is_no_new_file_whatever_ended() {
             assert_eq!(files(&lab, n), all, "member {n}, {disk_stayed}");
             assert_eq!(lab.volume(n).status().conflicts, 0);
         }
+    }
+}
+
+/// Found by the test of spoiled marks: one of a whole file had become that of a stub of a file that nobody knows, and after a power cut
+/// the file was taken for such a stub and removed. It was the only copy.
+#[test]
+fn t25_bytes_under_a_mark_that_the_disk_spoiled_are_kept_whatever_ended() {
+    needs!(Root);
+    for power in [true, false] {
+        let mut lab = Lab::new(1, 1);
+        write(&lab, 0, "f", ONE);
+        write(&lab, 0, "g", TWO);
+        lab.close(0);
+        for name in ["f", "g"] {
+            set_mark(&lab.data(0).join(name), &Mark::new(FileId([9; 16]), None));
+        }
+        if power {
+            lab.lose_power(0)
+        } else {
+            lab.only_killed(0)
+        }
+        lab.open(0);
+        let mut kept = damaged(&lab, 0);
+        kept.sort();
+        assert_eq!(kept, [ONE, TWO], "power cut: {power}");
     }
 }
 
