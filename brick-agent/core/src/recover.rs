@@ -21,10 +21,24 @@ pub enum End {
     Killed,
     /// The machine went down: of what was not synced anything may be lost, here and in the index.
     PowerLost,
-    /// The index was lost; nothing is known of the rest.
+    /// The index was lost; what programs and the agent had written is there.
     IndexLost,
+    /// The index was lost, and the machine may have gone down too: of what was not synced anything may be lost.
+    BothLost,
     /// Nothing ended: it was found while the volume is in use, and no bytes are read for it.
     Running,
+}
+
+impl End {
+    /// Whether bytes that were not synced may be lost.
+    pub fn lost_power(self) -> bool {
+        matches!(self, End::PowerLost | End::BothLost)
+    }
+
+    /// Whether there is an index that says what was here.
+    pub fn has_index(self) -> bool {
+        !matches!(self, End::IndexLost | End::BothLost)
+    }
 }
 
 /// What is found of a file.
@@ -190,6 +204,7 @@ pub fn judge(object: &Object, me: BrickId, end: End, found: &Found<'_>) -> Verdi
         End::Killed | End::Running => after_kill(object, found),
         End::PowerLost => after_power_cut(object, me, found),
         End::IndexLost => without_index(object, found),
+        End::BothLost => without_index_after_power_cut(object, me, found),
     }
 }
 
@@ -303,6 +318,19 @@ fn without_index(object: &Object, found: &Found<'_>) -> Verdict {
         // Newer than all that is known, or beside it; or older, and written on after that.
         None if !object.seen().includes(marked) || !found.marked_last => Verdict::Edit(marked.clone()),
         None => holds(),
+    }
+}
+
+/// Only the hash tells that all of a version is here. What nothing proves gives way to what another brick holds, and is beside it otherwise.
+fn without_index_after_power_cut(object: &Object, me: BrickId, found: &Found<'_>) -> Verdict {
+    let Some(marked) = found.marked else { return without_index(object, found) };
+    let elsewhere = object.holders_of(marked).any(|brick| brick != me);
+    match proof(object, found) {
+        Proof::NotLooked => Verdict::Hash,
+        Proof::Is(version) => Verdict::Holds(version.clone()),
+        Proof::None if found.hollow && found.size > 0 && elsewhere => Verdict::Lacking,
+        Proof::None if elsewhere => Verdict::SetAside,
+        Proof::None => Verdict::Edit(VersionVector::new()),
     }
 }
 
@@ -588,6 +616,21 @@ mod tests {
         assert_eq!(written(Bytes::Read([255; 32])), Edit(v(2)));
     }
 
+    #[test]
+    fn t03_what_a_power_cut_leaves_to_a_lost_index() {
+        use Verdict::{Edit, Hash, Holds, Keep, SetAside};
+        let (alone, shared) = (object(vec![content(2)]), object(vec![content(2), have(PEER, 2)]));
+        let lost =
+            |object: &Object, row| verdict(End::BothLost, object, Row { have: 0, synced: None, ..row });
+        assert_eq!(lost(&shared, CLEAN), Hash);
+        assert_eq!(lost(&shared, Row { fits: Some(true), ..CLEAN }), Holds(v(2)));
+        assert_eq!(lost(&shared, Row { fits: Some(false), ..CLEAN }), SetAside);
+        // Nothing of what no other brick holds is given up, and it replaces nothing.
+        assert_eq!(lost(&alone, Row { fits: Some(false), ..CLEAN }), Edit(v(0)));
+        assert_eq!(lost(&shared, Row { marked: 3, ..CLEAN }), Edit(v(0)));
+        assert_eq!(lost(&shared, Row { marked: 0, ..CLEAN }), Keep);
+    }
+
     fn rows() -> impl Strategy<Value = Row> {
         let fits = prop_oneof![Just(None), Just(Some(false)), Just(Some(true))];
         let dirty = prop::option::of(0u64..4);
@@ -630,10 +673,23 @@ mod tests {
         }
 
         #[test]
+        fn t03_without_an_index_only_its_hash_makes_a_version_after_a_power_cut(object in objects(), row in rows()) {
+            let row = Row { have: 0, dirty: None, synced: None, ..row };
+            match verdict(End::BothLost, &object, row) {
+                Verdict::Edit(base) => prop_assert!(base.is_empty()),
+                Verdict::Holds(_) => prop_assert_eq!(row.fits, Some(true)),
+                Verdict::Keep => prop_assert_eq!(row.marked, 0),
+                _ => {}
+            }
+        }
+
+        #[test]
         fn t01_the_only_copy_stays(object in objects(), row in rows()) {
-            let gone = [Verdict::SetAside, Verdict::Lacking].contains(&verdict(End::PowerLost, &object, row));
-            let held = object.holders.iter().any(|(who, reg)| *who != brick(ME) && reg.value.is_some());
-            prop_assert!(!gone || held || row.hollow);
+            for end in [End::PowerLost, End::BothLost] {
+                let gone = [Verdict::SetAside, Verdict::Lacking].contains(&verdict(end, &object, row));
+                let held = object.holders.iter().any(|(who, reg)| *who != brick(ME) && reg.value.is_some());
+                prop_assert!(!gone || held || row.hollow);
+            }
         }
 
         #[test]
@@ -659,7 +715,7 @@ mod tests {
 
         #[test]
         fn the_hash_is_looked_at_once(object in objects(), row in rows()) {
-            for end in [End::Killed, End::PowerLost, End::IndexLost] {
+            for end in [End::Killed, End::PowerLost, End::IndexLost, End::BothLost] {
                 let asked = verdict(end, &object, row) == Verdict::Hash;
                 prop_assert!(!asked || row.fits.is_none() && !object.hashes.is_empty());
             }

@@ -51,6 +51,10 @@ pub struct Identity {
     /// identity, that comes from a backup is told from the one that belongs here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sessions: Vec<String>,
+    /// [`CLOSED`], or the machine's boot since which it is in use: without the index nothing else tells whether the power may have been cut
+    /// meanwhile. None while what that may have left is not looked through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// It was a directory with files, and all in `data/` is still to be taken in.
     #[serde(default, skip_serializing_if = "is_false")]
     pub adopting: bool,
@@ -63,6 +67,9 @@ pub struct Identity {
 fn is_false(value: &bool) -> bool {
     !value
 }
+
+/// The state of a brick that was closed in order.
+const CLOSED: &str = "closed";
 
 /// The earlier lives of a brick that it remembers.
 const MAX_FORMER: usize = 64;
@@ -141,6 +148,8 @@ pub struct Brick {
     /// Its earlier lives, the latest last.
     pub former: Vec<Incarnation>,
     sessions: Vec<String>,
+    /// As it was when it was opened.
+    state: Option<String>,
     own: Dir,
     // Held for its lock.
     _lock: File,
@@ -284,6 +293,7 @@ impl Brick {
             adopting: identity.adopting,
             former: identity.former.iter().filter_map(|f| f.parse().ok()).collect(),
             sessions: identity.sessions,
+            state: identity.state,
             own,
             _lock: lock,
         })
@@ -337,6 +347,7 @@ impl Brick {
             brick: brick.to_string(),
             incarnation: Incarnation(random.max(1)).to_string(),
             sessions: Vec::new(),
+            state: None,
             adopting,
             former: Vec::new(),
         };
@@ -368,16 +379,29 @@ impl Brick {
         self.sessions.is_empty() || session.is_some_and(|s| self.sessions.iter().any(|k| k.as_bytes() == s))
     }
 
+    /// Whether the machine, in this boot now, may have gone down while the brick was in use, as far as is known without its index.
+    pub fn may_have_lost_power(&self, boot: &[u8]) -> bool {
+        self.state.as_deref().is_none_or(|state| state != CLOSED && state != String::from_utf8_lossy(boot))
+    }
+
     /// Begins a session: gives the name that the index is to have from now on. Until it has, it may
-    /// have the one from `before`.
+    /// have the one from `before`. In this `boot`, if what is in `data/` needs not be looked through.
     ///
     /// # Errors
     /// What the disk says; then the old ones stay.
-    pub fn begin_session(&mut self, before: Option<&[u8]>, random: u64) -> Result<String, BrickError> {
+    pub fn begin_session(
+        &mut self,
+        before: Option<&[u8]>,
+        boot: Option<&[u8]>,
+        random: u64,
+    ) -> Result<String, BrickError> {
         let next = format!("{random:016x}");
         let before = before.map(|b| String::from_utf8_lossy(b).into_owned());
         let sessions: Vec<_> = before.into_iter().chain([next.clone()]).collect();
-        self.change_identity(|identity| identity.sessions.clone_from(&sessions))?;
+        self.change_identity(|identity| {
+            identity.sessions.clone_from(&sessions);
+            identity.state = boot.map(|boot| String::from_utf8_lossy(boot).into_owned());
+        })?;
         self.sessions = sessions;
         Ok(next)
     }
@@ -391,6 +415,22 @@ impl Brick {
         self.change_identity(|identity| identity.sessions.clone_from(&sessions))?;
         self.sessions = sessions;
         Ok(())
+    }
+
+    /// What is in `data/` was looked through, in this boot.
+    ///
+    /// # Errors
+    /// What the disk says; then, without an index, it is looked through again.
+    pub fn looked_through(&self, boot: &[u8]) -> Result<(), BrickError> {
+        self.change_identity(|identity| identity.state = Some(String::from_utf8_lossy(boot).into_owned()))
+    }
+
+    /// It ended in order, and all is on the disk.
+    ///
+    /// # Errors
+    /// As for [`Brick::looked_through`].
+    pub fn ended_well(&self) -> Result<(), BrickError> {
+        self.change_identity(|identity| identity.state = Some(CLOSED.to_owned()))
     }
 
     /// All in `data/` was taken in.
@@ -455,18 +495,42 @@ mod tests {
     }
 
     #[test]
+    fn t03_whether_the_power_was_cut_is_known_without_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, next): (&[u8], &[u8]) = (b"boot", b"next boot");
+        let mut brick = open(dir.path(), VOLUME, 1, false).unwrap();
+        assert!(brick.may_have_lost_power(boot), "an older agent has said nothing");
+        brick.begin_session(None, Some(boot), 1).unwrap();
+        drop(brick);
+        let mut brick = open(dir.path(), VOLUME, 1, true).unwrap();
+        assert!(!brick.may_have_lost_power(boot) && brick.may_have_lost_power(next));
+        // What it may have left is not looked through yet, and the agent ends.
+        brick.begin_session(None, None, 2).unwrap();
+        drop(brick);
+        let brick = open(dir.path(), VOLUME, 1, true).unwrap();
+        assert!(brick.may_have_lost_power(next));
+        brick.looked_through(next).unwrap();
+        drop(brick);
+        let brick = open(dir.path(), VOLUME, 1, true).unwrap();
+        assert!(!brick.may_have_lost_power(next) && brick.may_have_lost_power(b"a third boot"));
+        brick.ended_well().unwrap();
+        drop(brick);
+        assert!(!open(dir.path(), VOLUME, 1, true).unwrap().may_have_lost_power(b"a third boot"));
+    }
+
+    #[test]
     fn t03_an_index_of_another_session_is_not_the_one_that_was_here_last() {
         let dir = tempfile::tempdir().unwrap();
         let mut brick = open(dir.path(), VOLUME, 1, false).unwrap();
         assert!(brick.knows_session(None), "a brick of an older agent has none yet");
-        let first = brick.begin_session(None, 1).unwrap();
-        let second = brick.begin_session(Some(first.as_bytes()), 2).unwrap();
+        let first = brick.begin_session(None, Some(b"boot"), 1).unwrap();
+        let second = brick.begin_session(Some(first.as_bytes()), Some(b"boot"), 2).unwrap();
         drop(brick);
         let mut brick = open(dir.path(), VOLUME, 1, true).unwrap();
         // After a crash in between it has either.
         assert!(brick.knows_session(Some(first.as_bytes())) && brick.knows_session(Some(second.as_bytes())));
         assert!(!brick.knows_session(None) && !brick.knows_session(Some(b"0000000000000003")));
-        let third = brick.begin_session(Some(second.as_bytes()), 3).unwrap();
+        let third = brick.begin_session(Some(second.as_bytes()), Some(b"boot"), 3).unwrap();
         assert!(!brick.knows_session(Some(first.as_bytes())) && brick.knows_session(Some(second.as_bytes())));
         brick.confirm_session(&third).unwrap();
         assert!(!brick.knows_session(Some(second.as_bytes())) && brick.knows_session(Some(third.as_bytes())));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nearbrick_core::ahead::Walks;
 use nearbrick_core::brake::Removals;
 use nearbrick_core::forget::{is_dead, is_torso};
+use nearbrick_core::recover::End;
 use nearbrick_core::{BrickId, FileId, Heard, Horizon, Incarnation, Object, Place, VersionVector, stamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -65,6 +66,10 @@ pub struct Core {
     pub torsos: HashSet<FileId>,
     /// Whether the index is being made anew.
     pub rebuild: Rebuild,
+    /// The machine may have gone down when the index was lost.
+    pub after_cut: bool,
+    /// Copies that were found whole since.
+    pub whole: HashSet<FileId>,
     /// Members that said the same of theirs: when, by the clock's `passed`, and whether their directories were adopted.
     pub rebuilding_too: BTreeMap<BrickId, (Duration, bool)>,
     /// Removals by these origins are held back.
@@ -121,6 +126,11 @@ pub struct Core {
 }
 
 impl Core {
+    /// What was lost, while the index is made anew.
+    pub fn lost(&self) -> End {
+        if self.after_cut { End::BothLost } else { End::IndexLost }
+    }
+
     /// How far each origin is known.
     pub fn horizon(&self) -> Horizon {
         let heard = |(origin, seq): (&Incarnation, &u64)| {

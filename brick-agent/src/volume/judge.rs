@@ -141,8 +141,11 @@ impl Volume {
         }
         let mark = access::get_mark(&at.dir, &at.name)?;
         let is_stub = mark.as_ref().is_some_and(|mark| mark.version.is_none());
-        let copied =
-            mark.as_ref().and_then(Mark::copy_of).filter(|of| end == End::PowerLost && !of.is_empty());
+        // What was found to be remains is that whatever was lost since.
+        let is_marked_left =
+            mark.as_ref().is_some_and(|m| matches!(m.origin, Origin::Remains(_) | Origin::Torn(_)));
+        let may_be_left = end.lost_power() || !end.has_index() && is_marked_left;
+        let copied = mark.as_ref().and_then(Mark::copy_of).filter(|of| may_be_left && !of.is_empty());
         let copied = copied.cloned();
         // An earlier start found it, and another end took that from the index, or from the mark.
         let is_marked_so = mark.as_ref().is_some_and(|mark| mark.origin != Origin::Copied);
@@ -185,7 +188,7 @@ impl Volume {
             looks_same: same,
             marked_last: marked_last(&raw),
             size: now.size,
-            hollow: matches!(end, End::PowerLost | End::IndexLost) && is_hollow(&at)?,
+            hollow: !goes_on && is_hollow(&at)?,
             made_here: mark.is_some() && marked.is_none(),
             stub: is_stub,
             bytes: Bytes::NotRead,
@@ -194,6 +197,17 @@ impl Volume {
             && let Some(remains) = found_remains(&at, mark)
         {
             return self.is_remains(core, file, &at, remains);
+        }
+        let mut end = end;
+        if end == End::BothLost
+            && let Some(mark) = whole_mark.as_ref().filter(|mark| mark.check.is_some() && is_copy)
+            && let Some(remains) = found_remains(&at, mark)
+        {
+            if remains.torn {
+                return self.is_remains(core, file, &at, remains);
+            }
+            // All of it is there.
+            end = End::IndexLost;
         }
         let mut verdict = judge(&object, self.me, end, &found);
         if verdict == Verdict::Hash {
@@ -346,7 +360,7 @@ impl Volume {
             // What is read from a disk that was off is on it.
             End::PowerLost => Some(version.clone()),
             End::Killed | End::Running => local.synced.take().filter(|synced| version.includes(synced)),
-            End::IndexLost => None,
+            End::IndexLost | End::BothLost => None,
         };
         local.have = Some(version);
         if was_dirty {
@@ -356,7 +370,7 @@ impl Volume {
         change.commit()?;
         self.is_unsynced(core, file);
         // Who had not come to say so would count as one that has nothing.
-        if end != End::IndexLost && is_unsaid(self.me, &object, &local) {
+        if end.has_index() && is_unsaid(self.me, &object, &local) {
             core.unsaid.insert(file);
             self.settler.soon(file);
         }
@@ -372,7 +386,7 @@ impl Volume {
         end: End,
     ) -> FsResult<()> {
         match end {
-            End::IndexLost => {}
+            End::IndexLost | End::BothLost => {}
             End::Running => {
                 tracing::warn!(%file, "was changed in the brick, past the mount: taken as an edit")
             }

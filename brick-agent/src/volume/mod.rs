@@ -201,6 +201,8 @@ fn compiled(paths: &[String], what: &str) -> Option<GlobSet> {
 /// One volume on one brick.
 pub struct Volume {
     me: BrickId,
+    /// The machine's boot in which it was opened.
+    boot: Vec<u8>,
     incarnation: Incarnation,
     brick: Brick,
     index: Index,

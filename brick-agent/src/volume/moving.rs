@@ -115,11 +115,14 @@ impl Volume {
         local.placed = [(link, place.clone())].into();
         *change.local_mut(shown.file)? = local;
         change.show(place, Some(Shown { link, ..shown }));
-        let said = change.commit();
-        if said.is_err() {
-            self.names_not_said(core, [place.parent]);
+        match change.commit() {
+            // Said later than before: another that claims the name may have it now.
+            Ok(done) => self.follow(core, done),
+            Err(error) => {
+                self.names_not_said(core, [place.parent]);
+                Err(error)
+            }
         }
-        said.map(drop)
     }
 
     /// A name goes, as a program wants it. The disk is the caller's.

@@ -13,6 +13,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{Core, Rebuild};
 use super::files::{Handle, OpenFile};
+use super::remains::own_it;
 use super::stub::Completed;
 use super::types::{FsResult, NodeId, Opened};
 use crate::brick::access;
@@ -54,6 +55,8 @@ enum Step {
     Ask(FileId, Vec<BrickId>),
     /// Two bricks say different hashes of what is here: compare it first.
     Compare(FileId),
+    /// A power cut may have left half of a copy: read it first.
+    Prove(FileId),
 }
 
 /// What was tried before the file is opened as it is.
@@ -85,7 +88,7 @@ impl Volume {
         let (writes, truncates) = intent(flags);
         Ok(match self.try_open(node, writes, truncates, Tried::default())? {
             Step::Opened(opened) => Some(self.spare_atime(opened, flags)?),
-            Step::Bring | Step::Fill(_) | Step::Ask(..) | Step::Compare(_) => None,
+            Step::Bring | Step::Fill(_) | Step::Ask(..) | Step::Compare(_) | Step::Prove(_) => None,
         })
     }
 
@@ -136,6 +139,7 @@ impl Volume {
                     }
                     tried.compared = true;
                 }
+                Step::Prove(file) => self.prove_copy(file)?,
             }
         }
         match self.try_open(node, writes, truncates, Tried { older: true, asked: true, compared: true })? {
@@ -217,6 +221,9 @@ impl Volume {
         if core.rebuild != Rebuild::No {
             // Nothing says yet what is newest; without a version nothing says that all bytes are here.
             local.have.as_ref().ok_or(Errno::IO)?;
+            if core.after_cut && !core.whole.contains(&file) {
+                return Ok(Step::Prove(file));
+            }
             return self.open_whole(core, node, file, &object, &local, false, false).map(Step::Opened);
         }
         let (mut local, mut object) = (local, object);
@@ -388,6 +395,7 @@ impl Volume {
                 self.is_as_before(core, file, local)?;
                 return Err(error);
             }
+            own_it(&at, file, local)?;
         }
         Ok(self.opened_local(core, node, data, rw))
     }

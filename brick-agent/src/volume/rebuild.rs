@@ -10,13 +10,17 @@
 //! * The peer does not know the file: it was made here, and is said again under the id that it has.
 //! * The peer knows that it was deleted: it goes, unless it was edited after what the deleter had seen.
 //!
+//! Where the machine may have gone down too, as far as the brick's identity tells, bytes that were not synced may be lost: then a copy is read,
+//! and compared with its mark's check, before a program gets it and before it is judged, and what was written here is a version
+//! only by its hash.
+//!
 //! Should all members have lost theirs, the one with the smallest id judges as if it were alone, so by marks only, and the others
 //! then as above. What was newer elsewhere is an edit then that did not know of what it says: both are kept.
 //!
 //! So nothing counts as deleted because the index was, nothing is new that has an id, and no version
 //! comes back as older. Until all is judged nothing is said to peers; after a crash it begins again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -35,6 +39,7 @@ use super::index_failed;
 use super::judge::{Unnoted, has_holes};
 use super::making::d_type;
 use super::recover::REBUILD;
+use super::remains::found_remains;
 use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
@@ -219,6 +224,12 @@ impl Volume {
         change.commit()?;
         self.index.persist().map_err(index_failed)?;
         core.rebuild = Rebuild::No;
+        if std::mem::take(&mut core.after_cut)
+            && let Err(error) = self.brick.looked_through(&self.boot)
+        {
+            tracing::warn!(%error, "that all files are judged cannot be noted: should this index be lost too, all copies are read again");
+        }
+        core.whole = HashSet::new();
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if self.adopts
             && let Err(error) = self.brick.adopted()
@@ -281,6 +292,23 @@ impl Volume {
         Ok(())
     }
 
+    /// What a program is to read while nothing is judged yet, after what may have been a power cut: a copy that is not whole is not given to
+    /// it. Reads all of it.
+    pub(super) fn prove_copy(&self, file: FileId) -> FsResult<()> {
+        let at = {
+            let core = &mut *self.lock();
+            let local = self.local_of(file)?;
+            self.at(core, file, &local)?
+        };
+        let mark = access::get_mark(&at.dir, &at.name)?;
+        if mark.and_then(|mark| found_remains(&at, &mark)).is_some_and(|remains| remains.torn) {
+            tracing::warn!(%file, "is what a power cut left of a copy: it cannot be opened before others were heard");
+            return Err(Errno::IO);
+        }
+        self.lock().whole.insert(file);
+        Ok(())
+    }
+
     /// Objects that were on the way from one place to another when the index was lost.
     fn take_parked(&self, core: &mut Core) -> FsResult<()> {
         for file in self.parked()? {
@@ -291,7 +319,7 @@ impl Volume {
             let mut change = Change::new(self, core);
             change.local_mut(file)?.parked = true;
             change.commit()?;
-            self.judge_file(core, file, Unnoted::default(), End::IndexLost, &mut Vec::new())?;
+            self.judge_file(core, file, Unnoted::default(), core.lost(), &mut Vec::new())?;
         }
         Ok(())
     }
@@ -336,7 +364,7 @@ impl Volume {
         let mut change = Change::new(self, core);
         self.found_at(&mut change, file, *link, place, kind)?;
         change.commit()?;
-        self.judge_file(core, file, Unnoted::default(), End::IndexLost, todo)?;
+        self.judge_file(core, file, Unnoted::default(), core.lost(), todo)?;
         todo.push(file);
         Ok(Some(kind.is_dir().then_some(file)))
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use super::change::Change;
-use super::core::Core;
+use super::core::{Core, Rebuild};
 use super::files::Handles;
 use super::once::Once;
 use super::opening::{Standing, standing};
@@ -79,6 +79,7 @@ impl Volume {
         // peers know is asked for, and what is in `data/` is judged by its marks.
         let rebuild = !brick.is_new
             && (brick.adopting || index.meta(REBUILD)?.is_some() || !brick.knows_session(session.as_deref()));
+        let after_cut = rebuild && (brick.may_have_lost_power(&boot) || !disk_stayed);
         let is_used = index.meta(STATE)?.is_some();
         match index.meta(FORMAT)? {
             Some(format) if format == FORMAT_NOW => {}
@@ -116,7 +117,11 @@ impl Volume {
                 "the machine, or the disk, went down without notice: the brick goes on with a new incarnation"
             );
         }
-        let session = brick.begin_session(session.as_deref(), random())?;
+        let session = brick.begin_session(
+            session.as_deref(),
+            (!power_lost && !after_cut).then_some(&*boot),
+            random(),
+        )?;
         let mut batch = index.batch();
         if !power_lost {
             batch.meta(STATE, &boot);
@@ -149,6 +154,7 @@ impl Volume {
         let once = Once::load(&index, resumed.as_ref().map(|r| r.life))?;
         let handles = Handles::default();
         let mut core = Core::default();
+        core.after_cut = after_cut;
         if let Some(resumed) = resumed {
             handles.start_at(u64::from(resumed.life) << HANDLES_OF_ONE_AGENT);
             core.nodes.resumed = true;
@@ -180,6 +186,7 @@ impl Volume {
         core.clock = stamp::Clock::resumed(latest);
         let volume = Arc::new(Volume {
             me,
+            boot,
             incarnation: brick.incarnation,
             adopts: brick.adopting,
             brick,
@@ -233,8 +240,9 @@ impl Volume {
             volume.announce(&mut volume.lock()).map_err(failed("cannot be made ready"))?;
             // Only now: a start that ends before leaves all of this to the next one.
             let mut batch = volume.index.batch();
-            batch.meta(STATE, &boot);
+            batch.meta(STATE, &volume.boot);
             batch.commit()?;
+            volume.brick.looked_through(&volume.boot)?;
         }
         volume.load_unproven(&mut volume.lock(), &dirty).map_err(failed("cannot be made ready"))?;
         volume.resume(&mut volume.lock());
@@ -292,7 +300,11 @@ impl Volume {
                 tracing::warn!("the disk is not as the index has it; it is looked through at the next start");
             }
             batch.commit()?;
-            self.index.persist()
+            self.index.persist()?;
+            if core.rebuild == Rebuild::No && core.amiss.is_empty() {
+                self.brick.ended_well().map_err(|e| IndexError::Disk(std::io::Error::other(e)))?;
+            }
+            Ok(())
         });
         if let Err(error) = ended {
             tracing::warn!(%error, "the end is not clean; the brick is looked through at the next start");

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::change::{Change, print_of};
-use super::core::{At, Core};
+use super::core::{At, Core, Rebuild};
 use super::files::hash;
 use super::types::FsResult;
 use crate::brick::access;
@@ -46,6 +46,12 @@ fn remains(mark: Option<Mark>, file: FileId) -> Option<(Option<VersionVector>, R
     }
 }
 
+/// Whether the index may have a file as remains.
+fn may_be_remains(local: &Local) -> bool {
+    // What programs make and write has no print yet.
+    local.dirty && local.print.is_some() && local.have.is_none() && local.base.is_empty()
+}
+
 /// What is left of a copy after a power cut, of which the index does not know, by its mark.
 pub(super) fn found_remains(at: &At, mark: &Mark) -> Option<Remains> {
     let of = mark.copy_of().filter(|of| !of.is_empty())?.clone();
@@ -59,6 +65,14 @@ pub(super) fn found_remains(at: &At, mark: &Mark) -> Option<Remains> {
         _ => false,
     };
     Some(Remains { of, torn })
+}
+
+/// A program has emptied a file: if it was remains, it is that no more, even to who has nothing but the mark.
+pub(super) fn own_it(at: &At, file: FileId, before: &Local) -> FsResult<()> {
+    if !may_be_remains(before) || remains(access::get_mark(&at.dir, &at.name)?, file).is_none() {
+        return Ok(());
+    }
+    access::set_mark(&at.dir, &at.name, &Mark::new(file, Some(VersionVector::new())))
 }
 
 impl Volume {
@@ -86,8 +100,7 @@ impl Volume {
         file: FileId,
         local: &Local,
     ) -> FsResult<Option<Remains>> {
-        // What programs make and write has no print yet.
-        if !local.dirty || local.print.is_none() || local.have.is_some() || !local.base.is_empty() {
+        if !may_be_remains(local) {
             return Ok(None);
         }
         let at = self.at(core, file, local)?;
@@ -145,7 +158,12 @@ impl Volume {
         (local.snapshot, local.overlay, local.filling) = (None, None, None);
         local.filled.clear();
         change.commit()?;
-        self.settler.remains(file);
+        // Where the index was lost another has just been heard.
+        if core.rebuild == Rebuild::No {
+            self.settler.remains(file)
+        } else {
+            self.settler.soon(file)
+        }
         Ok(())
     }
 

@@ -363,7 +363,11 @@ impl Volume {
         if walked.end == End::PowerLost && !judging && kind.is_file() && is_stub {
             // It was to have all names of a file that is found under another one: the cut let it have some of them, and the index forgot
             // those. The holes of a stub are nobody's bytes.
-            access::unlink(&at.dir, &at.name)?;
+            if raw.st_nlink > 1 || is_hollow(&at)? {
+                access::unlink(&at.dir, &at.name)?;
+            } else {
+                self.keep_unjudged(&at, mark.map_or(FileId::ROOT, |mark| mark.file))?;
+            }
             core.forget_dir(place.parent);
             return Ok(None);
         }
@@ -376,7 +380,11 @@ impl Volume {
         let none = kind.is_file().then(VersionVector::new);
         // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
         let found_mark = mark.clone().filter(|mark| mark.file == fresh);
-        let copied = mark.filter(|mark| walked.end == End::PowerLost && kind.is_file() && mark.file == fresh);
+        let may_be_left = |mark: &Mark| match mark.origin {
+            Origin::Remains(_) | Origin::Torn(_) => walked.end == End::PowerLost || judging,
+            _ => walked.end == End::PowerLost || judging && core.after_cut,
+        };
+        let copied = mark.filter(|mark| may_be_left(mark) && kind.is_file() && mark.file == fresh);
         let copied = copied.and_then(|mark| found_remains(&at, &mark));
         let origin = copied.map_or(Origin::Here, Remains::origin);
         let remains = origin != Origin::Here;
@@ -406,13 +414,13 @@ impl Volume {
             local.dirty = true;
             local.dirty_since = entry.stamp().millis();
             local.synced = Some(VersionVector::new());
-            if judging {
+            if judging && !remains {
                 // Peers may have heard of that version: what comes is newer.
                 local.base = marked.unwrap_or_default();
             }
             // By how it looks now it will be seen whether somebody writes to it.
             local.print = print;
-            if remains { self.settler.remains(fresh) } else { self.settler.soon(fresh) }
+            if remains && !judging { self.settler.remains(fresh) } else { self.settler.soon(fresh) }
         }
         change.commit()?;
         Ok(kind.is_dir().then_some(fresh))

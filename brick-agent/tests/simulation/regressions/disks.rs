@@ -19,6 +19,22 @@ fn t23_a_file_that_could_not_be_removed_is_removed_later() {
     verdict(&plan, |_| {}).unwrap();
 }
 
+/// Two files claimed a name, and the one that had it could not be removed: as that had been said already, it was said to be there again, later than
+/// the other, which has the name since, and was not given it.
+#[test]
+fn t23_a_name_that_could_not_be_removed_goes_to_who_claims_it_now() {
+    let plan = quiet(vec![
+        does(2, Action::Put { path: 2, len: 727, sync: true }),
+        pull(0, 2),
+        does(1, Action::Put { path: 2, len: 171, sync: false }),
+        step(What::Work { member: 1 }),
+        pull(1, 0),
+        step(What::Disk { member: 1, trouble: Trouble::ReadOnly }),
+        does(1, Action::Unlink { path: 2 }),
+    ]);
+    verdict(&plan, |_| {}).unwrap();
+}
+
 /// The index took nothing when a file had just been put in its place: then it stood in its own way.
 #[test]
 fn t23_a_place_of_which_nothing_could_be_said_is_found_later() {

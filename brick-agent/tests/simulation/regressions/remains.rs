@@ -164,6 +164,13 @@ fn p01_what_a_member_lost_after_it_said_so_is_not_waited_for() {
     stays_mended(2_401_184, ALL, "18,24,29,31,35,42-45,64,66,72-73,75,88,93,95,111,115");
 }
 
+/// A power cut left half of a copy, and then the index was lost, and what was noted of the half with it: it was read as it was, as a copy. As
+/// the seed had it.
+#[test]
+fn p01_half_of_a_copy_is_not_read_where_the_index_is_lost_after_the_power() {
+    stays_mended(2_623_052, ALL, "10,14,16,19,44-47,54,57,91,99-101");
+}
+
 /// One power cut left half of a copy, and another took from its maker that it had made that version: nobody knew it any more, so the half was
 /// a version like any other, and was read beside the whole file that its maker still had. As the seed had it.
 #[test]
