@@ -155,7 +155,8 @@ impl Volume {
         // The index has it as remains, and they gave way: what came in their place the agent brought, and no program had it synced, as the
         // index would know that. So it is judged as what is found where there was a stub.
         let is_copy = mark.as_ref().is_some_and(|mark| mark.origin == Origin::Copied) && copied.is_some();
-        let is_other_stub = is_stub && local.print.is_some_and(|then| then.ino != now.ino);
+        let is_other = local.print.is_some_and(|then| then.ino != now.ino);
+        let is_other_stub = is_stub && is_other;
         let remains_gave_way = local.have.is_none()
             && local.base.is_empty()
             && local.print.is_some_and(|then| !now.has_bytes_of(&then))
@@ -172,7 +173,10 @@ impl Volume {
         // Or nothing was durable when a program began to write, nothing since, and it did not write for long: then it may have come later too.
         let is_new = local.synced.is_none() && local.snapshot.is_none();
         let is_later_copy = brought.is_some_and(|of| !of.is_empty() && (!is_known(of) || is_new));
-        let gave_way = end == End::PowerLost && local.dirty && (remains_gave_way || is_later_copy);
+        // Nor does a program's file become another one: it was gone, and a copy was put in its place.
+        let is_other_copy = is_copy && is_other;
+        let gave_way =
+            end == End::PowerLost && local.dirty && (remains_gave_way || is_later_copy || is_other_copy);
         let dirty = local.dirty && !gave_way;
         let whole_mark = mark.clone();
         let mark = mark.and_then(|mark| mark.version);

@@ -242,6 +242,8 @@ impl Volume {
             let mut batch = volume.index.batch();
             batch.meta(STATE, &volume.boot);
             batch.commit()?;
+            // Should the power fail again soon, what was found of files that are not there any more is not found again.
+            volume.index.persist()?;
             volume.brick.looked_through(&volume.boot)?;
         }
         volume.load_unproven(&mut volume.lock(), &dirty).map_err(failed("cannot be made ready"))?;

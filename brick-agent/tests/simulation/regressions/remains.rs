@@ -171,6 +171,14 @@ fn p01_half_of_a_copy_is_not_read_where_the_index_is_lost_after_the_power() {
     stays_mended(2_623_052, ALL, "10,14,16,19,44-47,54,57,91,99-101");
 }
 
+/// A file that a program had synced was deleted elsewhere, and kept in `versions/`. Two power cuts took from the index that it ever heard that, and
+/// left half of an older copy in its place: it passed for what the program had written. As the seed had it.
+#[test]
+fn t01_half_of_a_copy_in_the_place_of_a_file_that_was_being_written_is_not_read() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    stays_mended(2_641_618, faults, "7,14,60,85,90,96,130-134,163-164");
+}
+
 /// One power cut left half of a copy, and another took from its maker that it had made that version: nobody knew it any more, so the half was
 /// a version like any other, and was read beside the whole file that its maker still had. As the seed had it.
 #[test]
