@@ -175,13 +175,14 @@ impl Scene {
     /// # Errors
     /// Not within a minute.
     pub async fn wait_settled_at(&self, workstation: &Workstation) -> Result<()> {
-        let count = crate::trees::size(Place::At(workstation), &self.volume.mount())?.files;
-        let what = format!("{count} files, all settled");
+        // Counted each time: what another has just written may still be on its way.
         let settled = |b: &Brick| {
+            let there = crate::trees::size(Place::At(workstation), &self.volume.mount());
             let status = b.status.clone().unwrap_or_default();
-            status.files == Some(count) && status.dirty_files.unwrap_or(0) == 0
+            there.is_ok_and(|there| status.files == Some(there.files)) && status.dirty_files.unwrap_or(0) == 0
         };
-        self.volume.wait_brick(&workstation.seat.node, &what, LIMIT, settled).await.map(drop)
+        let what = "all files that are there, settled";
+        self.volume.wait_brick(&workstation.seat.node, what, LIMIT, settled).await.map(drop)
     }
 
     /// Runs the agent once more on a workstation, in the way that `wrap` (a shell prefix) says; what it
