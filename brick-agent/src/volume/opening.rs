@@ -137,6 +137,10 @@ impl Volume {
                     if let Err(error) = self.compare_disputed(file) {
                         tracing::warn!(%file, %error, "cannot be compared now with the hash that another brick says");
                     }
+                    if self.is_open_and_damaged(file)? {
+                        tracing::warn!(%file, "is damaged, and a program here has it open for writing: it cannot be opened before that one closes it");
+                        return Err(Errno::IO);
+                    }
                     tried.compared = true;
                 }
                 Step::Prove(file) => self.prove_copy(file)?,
@@ -254,7 +258,7 @@ impl Volume {
                     }
                 }
                 // Damage must neither be read nor be what somebody's edit is based on.
-                if !tried.compared && !local.dirty && self.is_disputed(file) {
+                if !tried.compared && self.is_disputed(file) {
                     return Ok(Step::Compare(file));
                 }
             }

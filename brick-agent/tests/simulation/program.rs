@@ -351,15 +351,17 @@ impl Program<'_> {
             self.gives_up(at)?;
         }
         // A newer version may be brought here first: it is that one which is cut off then. Or another file comes to have the name.
+        let mut opened = None;
         if size > 0 && self.volume.waits_for_peer(stat.node) {
-            let opened = self.volume.open_file(stat.node, libc::O_RDWR)?;
-            self.volume.release(opened.handle);
+            opened = Some(self.volume.open_file(stat.node, libc::O_RDWR)?.handle);
         }
-        let node = self.fs().stat(at)?.node;
+        // By what is open, if by anything: by its name it might be brought only now.
+        let node = if opened.is_some() { stat.node } else { self.fs().stat(at)?.node };
         let file = self.volume.object_behind(node).ok_or(Errno::STALE)?;
         self.begins(file);
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
-        let done = self.volume.setattr(node, None, &set);
+        let done = self.volume.setattr(node, opened, &set);
+        opened.into_iter().for_each(|handle| self.volume.release(handle));
         if size == 0 {
             self.gave_up(file);
         }

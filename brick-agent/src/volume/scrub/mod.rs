@@ -15,14 +15,19 @@ mod state;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
+use nearbrick_core::scrub::hash_of;
 use nearbrick_core::{FileId, VersionVector};
+use rustix::fs::OFlags;
 use tokio::sync::watch;
 
 pub(super) use self::file::Looked;
 use self::file::Since;
 use self::state::State;
+use super::change::print_of;
+use super::files;
 use super::types::FsResult;
 use super::{Volume, index_failed};
+use crate::brick::access;
 use crate::heal::limit::{Limiter, Throttle};
 use crate::index::{Batch, Index, IndexError, encode};
 
@@ -281,6 +286,21 @@ impl Volume {
     pub(super) fn compare_disputed(&self, file: FileId) -> FsResult<()> {
         self.scrub_file(file, &Throttle::default(), &AtomicBool::new(false))?;
         self.keep_scrub()
+    }
+
+    /// Whether a file has other bytes than the version that it is has by its hash, and a program has it open for writing, and has not written yet: it
+    /// is not mended under that one's hands.
+    pub(super) fn is_open_and_damaged(&self, file: FileId) -> FsResult<bool> {
+        let (at, then, hash) = {
+            let core = &mut *self.lock();
+            let (object, local) = (self.object_of(file)?, self.local_of(file)?);
+            let known = local.have.as_ref().and_then(|version| hash_of(&object, version));
+            let (true, Some(then), Some(hash)) = (local.dirty, local.print, known) else { return Ok(false) };
+            (self.at(core, file, &local)?, then, hash)
+        };
+        let open = access::open(&at.dir, &at.name, OFlags::RDONLY | OFlags::NOATIME, 0)?;
+        let is_untouched = || Ok(print_of(&open.stat()?).has_bytes_of(&then));
+        Ok(is_untouched()? && files::hash(&*open)? != hash && is_untouched()?)
     }
 
     fn scrub_stops(&self, cancel: &AtomicBool) -> bool {

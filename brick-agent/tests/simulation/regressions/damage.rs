@@ -541,3 +541,11 @@ fn t25_who_gave_wrong_bytes_to_an_open_that_failed_is_asked_by_the_next() {
     let faults = Faults { kills: true, flips: true, compaction: true, ..NONE };
     stays_mended(2_521_182, faults, "6,13,67,69,72,74,80,116,164,194,197,202,205,207,230");
 }
+
+/// A copy was brought from a damaged one before anybody had said a hash, and a program opened it for writing. Then the hash was heard, and who read the
+/// file was given the damage all the same, as a program had it open. As the seed had it.
+#[test]
+fn t25_damage_is_not_read_because_a_program_has_the_file_open_for_writing() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    stays_mended(2_674_067, faults, "7,33,92,95,98,105,109-110,113,119,126,128,132,134,138,147-149");
+}
