@@ -11,7 +11,7 @@ pub async fn local_work_goes_on_and_reports_resume(lab: Lab) -> Result<()> {
     scene.wait_settled().await?;
     lab.cluster().stop_apiserver()?;
     let work = work_without_api(&scene).await;
-    start_apiserver(&lab).await?;
+    start_apiserver(&scene).await?;
     work?;
     let expected = scene.read(&scene.a)?;
     let files = expected.len() as u64;
@@ -34,7 +34,7 @@ pub async fn agents_heal_by_the_last_policy(lab: Lab) -> Result<()> {
     scene.volume.wait_healed(&["ws-a", "ws-b"], LIMIT).await?;
     lab.cluster().stop_apiserver()?;
     let work = copied_without_a_job(&scene, "without-api").await;
-    start_apiserver(&lab).await?;
+    start_apiserver(&scene).await?;
     work?;
     // And they go on by jobs.
     scene.write(&scene.a, "after", 1)?;
@@ -70,10 +70,18 @@ async fn copied_without_a_job(scene: &Scene, folder: &str) -> Result<()> {
     .await
 }
 
-async fn start_apiserver(lab: &Lab) -> Result<()> {
-    let cluster = lab.cluster();
+async fn start_apiserver(scene: &Scene) -> Result<()> {
+    let (lab, cluster) = (&scene.lab, scene.lab.cluster());
     cluster.start_apiserver(&Binaries::ensure()?, lab.record())?;
     cluster.wait_ready().await?;
+    // kube-proxy, which had taken its address away from pods, comes back to it in its own time: up to a minute after.
+    for workstation in [&scene.a, &scene.b, &scene.c] {
+        let what = format!("the API server's Service leads to it on {}", workstation.seat.node);
+        eventually(&what, LIMIT * 2, || async {
+            workstation.sh("timeout 2 bash -c '</dev/tcp/10.96.0.1/443'").map_err(|e| e.to_string())
+        })
+        .await?;
+    }
     lab.start_operator()
 }
 
