@@ -131,6 +131,8 @@ impl Volume {
             None => return Ok(false),
             Some(Step::SayHave) => {
                 core.unsaid.insert(file);
+                // It is fallen before and after that is said: nothing else tells that it is to be looked at again.
+                self.settler.later(file, FOR_EACH_BEFORE);
                 return Ok(false);
             }
             Some(Step::SayAgain { rank }) => rank,

@@ -318,12 +318,13 @@ fn what_stands(world: &World) -> String {
                 let versions: Vec<_> = object.contents.iter().map(|c| (&c.version, c.size)).collect();
                 let holders: Vec<_> = object.holders.iter().map(|(who, reg)| (who, &reg.value)).collect();
                 said += &format!(
-                    "\n  {} of {file}: has {:?} (dirty {}, base {:?}); versions {versions:?}, losers {:?}, holders {holders:?}",
+                    "\n  {} of {file}: has {:?} (dirty {}, base {:?}); versions {versions:?}, losers {:?}, holders {holders:?}, writers {:?}",
                     World::name(n),
                     local.have,
                     local.dirty,
                     local.base,
                     object.losers,
+                    object.writing().collect::<Vec<_>>(),
                 );
             }
         }

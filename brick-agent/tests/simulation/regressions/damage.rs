@@ -549,3 +549,11 @@ fn t25_damage_is_not_read_because_a_program_has_the_file_open_for_writing() {
     let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
     stays_mended(2_674_067, faults, "7,33,92,95,98,105,109-110,113,119,126,128,132,134,138,147-149");
 }
+
+/// The only one that had a version lost it with its power, and had not said yet that it had the older one; then the disks of the others damaged theirs.
+/// When it had said it, nobody came back to that: the file was lacking for good. As the seed had it.
+#[test]
+fn t01_t25_the_last_whole_copy_of_an_older_version_is_said_again() {
+    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+    stays_mended(2_702_249, faults, "5,9,11,16-17,19,22,26,28-32,118,132-133,135,187");
+}
