@@ -305,6 +305,10 @@ pub struct WorkstationVolumeStatus {
     /// Open conflicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflicts: Option<u64>,
+    /// Workstations on which its files were used lately, the most used first: where pods with a claim for it are asked to go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub used_on: Vec<String>,
     /// When the last heal job ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heal_time: Option<Time>,

@@ -31,6 +31,7 @@ fn it_has_no_faults_that_helm_knows() {
         "certificates.from=files,files.certificateSecret=operator",
         "files.enabled=false",
         "csi.enabled=true,csi.provisioner.image=csi-provisioner:v6",
+        "csi.enabled=true,csi.provisioner.image=csi-provisioner:v6,csi.resizer.image=csi-resizer:v2",
     ] {
         let said =
             helm().arg("lint").arg("--strict").arg(chart()).args(["--set", set]).output().expect("helm");

@@ -19,6 +19,7 @@ const HELM_VERSION: &str = "v3.19.5";
 /// The versions of the test suite of CSI drivers, and of the sidecar that serves claims.
 const CSI_SANITY_VERSION: &str = "v5.4.0";
 const CSI_PROVISIONER_VERSION: &str = "v6.3.0";
+const CSI_RESIZER_VERSION: &str = "v2.3.0";
 const OLDEST_KUBERNETES: (u32, u32) = (1, 34);
 const OLDEST_ETCD: (u32, u32) = (3, 5);
 const OLDEST_HELM: (u32, u32) = (3, 17);
@@ -130,6 +131,14 @@ const CSI_PROVISIONER: Program = Program {
     version_args: &["--version"],
 };
 
+const CSI_RESIZER: Program = Program {
+    name: "csi-resizer",
+    module: ("csi-resizer", CSI_RESIZER_VERSION),
+    package: "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer",
+    oldest: (2, 0),
+    version_args: &["--version"],
+};
+
 impl Binaries {
     /// Finds the three programs, and builds what is missing.
     ///
@@ -185,6 +194,15 @@ pub fn csi_sanity() -> Result<PathBuf> {
 /// Go is missing, or the build fails.
 pub fn csi_provisioner() -> Result<PathBuf> {
     let [program] = ensure([&CSI_PROVISIONER])?;
+    Ok(program)
+}
+
+/// Finds csi-resizer, or builds it.
+///
+/// # Errors
+/// Go is missing, or the build fails.
+pub fn csi_resizer() -> Result<PathBuf> {
+    let [program] = ensure([&CSI_RESIZER])?;
     Ok(program)
 }
 

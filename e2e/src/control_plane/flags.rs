@@ -96,6 +96,9 @@ pub fn apiserver(keys: &Path, etcd: u16, bind: IpAddr, advertise: IpAddr, port: 
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
+        // On by itself from Kubernetes 1.36 on: the chart's hint for the scheduler.
+        "--feature-gates=MutatingAdmissionPolicy=true".to_owned(),
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         format!("--requestheader-client-ca-file={}", key("front-proxy-ca.crt")),

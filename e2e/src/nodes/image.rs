@@ -15,6 +15,8 @@ pub const PAUSE: &str = "nearbrick-lab/pause:1";
 pub const SHELL: &str = "nearbrick-lab/shell:1";
 /// The image of the sidecar that serves claims.
 pub const CSI_PROVISIONER: &str = "nearbrick-lab/csi-provisioner:1";
+/// The image of the sidecar that lets claims grow.
+pub const CSI_RESIZER: &str = "nearbrick-lab/csi-resizer:1";
 /// The tag of our own images: that of the chart's defaults.
 const TAG: &str = env!("CARGO_PKG_VERSION");
 
@@ -38,12 +40,15 @@ pub fn pack_all(dir: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
     ])
 }
 
-/// Packs the sidecar that serves claims into `dir`; the archive.
+/// Packs the sidecars that serve claims into `dir`; the archives.
 ///
 /// # Errors
-/// The archive cannot be written.
-pub fn pack_csi_provisioner(dir: &Path, program: &Path) -> Result<PathBuf> {
-    pack(dir, CSI_PROVISIONER, program, &["/csi-provisioner"])
+/// The archives cannot be written.
+pub fn pack_csi(dir: &Path, provisioner: &Path, resizer: &Path) -> Result<[PathBuf; 2]> {
+    Ok([
+        pack(dir, CSI_PROVISIONER, provisioner, &["/csi-provisioner"])?,
+        pack(dir, CSI_RESIZER, resizer, &["/csi-resizer"])?,
+    ])
 }
 
 /// Packs one program, at the root of the image, with its libraries.

@@ -19,24 +19,32 @@ use super::pods::sh;
 const CLASS: &str = "claims";
 const CLAIM: &str = "work";
 
-/// Gives all nodes the sidecar, and upgrades to a chart with the driver.
+/// Gives all nodes the sidecars, and upgrades to a chart with the driver.
 async fn install(lab: &Lab) -> Result<()> {
-    let program =
-        tokio::task::spawn_blocking(binaries::csi_provisioner).await.context("building ended")??;
-    let archive = image::pack_csi_provisioner(&lab.identity().dir.join("packed"), &program)?;
-    for node in lab.nodes() {
-        node.import(&archive)?;
+    let built = || Ok::<_, nearbrick_e2e::Error>((binaries::csi_provisioner()?, binaries::csi_resizer()?));
+    let (provisioner, resizer) = tokio::task::spawn_blocking(built).await.context("building ended")??;
+    for archive in image::pack_csi(&lab.identity().dir.join("packed"), &provisioner, &resizer)? {
+        for node in lab.nodes() {
+            node.import(&archive)?;
+        }
     }
-    let sidecar = format!("csi.provisioner.image={}", image::CSI_PROVISIONER);
-    chart::install(lab, &["csi.enabled=true", &sidecar])
+    let provisioner = format!("csi.provisioner.image={}", image::CSI_PROVISIONER);
+    let resizer = format!("csi.resizer.image={}", image::CSI_RESIZER);
+    chart::install(lab, &["csi.enabled=true", &provisioner, &resizer])
 }
 
-/// A pod with a shell and the claim at /work, wherever the scheduler has it go among the nodes of this name.
+/// A pod with a shell and the claim at /work, on the node of this name.
 async fn pod(scene: &Scene, name: &str, node: &str, read_only: bool) -> Result<()> {
+    let there = json!({ "kubernetes.io/hostname": node });
+    pod_among(scene, name, &there, read_only).await.map(drop)
+}
+
+/// The same, wherever the scheduler has it go among the nodes with these labels.
+async fn pod_among(scene: &Scene, name: &str, nodes: &serde_json::Value, read_only: bool) -> Result<Pod> {
     let manifest = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": scene.volume.namespace },
         "spec": {
-            "nodeSelector": { "kubernetes.io/hostname": node },
+            "nodeSelector": nodes,
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": false,
             "containers": [{
@@ -53,7 +61,6 @@ async fn pod(scene: &Scene, name: &str, node: &str, read_only: bool) -> Result<(
         statuses.is_some_and(|all| all.iter().all(|c| c.ready))
     })
     .await
-    .map(drop)
 }
 
 fn pods(scene: &Scene) -> Api<Pod> {
@@ -92,7 +99,7 @@ async fn claim(scene: &mut Scene) -> Result<()> {
         json!({ "apiVersion": "nearbrick.io/v1alpha1", "kind": "HealPolicy",
             "metadata": { "name": "policy", "namespace": namespace }, "spec": { "interval": "5s" } }),
         json!({ "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": CLASS },
-            "provisioner": "nearbrick.io", "reclaimPolicy": "Delete",
+            "provisioner": "nearbrick.io", "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
             "parameters": { "nodes": NODES.join(","), "replicas": "3", "healPolicy": "policy", "deletionPolicy": "Delete" } }),
         json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": { "name": CLAIM, "namespace": namespace },
@@ -115,6 +122,55 @@ async fn claim(scene: &mut Scene) -> Result<()> {
         fail!("the volume is not what was claimed: {annotations:?}, capacity {:?}", made.spec.capacity);
     }
     Ok(())
+}
+
+/// A pod that may go anywhere goes where the files of its claim are used; and elsewhere, if it cannot.
+async fn goes_where_files_are_used(scene: &Scene) -> Result<()> {
+    sh(scene, "two", "for i in $(seq 300); do echo $i > of-many-$((i % 10)); done")?;
+    scene
+        .volume
+        .wait("used on ws-c", LIMIT * 2, |v| {
+            v.status.as_ref().is_some_and(|s| s.used_on.first().is_some_and(|node| node == "ws-c"))
+        })
+        .await?;
+    let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+    for name in ["anywhere", "anywhere-else"] {
+        let wanted = if name == "anywhere" { "ws-c" } else { "" };
+        if wanted.is_empty() {
+            scene.lab.kubectl_output(&["cordon", "ws-c"])?;
+        }
+        let made = pod_among(scene, name, &json!({}), false).await;
+        if wanted.is_empty() {
+            scene.lab.kubectl_output(&["uncordon", "ws-c"])?;
+        }
+        let made = made?;
+        let node = node_of(&made);
+        let affinity = serde_json::to_value(made.spec.and_then(|s| s.affinity)).unwrap_or_default();
+        let preferred = &affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+        let of = json!([{ "key": "metadata.name", "operator": "In", "values": ["ws-c"] }]);
+        if preferred[0]["preference"]["matchFields"] != of || wanted.is_empty() == (node == "ws-c") {
+            fail!("{name} went to {node}; its affinity: {affinity}");
+        }
+        end(scene, name, false).await?;
+    }
+    Ok(())
+}
+
+/// A claim asks for more room, with pods at work.
+async fn grows(scene: &Scene) -> Result<()> {
+    let more = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+    let namespace = scene.volume.namespace.as_str();
+    scene.lab.kubectl_output(&["patch", "pvc", CLAIM, "-n", namespace, "--type=merge", "-p", more])?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.client.clone(), namespace);
+    wait_for(&claims, CLAIM, "grown", LIMIT * 2, |c: &PersistentVolumeClaim| {
+        let capacity = c.status.as_ref().and_then(|s| s.capacity.as_ref());
+        capacity.and_then(|c| c.get("storage")).is_some_and(|q| q.0 == "2Gi")
+    })
+    .await?;
+    match scene.volume.get().await?.spec.capacity.as_deref() {
+        Some("2Gi") => Ok(()),
+        other => fail!("the claim has grown, and its volume has a capacity of {other:?}"),
+    }
 }
 
 pub async fn pods_share_a_claim_and_find_their_files_wherever_they_are(lab: Lab) -> Result<()> {
@@ -161,6 +217,9 @@ pub async fn pods_share_a_claim_and_find_their_files_wherever_they_are(lab: Lab)
     scene.volume.wait_ready(&NODES, LIMIT * 3).await?;
     pod(&scene, "two", "ws-c", false).await?;
     reads(&scene, "two", "of-two", "three").await?;
+
+    goes_where_files_are_used(&scene).await?;
+    grows(&scene).await?;
 
     // Pods leave no mounts; a claim leaves no volume, and no PersistentVolume.
     for name in ["one", "two", "three"] {

@@ -19,5 +19,6 @@ pub mod placement;
 pub mod release;
 pub mod share;
 pub mod speed;
+pub mod used;
 pub mod verified;
 pub mod volume;

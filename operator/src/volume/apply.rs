@@ -15,7 +15,7 @@ use crate::finalizer;
 
 /// Makes it.
 pub async fn apply(context: &Context, built: &Built) -> Result<(), Error> {
-    let Built { workstations, bricks, placement: _, again_in: _, summary: _ } = built;
+    let Built { workstations, bricks, placement: _, used_on: _, again_in: _, summary: _ } = built;
     let params = PostParams { field_manager: Some(OPERATOR_MANAGER.to_string()), ..PostParams::default() };
     let api: Api<Workstation> = Api::all(context.client.clone());
     for workstation in workstations {

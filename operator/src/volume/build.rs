@@ -20,6 +20,7 @@ use crate::plan::away::is_to_be_replaced;
 use crate::plan::placed;
 use crate::plan::placement::{Candidate, Moving, Standing, place_with_moves};
 use crate::plan::share::share_now;
+use crate::plan::used::used_on;
 use crate::plan::verified::Looked;
 use crate::plan::volume::{Input, MemberView, Summary, summarise};
 use crate::workstation::is_to_leave;
@@ -36,6 +37,8 @@ pub struct Built {
     pub bricks: Vec<Brick>,
     /// Replica sets of files.
     pub placement: Vec<PlacementRule>,
+    /// Where it is used.
+    pub used_on: Vec<String>,
     /// When the placement may be another one, though no object changes.
     pub again_in: Option<Duration>,
     /// The rest of the status.
@@ -92,7 +95,15 @@ pub fn build(valid: &Valid) -> Built {
         )
     };
     let summary = summary(valid, &placement);
-    Built { workstations, bricks, placement, again_in, summary }
+    // Where no agent is, a pod would not get its volume.
+    let said = valid.world.bricks.values();
+    let said = said.filter(|e| e.agent.online && valid.members.contains(&e.brick.spec.node));
+    let hottest = said.map(|entry| {
+        let groups = entry.brick.status.as_ref().map(|status| status.hottest.as_slice()).unwrap_or_default();
+        (entry.brick.spec.node.as_str(), groups)
+    });
+    let used_on = used_on(hottest, &valid.previously_used_on);
+    Built { workstations, bricks, placement, used_on, again_in, summary }
 }
 
 /// Whether a brick's agent last said that its disk is full.

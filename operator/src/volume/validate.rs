@@ -47,6 +47,8 @@ pub struct Valid {
     pub unacted: Vec<&'static str>,
     /// What was decided before.
     pub previous_placement: Vec<PlacementRule>,
+    /// Where it was said to be used.
+    pub previously_used_on: Vec<String>,
     /// All nodes of the cluster.
     pub nodes: BTreeMap<String, NodeInfo>,
     /// Names of the workstations that have an object.
@@ -94,6 +96,7 @@ pub fn validate(volume: &WorkstationVolume, found: Found) -> Result<Valid, Error
             .and_then(|text| text.parse::<kube::core::Duration>().ok().map(Duration::from)),
         now: Timestamp::now(),
         unacted: volume.spec.unacted(),
+        previously_used_on: volume.status.as_ref().map(|s| s.used_on.clone()).unwrap_or_default(),
         previous_placement: volume.status.as_ref().map(|s| s.placement.clone()).unwrap_or_default(),
         name,
         namespace,
