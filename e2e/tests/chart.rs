@@ -39,6 +39,26 @@ fn it_has_no_faults_that_helm_knows() {
     }
 }
 
+/// `helm upgrade --reuse-values` gives a newer chart the values of the older one, without those that there were not.
+#[test]
+fn values_of_an_older_release_are_enough() {
+    let older = "files=null,csi.enabled=true,csi.provisioner.image=csi-provisioner:v6,csi.resizer=null,csi.preferNodes=null";
+    let policies = "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy";
+    let said = helm()
+        .arg("template")
+        .arg(chart())
+        .args(["--set", older, "--api-versions", policies])
+        .output()
+        .expect("helm");
+    let text = text(&said);
+    assert!(said.status.success(), "{text}");
+    // As in values.yaml.
+    assert!(
+        text.contains("name: v1alpha1.files.nearbrick.io") && text.contains("kind: MutatingAdmissionPolicy")
+    );
+    assert!(text.contains("allowVolumeExpansion: false") && !text.contains("name: resizer"));
+}
+
 #[test]
 fn what_is_wrong_with_values_is_said() {
     for (set, part) in [

@@ -30,6 +30,7 @@ async fn names_are_shown_and_conflicts_decided_with_the_rights_of_a_person() {
     let other = World::new("others", ["o-a", "o-b", "o-c"], "hidden/plan.txt", "hidden").await;
     let namespace = world.ns.name.clone();
     world.heals().await;
+    world.moves("thesis/chapter 2/**").await;
 
     // Nobody in particular: all counts, no path.
     let (code, text) = world.get("/status.json", None).await;
@@ -47,6 +48,10 @@ async fn names_are_shown_and_conflicts_decided_with_the_rights_of_a_person() {
     assert_eq!((&volume["conflicts"], &volume["pending"]["files"]), (&Value::from(1), &Value::from(31)));
     assert_eq!(of_here("heals")["files"]["done"], 12);
     assert_eq!(of_here("heat")["groups"], 2);
+    assert_eq!(
+        (of_here("moves")["name"].as_str(), of_here("moves")["paths"].as_array().unwrap().len()),
+        (Some("follow"), 0)
+    );
     let zones: Vec<String> = status["zones"]
         .as_array()
         .unwrap()
@@ -85,7 +90,14 @@ async fn names_are_shown_and_conflicts_decided_with_the_rights_of_a_person() {
     let half = world.person("half", &[("fileconflicts", "list")]).await;
     let (_, text) = world.get("/status.json", Some(&half)).await;
     assert_eq!(conflicts(&text).len(), 1);
-    assert!(!text.contains("papers") && !text.contains("last wrote"), "{text}");
+    assert!(
+        !text.contains("papers") && !text.contains("last wrote") && !text.contains("chapter 2"),
+        "{text}"
+    );
+    // Moves alone.
+    let mover = world.person("mover", &[("replicamigrations", "list")]).await;
+    let (_, text) = world.get("/status.json", Some(&mover)).await;
+    assert!(text.contains("thesis/chapter 2/**") && conflicts(&text).is_empty(), "{text}");
     assert_eq!(world.resolution().await, None);
 
     // Somebody who may decide.
@@ -100,7 +112,7 @@ async fn names_are_shown_and_conflicts_decided_with_the_rights_of_a_person() {
 
     let said = log.text();
     assert!(said.contains("leads as"), "nothing was logged");
-    for token in [&nobody, &reader, &half, &owner] {
+    for token in [&nobody, &reader, &half, &mover, &owner] {
         let secret = token.rsplit('.').next().unwrap();
         assert!(!said.contains(secret), "a token is in the log");
     }

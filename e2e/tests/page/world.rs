@@ -6,7 +6,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
-use nearbrick_crds::{FileConflict, HealJob, WorkstationVolume};
+use nearbrick_crds::{FileConflict, HealJob, ReplicaMigration, WorkstationVolume};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -118,6 +118,18 @@ impl World {
                 .map(drop)
         };
         self.until("a heal runs", running).await;
+    }
+
+    /// Files are to move to the last workstation.
+    pub async fn moves(&self, paths: &str) {
+        let [from, to] = [0, 2].map(|n| format!("home.{}", self.nodes[n]));
+        let spec = json!({ "volumeRef": { "name": "home" }, "paths": [paths], "from": from, "to": to });
+        self.ns.create::<ReplicaMigration>(json!({ "metadata": { "name": "follow" }, "spec": spec })).await;
+        self.until("a move is shown", |status| {
+            let mut moves = status["moves"].as_array()?.iter();
+            moves.find(|m| m["namespace"] == self.ns.name.as_str() && m["from"] == from.as_str()).map(drop)
+        })
+        .await;
     }
 
     /// The last workstation lacks so much now.

@@ -122,7 +122,9 @@ async fn it_is_read_on_a_phone_and_at_a_desk_and_used_by_keyboard() {
             .await;
     }
     world.heals().await;
-    let owner = world.person("owner", &[("fileconflicts", "get,list,patch"), ("bricks", "list")]).await;
+    world.moves("thesis/chapter 2/**").await;
+    let rules = [("fileconflicts", "get,list,patch"), ("bricks", "list"), ("replicamigrations", "list")];
+    let owner = world.person("owner", &rules).await;
 
     let mut page = Browser::start().await;
     let phone = Screen { width: 390, height: 844, phone: true, dark: false };
@@ -160,6 +162,8 @@ async fn it_is_read_on_a_phone_and_at_a_desk_and_used_by_keyboard() {
     for part in ["Written on ws-a", "Written on ws-b", "23.7 KiB", "24.4 KiB"] {
         page.until(part, &text(part)).await;
     }
+    page.until("what moves", "document.querySelector('#moves').innerText.includes('thesis/chapter 2/**')")
+        .await;
     page.until("heat by project", "document.querySelector('#heat').innerText.includes('thesis')").await;
     // Of a long page one part in the light, and another in the dark.
     for (name, screen, heading, rows) in [

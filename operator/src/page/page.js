@@ -164,6 +164,20 @@
       h.failures ? make("p", null, word(`Failed: ${h.failures}`, "bad")) : null);
   }
 
+  function move(m) {
+    const done = m.group.files - m.left.files;
+    const moving = m.phase !== "Proposed" && m.group.files > 0;
+    const size = m.group.files === 0 ? "Its files are not counted yet"
+      : moving ? `${files(m.left.files)} of ${m.group.files} left for this step, ${bytes(m.left.bytes)}` : `${files(m.group.files)}, ${bytes(m.group.bytes)}`;
+    return make("article", { class: "card notice" },
+      make("div", { class: "head" }, make("h3", null, `${m.namespace}/${m.volume}`), word(m.dryRun ? `${m.phase}, only shown` : m.phase, "notice")),
+      make("p", null, m.name, ` from ${m.from || "a brick that is still to be chosen"} to ${m.to}`),
+      m.paths.length ? make("p", { class: "path" }, m.paths.join(", ")) : null,
+      moving ? make("progress", { max: Math.max(1, m.group.files), value: Math.max(0, done), "aria-label": `${m.name}, files moved in this step` }) : null,
+      make("p", { class: "quiet" }, size, m.started ? make("span", null, "; began ", age(m.started)) : null),
+      m.message ? make("p", { class: "quiet" }, m.message) : null);
+  }
+
   function choice(c, resolution, text) {
     const id = `choose-${c.namespace}-${c.name}-${resolution}`;
     const label = `${text}, of ${c.path}`;
@@ -233,6 +247,7 @@
     draw("volumes", status.volumes, () => listed(status.volumes, volume, "There is no volume."));
     draw("zones", status.zones, () => listed(status.zones, (z) => zone(z, status.zones.length === 1), "There is no workstation."));
     draw("heals", status.heals, () => [make("div", { class: "cards" }, listed(status.heals, heal, "None."))]);
+    draw("moves", status.moves, () => [make("div", { class: "cards" }, listed(status.moves, move, "None."))]);
     draw("conflicts", [status.conflicts, status.volumes.map((v) => v.conflicts)], () => conflicts(status));
     draw("heat", status.heat, () => [make("div", { class: "cards" }, listed(status.heat, heat, "Nothing was used lately."))]);
     document.querySelectorAll("time").forEach(tell);

@@ -10,7 +10,7 @@ use http::{Request, StatusCode};
 use kube::api::{ListParams, ObjectList, PartialObjectMeta, Patch, PatchParams};
 use kube::config::AuthInfo;
 use kube::{Client, Config, Resource};
-use nearbrick_crds::{Brick, ConflictPolicy, FileConflict};
+use nearbrick_crds::{Brick, ConflictPolicy, FileConflict, ReplicaMigration};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -132,16 +132,18 @@ impl People {
     /// # Errors
     /// Nothing, or the API server does not know them, or does not answer.
     pub async fn rights(&self, token: &Token, namespaces: &[String]) -> Result<Rights, Refused> {
-        let (conflicts, bricks) = tokio::join!(
+        let (conflicts, bricks, moves) = tokio::join!(
             self.scope::<FileConflict>(token, namespaces),
             self.scope::<Brick>(token, namespaces),
+            self.scope::<ReplicaMigration>(token, namespaces),
         );
         let rights = Rights {
             conflicts: conflicts.map_err(|e| refused("list conflicts", &e))?,
             bricks: bricks.map_err(|e| refused("list bricks", &e))?,
+            moves: moves.map_err(|e| refused("list moves", &e))?,
         };
-        if rights.conflicts.is_none() && rights.bricks.is_none() {
-            let line = "with this token you may list neither fileconflicts nor bricks of nearbrick.io: ask for a Role";
+        if rights.is_none() {
+            let line = "with this token you may list neither fileconflicts nor bricks nor replicamigrations of nearbrick.io: ask for a Role";
             return Err(Refused::new(StatusCode::FORBIDDEN, line));
         }
         Ok(rights)

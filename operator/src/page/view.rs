@@ -13,8 +13,8 @@ use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use nearbrick_crds::{
     Brick, BrickState, Condition, ConflictPhase, FileConflict, FileVersion, HealJob, JobBytes, JobFiles,
-    JobPhase, Pending, Time, VolumeHealth, VolumePhase, Workstation, WorkstationState, WorkstationVolume,
-    condition,
+    JobPhase, MigrationPhase, Pending, ReplicaMigration, Time, VolumeHealth, VolumePhase, Workstation,
+    WorkstationState, WorkstationVolume, condition,
 };
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ const MOST_GROUPS: usize = 10;
 const MOST_CONFLICTS: usize = 100;
 /// Heals that are shown.
 const MOST_HEALS: usize = 50;
+/// Moves that are shown.
+const MOST_MOVES: usize = 50;
 /// The label by which workstations are put together.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -69,6 +71,15 @@ pub struct Rights {
     pub conflicts: Scope,
     /// `Brick`s: groups of files that are used, and what agents say.
     pub bricks: Scope,
+    /// `ReplicaMigration`s: paths of files that move, and why.
+    pub moves: Scope,
+}
+
+impl Rights {
+    /// Whether nothing has names for them.
+    pub fn is_none(&self) -> bool {
+        self.conflicts.is_none() && self.bricks.is_none() && self.moves.is_none()
+    }
 }
 
 /// The objects from which a view is made.
@@ -84,6 +95,8 @@ pub struct Objects {
     pub conflicts: Vec<Arc<FileConflict>>,
     /// Heal jobs.
     pub jobs: Vec<Arc<HealJob>>,
+    /// Moves.
+    pub moves: Vec<Arc<ReplicaMigration>>,
     /// Nodes, for their labels.
     pub nodes: Vec<Arc<PartialObjectMeta<Node>>>,
 }
@@ -97,6 +110,7 @@ impl Objects {
             workstations: stores.workstations.state(),
             conflicts: stores.conflicts.state(),
             jobs: stores.jobs.state(),
+            moves: stores.migrations.state(),
             nodes: stores.nodes.state(),
         }
     }
@@ -116,6 +130,8 @@ pub struct View {
     pub zones: Vec<Zone>,
     /// Heals that have not ended, the oldest first.
     pub heals: Vec<HealView>,
+    /// Moves that have not ended, the oldest first.
+    pub moves: Vec<MoveView>,
     /// Conflicts that are not resolved, the oldest first, as far as the reader may see them.
     pub conflicts: Vec<ConflictView>,
     /// What is used most, by volume.
@@ -239,6 +255,31 @@ pub struct HealView {
     failures: Option<String>,
 }
 
+/// A move of files towards who uses them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveView {
+    namespace: String,
+    volume: String,
+    name: String,
+    phase: MigrationPhase,
+    /// It only shows what would be done.
+    dry_run: bool,
+    /// The brick that leaves the set, once that is known.
+    from: Option<String>,
+    /// The brick that joins it.
+    to: String,
+    /// The files of the group.
+    group: Amount,
+    /// Those for which the present step is still to be done.
+    left: Amount,
+    started: Option<Time>,
+    /// What moves: only for who may read it.
+    paths: Vec<String>,
+    /// Why, and what it waits for: the same.
+    message: Option<String>,
+}
+
 /// A conflict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -311,10 +352,11 @@ impl View {
         volumes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self {
             leading: true,
-            names: !rights.conflicts.is_none() || !rights.bricks.is_none(),
+            names: !rights.is_none(),
             volumes,
             zones: zones(objects, rights),
             heals: heals(&objects.jobs),
+            moves: moves(&objects.moves, &rights.moves),
             conflicts: conflicts(&objects.conflicts, &rights.conflicts),
             heat: heat(&objects.bricks, &rights.bricks),
         }
@@ -422,6 +464,35 @@ fn heals(jobs: &[Arc<HealJob>]) -> Vec<HealView> {
         }
     };
     active.into_iter().take(MOST_HEALS).map(view).collect()
+}
+
+fn moves(moves: &[Arc<ReplicaMigration>], readable: &Scope) -> Vec<MoveView> {
+    let phase = |m: &ReplicaMigration| {
+        m.status.as_ref().and_then(|status| status.phase).unwrap_or(MigrationPhase::Proposed)
+    };
+    let mut open: Vec<&Arc<ReplicaMigration>> = moves.iter().filter(|m| !phase(m).is_ended()).collect();
+    // What moves before what is proposed.
+    open.sort_by_key(|m| (!phase(m).is_under_way(), m.creation_timestamp(), m.namespace(), m.name_any()));
+    let view = |one: &Arc<ReplicaMigration>| {
+        let status = one.status.clone().unwrap_or_default();
+        let namespace = one.namespace().unwrap_or_default();
+        let may_read = readable.has(&namespace);
+        MoveView {
+            namespace,
+            volume: one.spec.volume_ref.name.clone(),
+            name: one.name_any(),
+            phase: phase(one),
+            dry_run: one.spec.dry_run,
+            from: status.from.or_else(|| one.spec.from.clone()),
+            to: one.spec.to.clone(),
+            group: Amount::of(status.group.as_ref()),
+            left: Amount::of(status.left.as_ref()),
+            started: status.started_at,
+            paths: if may_read { one.spec.paths.clone() } else { Vec::new() },
+            message: status.message.filter(|_| may_read),
+        }
+    };
+    open.into_iter().take(MOST_MOVES).map(view).collect()
 }
 
 fn conflicts(conflicts: &[Arc<FileConflict>], readable: &Scope) -> Vec<ConflictView> {
@@ -576,11 +647,21 @@ mod tests {
                 "HealJob",
                 "lab",
                 name,
-                json!({ "spec": { "volumeRef": { "name": "home" }, "reason": "Trigger", "paths": ["secret/*"] },
+                json!({ "spec": { "volumeRef": { "name": "home" }, "reason": "Trigger", "paths": ["secret/job/*"] },
                     "status": { "phase": phase, "targets": ["home.ws-b"], "message": "secret",
                         "files": { "done": 1, "total": 2, "failed": 1 }, "failures": "1 Busy",
                         "transfers": [{ "target": "home.ws-b",
                             "failures": [{ "reason": "Busy", "count": 1, "message": "secret/x is open" }] }] } }),
+            )
+        };
+        let moving = |name: &str, phase: &str| {
+            object(
+                "ReplicaMigration",
+                "lab",
+                name,
+                json!({ "spec": { "volumeRef": { "name": "home" }, "paths": ["secret/**"], "to": "home.ws-b" },
+                    "status": { "phase": phase, "message": "secret", "evidence": "secret", "from": "home.ws-a",
+                        "group": { "files": 9, "bytes": 90 }, "left": { "files": 4, "bytes": 40 } } }),
             )
         };
         Objects {
@@ -592,6 +673,7 @@ mod tests {
             workstations: vec![workstation("ws-b", "Online"), workstation("ws-a", "Away")],
             conflicts: vec![conflict("lab", "home.0f", "Open"), conflict("lab", "home.1f", "Resolved")],
             jobs: vec![job("heal-1", "Running"), job("heal-0", "Completed")],
+            moves: vec![moving("m-0", "Proposed"), moving("m-1", "Adding"), moving("m-2", "Done")],
             nodes: vec![node("ws-a", "east"), node("ws-b", "west")],
         }
     }
@@ -619,7 +701,7 @@ mod tests {
 
     #[test]
     fn with_rights_conflicts_and_groups_have_their_names() {
-        let all = Rights { conflicts: Scope::All, bricks: Scope::All };
+        let all = Rights { conflicts: Scope::All, bricks: Scope::All, moves: Scope::All };
         let (view, text) = view(&all);
         let [conflict] = &view.conflicts[..] else { panic!("{text}") };
         assert_eq!((conflict.name.as_str(), conflict.path.as_str()), ("home.0f", "secret/plan.txt"));
@@ -629,19 +711,22 @@ mod tests {
         assert_eq!((two.path.as_str(), two.uses), ("secret/one", 5));
         assert_eq!(view.zones[0].workstations[0].bricks[0].message.as_deref(), Some("secret"));
         // Who heals reads the globs of a job elsewhere: nobody sees them here.
-        assert!(!text.contains("secret/*") && !text.contains("is open"), "{text}");
+        assert!(!text.contains("secret/job") && !text.contains("is open"), "{text}");
     }
 
     #[test]
     fn rights_are_by_namespace_and_by_kind() {
         let only = |names: &str| Scope::Some([names.to_owned()].into());
-        for (rights, conflicts, groups) in [
-            (Rights { conflicts: only("lab"), bricks: Scope::None }, 1, 0),
-            (Rights { conflicts: Scope::None, bricks: only("lab") }, 0, 2),
-            (Rights { conflicts: only("other"), bricks: only("other") }, 0, 0),
+        let none = Rights::default;
+        for (rights, conflicts, groups, paths) in [
+            (Rights { conflicts: only("lab"), ..none() }, 1, 0, 0),
+            (Rights { bricks: only("lab"), ..none() }, 0, 2, 0),
+            (Rights { moves: only("lab"), ..none() }, 0, 0, 1),
+            (Rights { conflicts: only("other"), bricks: only("other"), moves: only("other") }, 0, 0, 0),
         ] {
             let (view, text) = view(&rights);
-            assert_eq!((view.conflicts.len(), view.heat[0].top.len()), (conflicts, groups), "{text}");
+            let shown = (view.conflicts.len(), view.heat[0].top.len(), view.moves[0].paths.len());
+            assert_eq!(shown, (conflicts, groups, paths), "{text}");
         }
     }
 
@@ -659,5 +744,10 @@ mod tests {
         let [heal] = &view.heals[..] else { panic!("{text}") };
         assert_eq!((heal.name.as_str(), heal.reason, heal.files.done), ("heal-1", "Trigger", 1));
         assert_eq!(heal.failures.as_deref(), Some("1 Busy"));
+        let [moving, proposed] = &view.moves[..] else { panic!("{text}") };
+        assert_eq!((moving.name.as_str(), moving.phase), ("m-1", MigrationPhase::Adding));
+        assert_eq!((moving.from.as_deref(), moving.to.as_str()), (Some("home.ws-a"), "home.ws-b"));
+        assert_eq!((moving.group.files, moving.left.files), (9, 4));
+        assert_eq!(proposed.name, "m-0");
     }
 }
