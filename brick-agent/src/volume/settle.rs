@@ -4,7 +4,7 @@
 //! tries again what could not be done, and looks at replica sets.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,6 +26,8 @@ use crate::index::{Local, Unseen};
 
 /// After the last release: a program that opens it again at once costs no version.
 const SOON: Duration = Duration::from_millis(10);
+/// What comes due within so long is looked at in one go.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// Between two looks at a file that is still mapped.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Between two versions of a file that is written for long.
@@ -66,7 +68,14 @@ struct Shared {
     clock: Arc<dyn WallClock>,
     due: Mutex<BTreeMap<Due, Duration>>,
     more: Condvar,
+    /// Until when the thread sleeps, by the clock's `passed`, in nanoseconds: who has something for it before that wakes it. 0 while it is
+    /// awake. Changed with `due` locked.
+    sleeps_until: AtomicU64,
     stop: AtomicBool,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Takes out what is due.
@@ -97,12 +106,19 @@ impl Shared {
                 return Some(ready);
             }
             due = match due.values().min() {
-                None => self.more.wait(due).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    self.sleeps_until.store(u64::MAX, Ordering::Relaxed);
+                    self.more.wait(due).unwrap_or_else(PoisonError::into_inner)
+                }
                 Some(at) => {
-                    let wait = at.saturating_sub(now);
+                    // What comes due in the next moment is done with it: to wake up costs as much as to settle a small file.
+                    let until = at.saturating_add(TOGETHER);
+                    self.sleeps_until.store(nanos(until), Ordering::Relaxed);
+                    let wait = until.saturating_sub(now);
                     self.more.wait_timeout(due, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            self.sleeps_until.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -110,8 +126,13 @@ impl Shared {
 impl Settler {
     /// Nothing is due yet.
     pub fn new(clock: Arc<dyn WallClock>) -> Self {
-        let shared =
-            Shared { clock, due: Mutex::default(), more: Condvar::new(), stop: AtomicBool::new(false) };
+        let shared = Shared {
+            clock,
+            due: Mutex::default(),
+            more: Condvar::new(),
+            sleeps_until: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        };
         Settler { shared: Arc::new(shared), thread: Mutex::default() }
     }
 
@@ -161,11 +182,14 @@ impl Settler {
     }
 
     fn within(&self, what: Due, wait: Duration) {
-        let at = self.shared.clock.passed() + wait;
+        let now = self.shared.clock.passed();
+        let at = now + wait;
         let mut due = self.shared.due();
         let set = due.entry(what).or_insert(at);
-        if at <= *set {
-            *set = at;
+        *set = at.min(*set);
+        let until = self.shared.sleeps_until.load(Ordering::Relaxed);
+        // Or it should be awake by now: only a clock that was moved makes that so.
+        if nanos(at) < until || until != 0 && until < nanos(now) {
             self.shared.more.notify_one();
         }
     }
