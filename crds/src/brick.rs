@@ -261,6 +261,13 @@ pub struct HotGroup {
     pub bricks: Vec<String>,
 }
 
+impl BrickStatus {
+    /// Uses of all groups of files that it names.
+    pub fn uses(&self) -> u64 {
+        self.hottest.iter().map(HotGroup::uses).fold(0, u64::saturating_add)
+    }
+}
+
 impl HotGroup {
     /// All uses.
     pub fn uses(&self) -> u64 {

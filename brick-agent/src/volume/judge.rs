@@ -11,7 +11,7 @@ use super::Volume;
 use super::change::{Change, print_of};
 use super::core::{At, Core};
 use super::files::hash;
-use super::remains::found_remains;
+use super::remains::{found_remains, may_be_left};
 use super::statements::is_unsaid;
 use super::types::FsResult;
 use crate::brick::access;
@@ -141,12 +141,8 @@ impl Volume {
         }
         let mark = access::get_mark(&at.dir, &at.name)?;
         let is_stub = mark.as_ref().is_some_and(|mark| mark.version.is_none());
-        // What was found to be remains is that whatever was lost since.
-        let is_marked_left =
-            mark.as_ref().is_some_and(|m| matches!(m.origin, Origin::Remains(_) | Origin::Torn(_)));
-        let may_be_left = end.lost_power() || !end.has_index() && is_marked_left;
-        let copied = mark.as_ref().and_then(Mark::copy_of).filter(|of| may_be_left && !of.is_empty());
-        let copied = copied.cloned();
+        let left = mark.as_ref().filter(|mark| may_be_left(mark, end));
+        let copied = left.and_then(Mark::copy_of).filter(|of| !of.is_empty()).cloned();
         // An earlier start found it, and another end took that from the index, or from the mark.
         let is_marked_so = mark.as_ref().is_some_and(|mark| mark.origin != Origin::Copied);
         let is_untouched = local.base.is_empty() && local.print.is_some_and(|then| now.has_bytes_of(&then));

@@ -7,7 +7,7 @@
 //! is known to hold that version then, they are a file like any other, and nothing of it is ever
 //! given up for less; unless the mark tells that not all of the copy is there, and another brick has some version of the file. A program that writes to it makes it its own.
 
-use nearbrick_core::recover::{remains_give_way, remains_wait, torn_remains_give_way};
+use nearbrick_core::recover::{End, remains_give_way, remains_wait, torn_remains_give_way};
 use nearbrick_core::{FileId, VersionVector};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -50,6 +50,11 @@ fn remains(mark: Option<Mark>, file: FileId) -> Option<(Option<VersionVector>, R
 fn may_be_remains(local: &Local) -> bool {
     // What programs make and write has no print yet.
     local.dirty && local.print.is_some() && local.have.is_none() && local.base.is_empty()
+}
+
+/// Whether what is marked so may be what is left of a copy after this end. What was found to be that is so whatever was lost since.
+pub(super) fn may_be_left(mark: &Mark, end: End) -> bool {
+    end.lost_power() || !end.has_index() && matches!(mark.origin, Origin::Remains(_) | Origin::Torn(_))
 }
 
 /// What is left of a copy after a power cut, of which the index does not know, by its mark.

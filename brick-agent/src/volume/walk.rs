@@ -8,7 +8,7 @@ use super::core::{At, Core, Rebuild};
 use super::judge::{Unnoted, is_hollow};
 use super::making::d_type;
 
-use super::remains::{Remains, found_remains};
+use super::remains::{Remains, found_remains, may_be_left};
 use super::types::FsResult;
 use super::versions::Why;
 use super::{Volume, index_failed};
@@ -380,11 +380,8 @@ impl Volume {
         let none = kind.is_file().then(VersionVector::new);
         // A copy of which a power cut took all that the index had heard: it may be torn, and others will tell of it.
         let found_mark = mark.clone().filter(|mark| mark.file == fresh);
-        let may_be_left = |mark: &Mark| match mark.origin {
-            Origin::Remains(_) | Origin::Torn(_) => walked.end == End::PowerLost || judging,
-            _ => walked.end == End::PowerLost || judging && core.after_cut,
-        };
-        let copied = mark.filter(|mark| may_be_left(mark) && kind.is_file() && mark.file == fresh);
+        let end = if judging { core.lost() } else { walked.end };
+        let copied = mark.filter(|mark| may_be_left(mark, end) && kind.is_file() && mark.file == fresh);
         let copied = copied.and_then(|mark| found_remains(&at, &mark));
         let origin = copied.map_or(Origin::Here, Remains::origin);
         let remains = origin != Origin::Here;

@@ -7,6 +7,9 @@ use super::run::{Plan, after, verdict};
 use super::shrink;
 use super::steps::{Action, Faults, Step, What};
 
+/// Bits turn, agents are killed, and the power fails.
+pub const FLIPS_AND_CUTS: Faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
+
 /// All that can go wrong.
 pub const ALL: Faults = Faults {
     kills: true,
@@ -121,7 +124,7 @@ fn t25_bits_that_a_disk_turns_are_found_and_neither_lost_nor_spread() {
 
 #[test]
 fn t01_t25_bits_that_turn_where_the_power_fails_too_lose_nothing() {
-    seeds("t01_t25", Faults { kills: true, power: true, flips: true, compaction: true, ..NONE });
+    seeds("t01_t25", FLIPS_AND_CUTS);
 }
 
 #[test]

@@ -1,22 +1,17 @@
 //! Where a volume is used, for whoever decides where a pod goes.
 
-use nearbrick_crds::HotGroup;
-
 /// So many workstations are said.
 const SAID: usize = 3;
 /// The next one must be used by so much more, in percent, to take the place of another: what changes with each file helps nobody.
 const CLEARLY: u64 = 25;
 
 /// The workstations on which most is used, the most used first, as far as agents have said it. `before`: what was said last.
-pub fn used_on<'a>(
-    bricks: impl IntoIterator<Item = (&'a str, &'a [HotGroup])>,
-    before: &[String],
-) -> Vec<String> {
-    let mut uses: Vec<(u64, &str)> = bricks
+/// `uses`: of each workstation.
+pub fn used_on<'a>(uses: impl IntoIterator<Item = (&'a str, u64)>, before: &[String]) -> Vec<String> {
+    let mut uses: Vec<(u64, &str)> = uses
         .into_iter()
-        .map(|(node, groups)| (groups.iter().map(HotGroup::uses).fold(0, u64::saturating_add), node))
-        .filter(|(uses, _)| *uses > 0)
-        .map(|(uses, node)| {
+        .filter(|(_, uses)| *uses > 0)
+        .map(|(node, uses)| {
             let is_first = before.first().is_some_and(|first| first == node);
             let bonus = if is_first { uses / 100 * CLEARLY + uses % 100 * CLEARLY / 100 } else { 0 };
             (uses.saturating_add(bonus), node)
@@ -35,24 +30,19 @@ pub fn used_on<'a>(
 mod tests {
     use super::*;
 
-    fn used(local: u64, writes: u64) -> Vec<HotGroup> {
-        vec![HotGroup { local, writes, ..HotGroup::default() }]
-    }
-
     #[test]
     fn the_most_used_comes_first_and_what_is_not_used_is_not_said() {
-        let (a, b, c, none) = (used(3, 1), used(0, 9), used(5, 0), Vec::new());
-        let all = [("ws-a", &a[..]), ("ws-b", &b), ("ws-c", &c), ("ws-d", &none)];
+        let all = [("ws-a", 4), ("ws-b", 9), ("ws-c", 5), ("ws-d", 0)];
         assert_eq!(used_on(all, &[]), ["ws-b", "ws-a", "ws-c"]);
-        assert!(used_on([("ws-d", &none[..])], &[]).is_empty());
+        assert!(used_on([("ws-d", 0)], &[]).is_empty());
     }
 
     #[test]
     fn it_stays_until_another_is_used_clearly_more() {
         let before = ["ws-a".to_owned()];
-        let (a, little, clearly) = (used(100, 0), used(120, 0), used(126, 0));
-        assert_eq!(used_on([("ws-a", &a[..]), ("ws-b", &little)], &before)[0], "ws-a");
-        assert_eq!(used_on([("ws-a", &a[..]), ("ws-b", &clearly)], &before)[0], "ws-b");
-        assert_eq!(used_on([("ws-a", &a[..]), ("ws-b", &little)], &[])[0], "ws-b");
+        let (little, clearly) = (120, 126);
+        assert_eq!(used_on([("ws-a", 100), ("ws-b", little)], &before)[0], "ws-a");
+        assert_eq!(used_on([("ws-a", 100), ("ws-b", clearly)], &before)[0], "ws-b");
+        assert_eq!(used_on([("ws-a", 100), ("ws-b", little)], &[])[0], "ws-b");
     }
 }

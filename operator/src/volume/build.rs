@@ -98,11 +98,9 @@ pub fn build(valid: &Valid) -> Built {
     // Where no agent is, a pod would not get its volume.
     let said = valid.world.bricks.values();
     let said = said.filter(|e| e.agent.online && valid.members.contains(&e.brick.spec.node));
-    let hottest = said.map(|entry| {
-        let groups = entry.brick.status.as_ref().map(|status| status.hottest.as_slice()).unwrap_or_default();
-        (entry.brick.spec.node.as_str(), groups)
-    });
-    let used_on = used_on(hottest, &valid.previously_used_on);
+    let uses =
+        said.map(|e| (e.brick.spec.node.as_str(), e.brick.status.as_ref().map_or(0, BrickStatus::uses)));
+    let used_on = used_on(uses, &valid.previously_used_on);
     Built { workstations, bricks, placement, used_on, again_in, summary }
 }
 

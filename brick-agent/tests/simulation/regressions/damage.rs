@@ -1,6 +1,6 @@
 //! Bits that disks turn.
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{FLIPS_AND_CUTS, NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after};
@@ -458,10 +458,9 @@ fn t25_who_gave_damaged_bytes_once_is_asked_again_when_the_file_is_opened_anew()
 /// had it.
 #[test]
 fn t25_the_only_copy_is_not_said_again_if_it_is_damaged() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
     stays_mended(
         1_701_963,
-        faults,
+        FLIPS_AND_CUTS,
         "4,6-7,10,14,26,52,56-57,63,71,73-75,77,84,88-89,92-93,95-97,100,108,110-111,118,130,133,136,139,146,150,163,165,187,206,209,212,228,\
          231",
     );
@@ -471,8 +470,7 @@ fn t25_the_only_copy_is_not_said_again_if_it_is_damaged() {
 /// That one took itself for the holder of the newest version, and said it again beside the edit. As the seed had it.
 #[test]
 fn t07_what_a_deletion_had_seen_is_not_said_again_when_an_edit_brings_the_file_back() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(1_702_937, faults, "9,14,40,107,133-136,140,145,155,231-232,237,250");
+    stays_mended(1_702_937, FLIPS_AND_CUTS, "9,14,40,107,133-136,140,145,155,231-232,237,250");
 }
 
 /// A kill came when a version in conflict had been replaced here by the one that won, and that was not said: a start took the older word for
@@ -487,8 +485,7 @@ fn t28_a_winner_that_a_kill_kept_from_being_said_is_said() {
 /// was to come back: the file was missing at that member for good. As the seed had it.
 #[test]
 fn t28_a_stub_that_an_end_left_in_staging_is_not_in_the_way_for_ever() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    assert_eq!(Plan::new(1_805_679, faults).run(false).failure, None);
+    assert_eq!(Plan::new(1_805_679, FLIPS_AND_CUTS).run(false).failure, None);
 }
 
 /// Copies that had not been durable when a program began to write were brought again after a power cut, and torn by the next, which left the
@@ -496,9 +493,8 @@ fn t28_a_stub_that_an_end_left_in_staging_is_not_in_the_way_for_ever() {
 /// elsewhere, for an edit. As the seeds had it.
 #[test]
 fn t01_what_the_index_has_as_being_written_may_be_a_copy_that_came_later() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
     for seed in [1_800_953, 1_804_155, 1_805_763] {
-        assert_eq!(Plan::new(seed, faults).run(false).failure, None, "seed {seed}");
+        assert_eq!(Plan::new(seed, FLIPS_AND_CUTS).run(false).failure, None, "seed {seed}");
     }
 }
 
@@ -506,10 +502,9 @@ fn t01_what_the_index_has_as_being_written_may_be_a_copy_that_came_later() {
 /// By its new name it seemed to have been written to: the damage was an edit, and took the place of the good copy. As the seed had it.
 #[test]
 fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
     stays_mended(
         2_401_126,
-        faults,
+        FLIPS_AND_CUTS,
         "6-7,10,13,25,41,43,46-47,58-59,74,80,115,117-118,143,154,159,170,174,177,243-244",
     );
 }
@@ -518,8 +513,7 @@ fn t25_damage_of_a_file_that_was_open_and_got_another_name_is_no_edit() {
 /// again. As the seed had it.
 #[test]
 fn p02_a_copy_that_was_not_said_yet_is_compared_when_its_hash_is_heard() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_481_128, faults, "7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
+    stays_mended(2_481_128, FLIPS_AND_CUTS, "7,10,13,36,38,72,92,94,96,102,131,133,141,156,205,225");
 }
 
 /// A heal had just kept a damaged file in `versions/`, to put another in its place, when the agent was killed: by its one more name it seemed to
@@ -546,14 +540,12 @@ fn t25_who_gave_wrong_bytes_to_an_open_that_failed_is_asked_by_the_next() {
 /// file was given the damage all the same, as a program had it open. As the seed had it.
 #[test]
 fn t25_damage_is_not_read_because_a_program_has_the_file_open_for_writing() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_674_067, faults, "7,33,92,95,98,105,109-110,113,119,126,128,132,134,138,147-149");
+    stays_mended(2_674_067, FLIPS_AND_CUTS, "7,33,92,95,98,105,109-110,113,119,126,128,132,134,138,147-149");
 }
 
 /// The only one that had a version lost it with its power, and had not said yet that it had the older one; then the disks of the others damaged theirs.
 /// When it had said it, nobody came back to that: the file was lacking for good. As the seed had it.
 #[test]
 fn t01_t25_the_last_whole_copy_of_an_older_version_is_said_again() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_702_249, faults, "5,9,11,16-17,19,22,26,28-32,118,132-133,135,187");
+    stays_mended(2_702_249, FLIPS_AND_CUTS, "5,9,11,16-17,19,22,26,28-32,118,132-133,135,187");
 }

@@ -2,7 +2,7 @@
 
 use nearbrick_agent::brick::mark::Origin;
 
-use super::super::cases::{ALL, NONE, quiet};
+use super::super::cases::{ALL, FLIPS_AND_CUTS, NONE, quiet};
 use super::super::machine::End;
 use super::super::run::{Plan, after};
 use super::super::shrink;
@@ -218,8 +218,7 @@ fn t26_a_replica_set_that_no_journal_tells_any_more_is_said_again() {
 /// it had held before. As the seed had it.
 #[test]
 fn t07_what_was_said_of_a_file_that_was_deleted_and_came_back_is_made_true() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_480_101, faults, "6,9,16,19,21,30,41,48,52-53,63,67,71,84,87,109");
+    stays_mended(2_480_101, FLIPS_AND_CUTS, "6,9,16,19,21,30,41,48,52-53,63,67,71,84,87,109");
 }
 
 /// Others set an attribute of a file and removed it, while it was being written here. The edit brought it back, at this member without the

@@ -1,10 +1,10 @@
 //! Power that fails, and starts after it that are cut short.
 
-use super::super::cases::{NONE, quiet};
+use super::super::cases::{FLIPS_AND_CUTS, NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest, verdict};
-use super::super::steps::{Action, Faults, How, Mass, Step, Transfer, What};
+use super::super::steps::{Action, How, Mass, Step, Transfer, What};
 use super::super::world::World;
 use super::{does, pull, stays_mended, step};
 
@@ -513,14 +513,16 @@ fn t01_what_comes_back_in_a_directory_that_was_gone_is_judged() {
 /// the brick to its end. As the seed had it.
 #[test]
 fn t01_what_waits_for_its_place_and_is_known_no_more_is_in_nobodys_way() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_400_440, faults, "6-8,10,14,16,19,24,26,54,68,74,78-79,82,85,89,91-93,114,118,122,133");
+    stays_mended(
+        2_400_440,
+        FLIPS_AND_CUTS,
+        "6-8,10,14,16,19,24,26,54,68,74,78-79,82,85,89,91-93,114,118,122,133",
+    );
 }
 
 /// A power cut left a file where it had waited for its place, and the index had it in that place. A start took note that it was not there, and
 /// was killed; the next one knew of no place that it was missing from, and took it for lost. As the seed had it.
 #[test]
 fn t01_what_waits_for_its_place_is_found_by_the_second_start_too() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_480_761, faults, "45,67,69,71,78,109,116,124,128");
+    stays_mended(2_480_761, FLIPS_AND_CUTS, "45,67,69,71,78,109,116,124,128");
 }

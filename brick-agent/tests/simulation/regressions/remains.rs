@@ -1,6 +1,6 @@
 //! What a power cut left of copies: who reads it, what it gives way to, and for whose word it waits.
 
-use super::super::cases::{ALL, NONE, quiet};
+use super::super::cases::{ALL, FLIPS_AND_CUTS, NONE, quiet};
 use super::super::chance::Chance;
 use super::super::machine::End;
 use super::super::run::{Plan, after, comes_to_rest};
@@ -175,8 +175,7 @@ fn p01_half_of_a_copy_is_not_read_where_the_index_is_lost_after_the_power() {
 /// left half of an older copy in its place: it passed for what the program had written. As the seed had it.
 #[test]
 fn t01_half_of_a_copy_in_the_place_of_a_file_that_was_being_written_is_not_read() {
-    let faults = Faults { kills: true, power: true, flips: true, compaction: true, ..NONE };
-    stays_mended(2_641_618, faults, "7,14,60,85,90,96,130-134,163-164");
+    stays_mended(2_641_618, FLIPS_AND_CUTS, "7,14,60,85,90,96,130-134,163-164");
 }
 
 /// One power cut left half of a copy, and another took from its maker that it had made that version: nobody knew it any more, so the half was
